@@ -1,0 +1,60 @@
+# Drover's targets. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X drover/internal/cli.version=$(VERSION)
+GO_IMAGE ?= golang:1.26
+IMAGE    ?= drover
+FUZZTIME ?= 30s
+TESTFLAGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: build ## act out the loss of a server and its recovery, on this machine, no server and no root needed
+	@bin/drover demo
+
+.PHONY: test
+test: prepare ## all tests: unit, oracle, simulator, and the stories in containers where Docker is
+	@.ci/test
+
+.PHONY: e2e
+e2e: prepare ## the stories in real containers alone; fails where Docker is not
+	go test -tags e2e -count=1 -timeout 20m $(TESTFLAGS) ./e2e/...
+
+.PHONY: bench
+bench: build ## side-by-side figures against restic, as ratios
+	go run ./bench
+
+.PHONY: lint
+lint: ## golangci-lint, go vet with every tag, govulncheck
+	@.ci/lint
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (30s) each
+	@.ci/fuzz $(FUZZTIME)
+
+.PHONY: soak
+soak: ## the long runs: 200,000 and more simulated schedules
+	DROVER_SOAK=1 go test -count=1 -timeout 4h -run Soak -v ./internal/...
+
+.PHONY: build
+build: ## the static binary, bin/drover
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/drover ./cmd/drover
+
+.PHONY: image
+image: ## the container image (GO_IMAGE names the image that has Go)
+	docker build --build-arg GO_IMAGE=$(GO_IMAGE) --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+
+.PHONY: prepare
+prepare: ## install what the tests need (Debian packages; needs root only if one is missing)
+	@.ci/prepare
+
+.PHONY: clean
+clean: ## remove what was built here
+	rm -rf bin dist
