@@ -1,0 +1,93 @@
+// Package client is the Go client of a running agent's control API, which the
+// command line and the end-to-end tests use, and the types of that API.
+//
+// It speaks HTTP over the agent's unix socket. It holds no state but the
+// connection; every call honours its context. What the numbers mean is the
+// agent's affair: the fields below say the units.
+package client
+
+import "time"
+
+// Status is one instance's account of itself and of its volume, as
+// `drover status --json` prints it.
+type Status struct {
+	Service  string `json:"service,omitempty"`
+	Volume   string `json:"volume,omitempty"`
+	Instance string `json:"instance"`
+	Version  string `json:"version"`
+	// Role: starting, standby, claiming, restoring, holder, fenced, deposed,
+	// stopping, stopped, fault; "supervisor" without a store; "none" when no
+	// agent runs and the store was read instead.
+	Role string `json:"role"`
+	// Health: ok, degraded (backups late or failing, store away) or failed.
+	Health  string `json:"health"`
+	Message string `json:"message,omitempty"` // why not ok, in one line
+
+	Holder   string     `json:"holder,omitempty"` // instance that holds the head, as last seen
+	State    string     `json:"state,omitempty"`  // the head's: free, held, released
+	Epoch    uint64     `json:"epoch"`
+	Seq      uint64     `json:"seq"`
+	Snapshot string     `json:"snapshot,omitempty"` // newest committed
+	Tree     string     `json:"tree,omitempty"`
+	Paths    []string   `json:"paths,omitempty"`
+	Fence    string     `json:"fence,omitempty"`
+	TTL      float64    `json:"ttl_seconds,omitempty"`
+	Commit   *time.Time `json:"last_commit,omitempty"`
+	// RPO: seconds since the capture of the last commit if anything is known
+	// to have changed since, else 0.
+	RPO float64 `json:"rpo_seconds"`
+	// RTO: seconds that the last restore took; absent if none was needed yet.
+	RTO     *float64 `json:"rto_seconds,omitempty"`
+	Pending bool     `json:"pending"` // changes or requests wait for a commit
+	// LastBackup is the last attempt's outcome.
+	LastBackup *Backup   `json:"last_backup,omitempty"`
+	Jobs       []Job     `json:"jobs,omitempty"`
+	Diverged   []string  `json:"diverged,omitempty"` // snapshots kept by this instance
+	Started    time.Time `json:"started,omitzero"`
+}
+
+// Job is one supervised process.
+type Job struct {
+	Name     string    `json:"name"`
+	Main     bool      `json:"main,omitempty"`
+	State    string    `json:"state"` // waiting, running, stopping, exited
+	PID      int       `json:"pid,omitempty"`
+	Restarts int       `json:"restarts"`
+	Exit     *int      `json:"exit,omitempty"`
+	Since    time.Time `json:"since,omitzero"`
+}
+
+// Backup is the outcome of one backup.
+type Backup struct {
+	Snapshot  string    `json:"snapshot,omitempty"`
+	Epoch     uint64    `json:"epoch,omitempty"`
+	Seq       uint64    `json:"seq,omitempty"`
+	Queued    bool      `json:"queued,omitempty"` // accepted, not yet committed
+	Unchanged bool      `json:"unchanged,omitempty"`
+	Time      time.Time `json:"time,omitzero"` // of the capture
+	Seconds   float64   `json:"seconds"`
+	Bytes     int64     `json:"bytes"`       // of all files in it
+	Added     int64     `json:"bytes_added"` // stored for it
+	Files     int64     `json:"files"`
+	Skipped   []string  `json:"skipped,omitempty"` // unreadable paths, on_unreadable: skip
+	Error     string    `json:"error,omitempty"`
+	// Kind of the error, for exit codes: "", "incomplete", "held", "timeout", "failed".
+	Kind string `json:"kind,omitempty"`
+}
+
+// Snapshot is one state of a volume, as `drover snapshots --json` prints it.
+type Snapshot struct {
+	ID        string    `json:"id"`
+	Time      time.Time `json:"time"`
+	Hostname  string    `json:"hostname"`
+	Paths     []string  `json:"paths"`
+	Tags      []string  `json:"tags,omitempty"`
+	Tree      string    `json:"tree"`
+	Epoch     uint64    `json:"epoch,omitempty"`
+	Seq       uint64    `json:"seq,omitempty"`
+	Committed bool      `json:"committed"`
+	Head      bool      `json:"head,omitempty"`
+	Diverged  bool      `json:"diverged,omitempty"`
+	Files     int64     `json:"files,omitempty"`
+	Bytes     int64     `json:"bytes,omitempty"`
+}
