@@ -115,7 +115,12 @@ type Config struct {
 	Fence             Fence
 	AdoptFiles        bool // first_start: adopt
 	DiscardImageFiles bool // image_files: discard
-	FinalCommit       bool // commit once more when stopping
+	// Detached: a command's short claim (snapshot, prune). No record is kept, no
+	// files are reconciled and no jobs run: once the claim has landed, the phase
+	// is PhaseHolder. A head that is seen to change while it is observed ends it
+	// with ErrHeld instead of standing by.
+	Detached    bool
+	FinalCommit bool // commit once more when stopping
 }
 
 // Local is what the runtime found on the disk at start.
