@@ -1,0 +1,269 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// maxSocket is the longest path that a unix socket's address holds (sun_path, less
+// the byte that ends it).
+const maxSocket = 107
+
+// reservedVolume is the prefix of a store that is not a volume's.
+const reservedVolume = "drover"
+
+func validName(s string) bool {
+	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`).MatchString(s)
+}
+
+const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a letter or a digit"
+
+// check holds everything that is wrong whatever the configuration is used for.
+func (c *Config) check() error {
+	for _, check := range []func() error{
+		c.checkNames, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkSocket, c.checkJobs,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckStore says whether there is a store, with a way to its password.
+func (c *Config) CheckStore() error {
+	if c.Store.URL == "" {
+		return &Error{What: "no store given", Hint: "set --store, DROVER_STORE or store.url"}
+	}
+	if c.Store.hasNoPassword() {
+		return &Error{What: "no password given for the store", Hint: "set DROVER_PASSWORD, --password-file, --password-command or store.password_file"}
+	}
+	return nil
+}
+
+// CheckRun says whether an agent can run with it.
+func (c *Config) CheckRun() error {
+	if len(c.Jobs) == 0 {
+		return &Error{What: "nothing to run", Hint: "put the command after --, or jobs into the configuration file"}
+	}
+	if c.Store.URL == "" {
+		if len(c.State) > 0 {
+			return c.origin.at("state", "state paths without a store to keep them in", "set --store, DROVER_STORE or store.url")
+		}
+		return nil
+	}
+	if len(c.State) == 0 {
+		return c.origin.at("store", "a store without a state path to keep in it", "set --state PATH, DROVER_STATE or state")
+	}
+	return c.CheckStore()
+}
+
+func (c *Config) checkNames() error {
+	if !validName(c.Volume) {
+		return c.origin.at("volume", fmt.Sprintf("volume name %q is not valid", c.Volume), nameHint)
+	}
+	if c.Volume == reservedVolume {
+		return c.origin.at("volume", fmt.Sprintf("volume name %q is reserved", c.Volume), "choose another")
+	}
+	if c.Service != "" && !validName(c.Service) {
+		return c.origin.at("service", fmt.Sprintf("service name %q is not valid", c.Service), nameHint)
+	}
+	if len(c.ID) > 255 || strings.ContainsFunc(c.ID, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\uFFFD' }) {
+		return c.origin.at("id", fmt.Sprintf("instance name %q is not valid", c.ID), "use at most 255 characters, no blanks")
+	}
+	return nil
+}
+
+// checkURL looks at what every backend's URL has in common.
+func (c *Config) checkURL() error {
+	if c.Store.URL == "" {
+		return nil
+	}
+	u, err := url.Parse(c.Store.URL)
+	if err != nil {
+		// The parser's error repeats the URL, which may hold what should not be there.
+		return c.origin.at("store.url", "store is not a URL", "write file:///dir or s3://bucket/prefix")
+	}
+	if u.User != nil {
+		return c.origin.at("store.url", "the store's URL holds credentials", "take them out; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+	}
+	switch u.Scheme {
+	case "file":
+		if u.Host != "" || !strings.HasPrefix(u.Path, "/") {
+			return c.origin.at("store.url", fmt.Sprintf("directory of store %q is not absolute", c.Store.URL), "write file:///dir, with three slashes")
+		}
+	case "s3":
+		if u.Host == "" {
+			return c.origin.at("store.url", fmt.Sprintf("store %q names no bucket", c.Store.URL), "write s3://bucket/prefix")
+		}
+	case "":
+		return c.origin.at("store.url", "store is not a URL", "write file:///dir or s3://bucket/prefix")
+	default:
+		return c.origin.at("store.url", fmt.Sprintf("no store of kind %q", u.Scheme), "write file:///dir or s3://bucket/prefix")
+	}
+	return nil
+}
+
+// storeDir is the directory of a file store, else "".
+func (c *Config) storeDir() string {
+	u, err := url.Parse(c.Store.URL)
+	if err != nil || u.Scheme != "file" {
+		return ""
+	}
+	return filepath.Clean(u.Path)
+}
+
+func (s Store) hasNoPassword() bool {
+	return !s.Password.Set() && s.PasswordFile == "" && len(s.PasswordCommand) == 0
+}
+
+func (c *Config) checkPassword() error {
+	var ways []string
+	if c.Store.Password.Set() {
+		ways = append(ways, "store.password")
+	}
+	if c.Store.PasswordFile != "" {
+		ways = append(ways, "store.password_file")
+	}
+	if len(c.Store.PasswordCommand) > 0 {
+		ways = append(ways, "store.password_command")
+	}
+	if len(ways) > 1 {
+		return c.origin.at(ways[1], fmt.Sprintf("the password is given in more than one way (also by %s)", c.origin.of(ways[0])), "keep one")
+	}
+	return nil
+}
+
+func (c *Config) checkState() error {
+	for i, s := range c.State {
+		at := fmt.Sprintf("state[%d]", i)
+		switch {
+		case s.Path == "":
+			return c.origin.at(at, "a state path is empty", "write an absolute path")
+		case !filepath.IsAbs(s.Path):
+			return c.origin.at(at, fmt.Sprintf("state path %q is not absolute", s.Path), "begin it with a slash")
+		case s.Path == "/":
+			return c.origin.at(at, "the root directory cannot be a state path", "name the application's own directories")
+		case strings.ContainsRune(s.Path, 0):
+			return c.origin.at(at, fmt.Sprintf("state path %q holds a zero byte", s.Path), "")
+		}
+		for _, other := range c.State[:i] {
+			if overlap(s.Path, other.Path) {
+				return c.origin.at(at, fmt.Sprintf("state paths %q and %q overlap", other.Path, s.Path), "keep the outer one")
+			}
+		}
+		if dir := c.storeDir(); dir != "" && overlap(s.Path, dir) {
+			return c.origin.at(at, fmt.Sprintf("state path %q and the store's directory %q overlap", s.Path, dir), "keep the store elsewhere")
+		}
+		if err := c.checkPatterns(at+".exclude", s.Exclude); err != nil {
+			return err
+		}
+	}
+	return c.checkPatterns("exclude", c.Exclude)
+}
+
+func (c *Config) checkPatterns(path string, patterns []string) error {
+	for i, pattern := range patterns {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if pattern == "" {
+			return c.origin.at(at, "an exclude pattern is empty", "take it out")
+		}
+		for part := range strings.SplitSeq(pattern, "/") {
+			if _, err := filepath.Match(part, ""); err != nil {
+				return c.origin.at(at, fmt.Sprintf("exclude pattern %q is not valid", pattern), "close its brackets, or put a backslash before a bracket that is meant")
+			}
+		}
+	}
+	return nil
+}
+
+// overlap says whether one path is the other or below it.
+func overlap(a, b string) bool {
+	return a == b || strings.HasPrefix(b, strings.TrimSuffix(a, "/")+"/") || strings.HasPrefix(a, strings.TrimSuffix(b, "/")+"/")
+}
+
+func (c *Config) checkDataDir() error {
+	if !filepath.IsAbs(c.DataDir) {
+		return c.origin.at("data_dir", fmt.Sprintf("data directory %q is not absolute", c.DataDir), "begin it with a slash")
+	}
+	for _, s := range c.State {
+		if overlap(s.Path, c.DataDir) {
+			return c.origin.at("data_dir", fmt.Sprintf("data directory %q and state path %q overlap", c.DataDir, s.Path), "set --data-dir to a directory outside of the volume")
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkNumbers() error {
+	if c.Lease.TTL < MinTTL || c.Lease.TTL > MaxTTL {
+		return c.origin.at("lease.ttl", fmt.Sprintf("lease TTL %s is out of range", c.Lease.TTL), fmt.Sprintf("write one from %s to %s", MinTTL, MaxTTL))
+	}
+	if every := c.Backup.Every; every != 0 && every < MinTTL {
+		return c.origin.at("backup.every", fmt.Sprintf("backup interval %s is too short", every), "write 1s or more, or 0 for no schedule")
+	}
+	if c.Limits.Connections < 0 || c.Limits.Connections > 1024 {
+		return c.origin.at("limits.connections", fmt.Sprintf("%d connections are out of range", c.Limits.Connections), "write one from 0 to 1024")
+	}
+	return nil
+}
+
+func (c *Config) checkSocket() error {
+	if !filepath.IsAbs(c.Socket) {
+		return c.origin.at("socket", fmt.Sprintf("socket path %q is not absolute", c.Socket), "begin it with a slash")
+	}
+	if len(c.Socket) > maxSocket {
+		return c.origin.at("socket", fmt.Sprintf("socket path of %d bytes is too long", len(c.Socket)), fmt.Sprintf("use at most %d, with --socket", maxSocket))
+	}
+	for _, s := range c.State {
+		if overlap(s.Path, c.Socket) {
+			return c.origin.at("socket", fmt.Sprintf("socket %q is inside state path %q", c.Socket, s.Path), "set --socket to a path outside of the volume")
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkJobs() error {
+	main := ""
+	for _, name := range slices.Sorted(maps.Keys(c.Jobs)) {
+		job := c.Jobs[name]
+		at := "jobs." + name
+		if !validName(name) {
+			return c.origin.at(at, fmt.Sprintf("job name %q is not valid", name), nameHint)
+		}
+		if job.Main && main != "" {
+			return c.origin.at(at, fmt.Sprintf("jobs %q and %q are both main", main, name), "one job ends the instance: keep one")
+		}
+		if job.Main {
+			main = name
+		}
+		if err := c.checkJob(at, name, job); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkJob(at, name string, job Job) error {
+	if len(job.Command) == 0 || job.Command[0] == "" {
+		return c.origin.at(at, fmt.Sprintf("job %q has no command", name), "add command: [program, argument, …]")
+	}
+	for _, arg := range job.Command {
+		if strings.ContainsRune(arg, 0) {
+			return c.origin.at(at+".command", fmt.Sprintf("an argument of job %q holds a zero byte", name), "")
+		}
+	}
+	if job.Dir != "" && !filepath.IsAbs(job.Dir) {
+		return c.origin.at(at+".dir", fmt.Sprintf("directory %q of job %q is not absolute", job.Dir, name), "begin it with a slash")
+	}
+	for variable, value := range job.Env {
+		if variable == "" || strings.ContainsAny(variable, "=\x00") || strings.ContainsRune(value, 0) {
+			return c.origin.at(at+".env", fmt.Sprintf("variable %q of job %q is not valid", variable, name), "no '=' in its name, no zero byte")
+		}
+	}
+	return nil
+}

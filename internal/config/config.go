@@ -1,0 +1,154 @@
+// Package config turns drover.yaml, the environment and the flags of the command
+// line into one typed, checked Config.
+//
+// It promises: a flag wins over the environment, the environment over the file; an
+// unknown key, a wrong type or a wrong value is exactly one Error that says where it
+// stands (file:line:column, the flag or the variable), what is wrong and how to mend
+// it; nothing secret is in an error, in a printed Config or in a log line. The table
+// of settings is the only list of flags and variables; the JSON Schema and the key
+// reference are made from the types.
+//
+// It leaves to others: what the values do, whether the store can be reached, and
+// which options of a store's URL its backend knows.
+package config
+
+import "time"
+
+// Config is everything that one agent is told. The zero value is not useful: Default
+// is the start, Load the way.
+type Config struct {
+	Service    string         `yaml:"service" doc:"Name of the application as a whole, for people and for discovery."`
+	Store      Store          `yaml:"store" doc:"Where the volume is kept, and the password that opens it."`
+	Volume     string         `yaml:"volume" doc:"Name of the volume in the store. The name drover is reserved."`
+	State      []StatePath    `yaml:"state" doc:"The paths whose content is the volume. Each is a path, or a mapping with path and exclude."`
+	Exclude    []string       `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
+	Backup     Backup         `yaml:"backup" doc:"When backups are made, and what is refused."`
+	Lease      Lease          `yaml:"lease" doc:"How the claim on the volume is kept alive."`
+	Fence      Fence          `yaml:"fence" doc:"history: a holder that cannot reach the store lets its jobs run until the store names another holder. strict: it kills them before another one can have claimed."`
+	FirstStart FirstStart     `yaml:"first_start" doc:"What to do when the volume has no history and the paths hold files: refuse to start, or adopt them as the first state."`
+	ImageFiles ImageFiles     `yaml:"image_files" doc:"What to do with files that came with the image and differ from the volume: keep them as a diverged snapshot, or discard them."`
+	Init       Init           `yaml:"init" doc:"auto: an empty prefix is initialised. never: that is an error."`
+	DataDir    string         `yaml:"data_dir" doc:"Directory of Drover's own files: the record beside the data, and caches. Must not overlap the state paths."`
+	ID         string         `yaml:"id" doc:"Name of this instance. Default: the host name."`
+	Jobs       map[string]Job `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job always is."`
+	Limits     Limits         `yaml:"limits" doc:"Bounds on what Drover itself uses."`
+	Socket     string         `yaml:"socket" doc:"Path of the control socket. Default for root: /run/drover/drover.sock, else $XDG_RUNTIME_DIR/drover/drover.sock."`
+	Log        Log            `yaml:"log" doc:"The agent's own log, on stderr."`
+
+	origin origins
+}
+
+// Store says where the volume is kept. The password is given in at most one way.
+type Store struct {
+	URL             string  `yaml:"url" doc:"file:///directory or s3://bucket/prefix?endpoint=http://host:9000&region=name. Credentials come from the environment, not from the URL."`
+	Password        Secret  `yaml:"password" doc:"The repository's password itself. A file or a command keeps it out of this file."`
+	PasswordFile    string  `yaml:"password_file" doc:"File that holds the password; a line break at its end is not part of it."`
+	PasswordCommand Command `yaml:"password_command" doc:"Command that prints the password: a list, or a string for /bin/sh."`
+}
+
+// StatePath is one path of the volume.
+type StatePath struct {
+	Path    string   `yaml:"path" doc:"Absolute path of a directory or a file."`
+	Exclude []string `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below this path."`
+}
+
+// Backup says when backups are made and what is refused.
+type Backup struct {
+	OnChange     Duration     `yaml:"on_change" doc:"Back up when files changed and then nothing more did for this long. 0: not on change."`
+	Every        Duration     `yaml:"every" doc:"Back up at this interval. 0: no schedule."`
+	OnStop       bool         `yaml:"on_stop" doc:"Back up when the instance is told to stop."`
+	OnUnreadable OnUnreadable `yaml:"on_unreadable" doc:"fail: a file that cannot be read means no commit. skip: commit without it and say so each time."`
+	AllowShrink  bool         `yaml:"allow_shrink" doc:"Allow a commit that drops more than half of the files of a volume with over 100."`
+}
+
+// Lease says how the claim is kept alive.
+type Lease struct {
+	TTL Duration `yaml:"ttl" doc:"How long a holder may be silent before a standby may claim. It renews every third of it. At least 1s."`
+}
+
+// Limits bounds what Drover itself uses.
+type Limits struct {
+	Upload      Size `yaml:"upload" doc:"Bytes per second to the store. 0: no limit."`
+	Download    Size `yaml:"download" doc:"Bytes per second from the store. 0: no limit."`
+	Connections int  `yaml:"connections" doc:"Concurrent requests to the store. 0: the store's default."`
+	Memory      Size `yaml:"memory" doc:"Memory that Drover aims to stay below. 0: no limit."`
+}
+
+// Log says how the agent logs.
+type Log struct {
+	Level  LogLevel  `yaml:"level" doc:"debug, info, warn or error."`
+	Format LogFormat `yaml:"format" doc:"text or json."`
+}
+
+// Job is one process that the agent supervises.
+type Job struct {
+	Command Command           `yaml:"command" doc:"What to run: a list, or a string for /bin/sh."`
+	Main    bool              `yaml:"main" doc:"The end of this job ends the instance, with its status."`
+	Dir     string            `yaml:"dir" doc:"Working directory, an absolute path. Default: the agent's."`
+	Env     map[string]string `yaml:"env" doc:"Variables added to the agent's environment."`
+	User    string            `yaml:"user" doc:"User to run as, name or number. Default: the agent's."`
+	Group   string            `yaml:"group" doc:"Group to run as, name or number. Default: the user's."`
+	Stop    Stop              `yaml:"stop" doc:"How the job is asked to end."`
+}
+
+// Stop says how a job is asked to end.
+type Stop struct {
+	Signal Signal   `yaml:"signal" doc:"Signal that asks the job to end, as TERM or SIGTERM."`
+	Grace  Duration `yaml:"grace" doc:"Time between that signal and KILL."`
+}
+
+// MainJob is the name of the job that stands after -- on the command line.
+const MainJob = "main"
+
+// Values that hold where nothing else is said.
+const (
+	DefaultVolume  = "data"
+	DefaultTTL     = Duration(10 * time.Second)
+	DefaultGrace   = Duration(10 * time.Second)
+	DefaultDataDir = "/var/lib/drover"
+	DefaultSignal  = Signal("TERM")
+	// MinTTL keeps the renewals, a third of it apart, well above a slow store's latency.
+	MinTTL = Duration(time.Second)
+	// MaxTTL is the longest that anybody should wait for a takeover.
+	MaxTTL = Duration(time.Hour)
+)
+
+// Default is the configuration that nobody has said anything about. What depends on
+// the machine (ID, DataDir and Socket of another user than root) Load fills in.
+func Default() *Config {
+	return &Config{
+		Volume:     DefaultVolume,
+		Backup:     Backup{OnStop: true, OnUnreadable: UnreadableFail},
+		Lease:      Lease{TTL: DefaultTTL},
+		Fence:      FenceHistory,
+		FirstStart: FirstStartRefuse,
+		ImageFiles: ImageFilesKeep,
+		Init:       InitAuto,
+		Log:        Log{Level: LogInfo, Format: LogText},
+		origin:     origins{},
+	}
+}
+
+// DefaultJob is a job that only has a command.
+func DefaultJob() Job {
+	return Job{Stop: Stop{Signal: DefaultSignal, Grace: DefaultGrace}}
+}
+
+// Main returns the name and the job that is main; ok is false if none is.
+func (c *Config) Main() (name string, job Job, ok bool) {
+	for name, job := range c.Jobs {
+		if job.Main {
+			return name, job, true
+		}
+	}
+	return "", Job{}, false
+}
+
+// Paths lists the state paths.
+func (c *Config) Paths() []string {
+	paths := make([]string, len(c.State))
+	for i, s := range c.State {
+		paths[i] = s.Path
+	}
+	return paths
+}
