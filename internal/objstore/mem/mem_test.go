@@ -6,6 +6,7 @@ import (
 
 	"drover/internal/objstore"
 	"drover/internal/objstore/mem"
+	"drover/internal/objstore/objstoretest"
 )
 
 func TestETagNeverRepeats(t *testing.T) {
@@ -53,4 +54,19 @@ func TestInvalidCondition(t *testing.T) {
 			t.Errorf("condition %+v: %v", cond, err)
 		}
 	}
+}
+
+func TestConformance(t *testing.T) {
+	t.Run("store", func(t *testing.T) {
+		objstoretest.Run(t, func(*testing.T) objstore.Store { return mem.New() })
+	})
+	t.Run("view", func(t *testing.T) {
+		objstoretest.Run(t, func(t *testing.T) objstore.Store {
+			under := mem.New()
+			if err := under.Put(t.Context(), "viewed", []byte("beside the view")); err != nil {
+				t.Fatal(err)
+			}
+			return objstore.WithPrefix(under, "view")
+		})
+	})
 }
