@@ -18,8 +18,10 @@ package repo
 import (
 	"errors"
 	"log/slog"
+	"sync"
 
 	"drover/internal/objstore"
+	"drover/internal/repo/crypto"
 	"drover/internal/repo/format"
 )
 
@@ -104,7 +106,7 @@ func (l Location) PlainLength() int {
 	if l.Uncompressed != 0 {
 		return int(l.Uncompressed)
 	}
-	return int(l.Length) - sealOverhead
+	return int(l.Length) - crypto.Overhead
 }
 
 // PackedBlob is a blob and where it is.
@@ -130,6 +132,48 @@ type Stats struct {
 
 // Repository is an open repository. All its methods may be called at once.
 type Repository struct {
-	st  objstore.Store
-	opt Options
+	st    objstore.Store
+	opt   Options
+	key   *crypto.Key
+	keyID format.ID // of the key file that opened it
+	cfg   Config
+	zstd  *compressor
+
+	mu        sync.RWMutex
+	index     *memIndex
+	condemned map[format.ID]struct{}
+}
+
+// ID is the repository's own id, 64 hexadecimal digits.
+func (r *Repository) ID() string { return r.cfg.ID }
+
+// Config returns the content of the config object.
+func (r *Repository) Config() Config { return r.cfg }
+
+// Store returns the store that the repository was opened in.
+func (r *Repository) Store() objstore.Store { return r.st }
+
+// Options returns the options in force, with the defaults filled in.
+func (r *Repository) Options() Options { return r.opt }
+
+// Seal encrypts and authenticates plain with the repository's key.
+func (r *Repository) Seal(plain []byte) []byte { return r.key.Seal(nil, plain) }
+
+// Unseal is the inverse of Seal; sealed stays as it is.
+func (r *Repository) Unseal(sealed []byte) ([]byte, error) {
+	return r.key.Open(append([]byte(nil), sealed...))
+}
+
+func (r *Repository) writable() error {
+	if r.opt.ReadOnly {
+		return ErrReadOnly
+	}
+	return nil
+}
+
+// idx returns the index in force.
+func (r *Repository) idx() *memIndex {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.index
 }

@@ -5,45 +5,10 @@ import (
 	"errors"
 	"time"
 
-	"drover/internal/objstore"
 	"drover/internal/repo/format"
 )
 
-const sealOverhead = 32
-
 var errTODO = errors.New("not written yet")
-
-// Bundle is what makes a new repository: both objects, made before anything is
-// stored. It holds no secret that the password does not protect.
-type Bundle struct {
-	Key    []byte    `json:"key"`    // the key file's bytes
-	KeyID  format.ID `json:"key_id"` // its name
-	Config []byte    `json:"config"` // the config object's bytes, sealed
-}
-
-// NewBundle makes a new repository's master key, its config, and a key file that
-// opens with password. It stores nothing.
-func NewBundle(password string) (*Bundle, error) { return nil, errTODO }
-
-// Materialise stores the bundle's objects, each only if it is absent. It is
-// idempotent, and fails if another repository is there.
-func Materialise(ctx context.Context, st objstore.Store, b *Bundle) error { return errTODO }
-
-// Open opens the repository in st.
-func Open(ctx context.Context, st objstore.Store, password string, opt Options) (*Repository, error) {
-	return nil, errTODO
-}
-
-func (r *Repository) ID() string            { return "" }
-func (r *Repository) Config() Config        { return Config{} }
-func (r *Repository) Store() objstore.Store { return r.st }
-func (r *Repository) Options() Options      { return r.opt }
-
-// Seal encrypts and authenticates plain with the repository's key.
-func (r *Repository) Seal(plain []byte) []byte { return nil }
-
-// Unseal is the inverse of Seal.
-func (r *Repository) Unseal(sealed []byte) ([]byte, error) { return nil, errTODO }
 
 // KeyInfo describes one key file.
 type KeyInfo struct {
@@ -59,55 +24,6 @@ func (r *Repository) AddKey(ctx context.Context, password string) (format.ID, er
 }
 func (r *Repository) ListKeys(ctx context.Context) ([]KeyInfo, error)   { return nil, errTODO }
 func (r *Repository) RemoveKey(ctx context.Context, id format.ID) error { return errTODO }
-func (r *Repository) LoadIndex(ctx context.Context) error               { return errTODO }
-func (r *Repository) SetCondemned(set map[format.ID]struct{})           {}
-func (r *Repository) DropCaches()                                       {}
-func (r *Repository) MissingPacks() []format.ID                         { return nil }
-func (r *Repository) Has(h format.Handle) bool                          { return false }
-func (r *Repository) Lookup(h format.Handle) ([]Location, bool)         { return nil, false }
-func (r *Repository) LoadBlob(ctx context.Context, h format.Handle, buf []byte) ([]byte, error) {
-	return nil, errTODO
-}
-func (r *Repository) LoadPackBlobs(ctx context.Context, pack format.ID, blobs []PackedBlob, fn func(h format.Handle, data []byte, err error) error) error {
-	return errTODO
-}
-
-// WriterOptions of NewWriter. The zero value is good.
-type WriterOptions struct {
-	Uploaded func(bytes int) // called after each stored pack, from any goroutine
-}
-
-// Writer stores blobs, packs of them, their index and one snapshot.
-type Writer struct{}
-
-func (r *Repository) NewWriter(ctx context.Context, opt WriterOptions) *Writer { return nil }
-func (w *Writer) Save(ctx context.Context, t format.BlobType, data []byte) (format.ID, error) {
-	return format.ID{}, errTODO
-}
-func (w *Writer) SaveHashed(ctx context.Context, h format.Handle, data []byte) error { return errTODO }
-
-// Finish stores what is left. It sets sn.Summary's counts of blobs and bytes, if there is a Summary.
-func (w *Writer) Finish(ctx context.Context, sn *format.Snapshot) (format.ID, Stats, error) {
-	return format.ID{}, Stats{}, errTODO
-}
-func (w *Writer) Abort()             {}
-func (w *Writer) Packs() []format.ID { return nil }
-
-func (r *Repository) LoadSnapshot(ctx context.Context, id format.ID) (*format.Snapshot, error) {
-	return nil, errTODO
-}
-func (r *Repository) SaveSnapshot(ctx context.Context, sn *format.Snapshot) (format.ID, error) {
-	return format.ID{}, errTODO
-}
-
-// Snapshots calls fn for every snapshot object, one at a time, in no promised order.
-func (r *Repository) Snapshots(ctx context.Context, fn func(format.ID, *format.Snapshot) error) error {
-	return errTODO
-}
-func (r *Repository) FindSnapshot(ctx context.Context, prefix string) (format.ID, *format.Snapshot, error) {
-	return format.ID{}, nil, errTODO
-}
-func (r *Repository) RemoveSnapshot(ctx context.Context, id format.ID) error { return errTODO }
 
 // LockOptions of Lock.
 type LockOptions struct {
