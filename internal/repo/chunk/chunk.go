@@ -26,8 +26,7 @@ const (
 	easyBits   = 18 // and at one in 2^18 after it
 )
 
-// Chunker finds cut points. It has no state between calls and may be used by
-// many goroutines.
+// Chunker finds cut points. It is constant, and many goroutines may use it.
 type Chunker struct {
 	gear [256]uint64
 }
@@ -49,25 +48,62 @@ func New(polynomial uint64) *Chunker {
 // Cut returns the length of the first chunk of data. If data does not end the
 // stream it must hold at least MaxSize bytes, else the cut may be another one.
 func (c *Chunker) Cut(data []byte) int {
-	n := min(len(data), MaxSize)
-	if n <= MinSize {
-		return n
-	}
-	// The hash covers the last 64 bytes: begin early enough that the first place
-	// where a cut may be already depends on a full window.
-	hash := uint64(0)
-	for _, b := range data[MinSize-64 : MinSize] {
-		hash = hash<<1 + c.gear[b]
-	}
-	normal := min(normalSize, n)
-	at, hash := c.scan(data[MinSize:normal], hash, 1<<(64-hardBits))
-	if at >= 0 {
-		return MinSize + at
-	}
-	if at, _ = c.scan(data[normal:n], hash, 1<<(64-easyBits)); at >= 0 {
-		return normal + at
+	n, ok := c.Scan().Next(data)
+	if !ok {
+		n = len(data)
 	}
 	return n
+}
+
+// Scan returns a Scanner for the first chunk.
+func (c *Chunker) Scan() *Scanner { return &Scanner{c: c} }
+
+// Scanner finds the end of one chunk after another in a stream that arrives
+// piece by piece.
+type Scanner struct {
+	c    *Chunker
+	pos  int // bytes of the chunk that were looked at
+	hash uint64
+}
+
+// Next looks at data, all that is there of the chunk so far: what the last call
+// got and more. It returns the chunk's length and true once its end is known,
+// after which the Scanner is ready for the next chunk. At the end of the stream
+// what is left is the last chunk.
+func (s *Scanner) Next(data []byte) (int, bool) {
+	n := min(len(data), MaxSize)
+	if s.pos < MinSize {
+		if n <= MinSize {
+			return 0, false
+		}
+		// The hash covers the last 64 bytes, so begin early enough that the first
+		// place where a cut may be already depends on a full window.
+		for _, b := range data[MinSize-64 : MinSize] {
+			s.hash = s.hash<<1 + s.c.gear[b]
+		}
+		s.pos = MinSize
+	}
+	if s.scan(data[:min(n, normalSize)], 1<<(64-hardBits)) || s.scan(data[:n], 1<<(64-easyBits)) || s.pos == MaxSize {
+		n = s.pos
+		s.pos, s.hash = 0, 0
+		return n, true
+	}
+	return 0, false
+}
+
+// scan goes on to the end of data, or to a cut.
+func (s *Scanner) scan(data []byte, limit uint64) bool {
+	if s.pos >= len(data) {
+		return false
+	}
+	n, hash := s.c.scan(data[s.pos:], s.hash, limit)
+	s.hash = hash
+	if n < 0 {
+		s.pos = len(data)
+		return false
+	}
+	s.pos += n
+	return true
 }
 
 // scan returns the length after which the hash is below limit, -1 for none.

@@ -55,6 +55,30 @@ func TestCutsAreThoseOfTheDefinition(t *testing.T) {
 	}
 }
 
+func TestScannerCutsLikeCut(t *testing.T) {
+	c := New(5)
+	data := random(6, 30<<20)
+	want := cuts(c, data)
+	r := rand.New(rand.NewPCG(1, 1))
+	s := c.Scan()
+	var got []int
+	from, to := 0, 0
+	for to < len(data) {
+		to = min(to+1+r.IntN(700<<10), len(data))
+		for {
+			n, ok := s.Next(data[from:to])
+			if !ok {
+				break
+			}
+			got = append(got, n)
+			from += n
+		}
+	}
+	if got = append(got, to-from); !slices.Equal(got, want) {
+		t.Errorf("cut into %v, want %v", got, want)
+	}
+}
+
 func TestBounds(t *testing.T) {
 	c := New(7)
 	for _, n := range []int{0, 1, MinSize - 1, MinSize} {
