@@ -87,27 +87,6 @@ func BaseImage(t testing.TB) string {
 	return name
 }
 
-// GoImage makes an image that has the Go distribution of this machine, for
-// Dockerfiles that build from source, and returns its name.
-func GoImage(t testing.TB) string {
-	t.Helper()
-	base := BaseImage(t)
-	root := strings.TrimSpace(goEnv(t, "GOROOT"))
-	name := "drover-test/golang:" + strings.TrimPrefix(strings.TrimSpace(goEnv(t, "GOVERSION")), "go")
-	if have(t, name) {
-		return name
-	}
-	return Build{
-		Tag:     name,
-		Context: root,
-		Dockerfile: "FROM " + base + `
-RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
-COPY . /usr/local/go
-ENV PATH=/usr/local/go/bin:$PATH GOTOOLCHAIN=local
-`,
-	}.Build(t)
-}
-
 // bootstrap writes the root file system of a minimal Debian to a tar archive.
 func bootstrap(t testing.TB, tarball string) {
 	t.Helper()
@@ -169,16 +148,6 @@ func have(t testing.TB, image string) bool {
 func must(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := docker(t.Context(), args...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-// goEnv returns a setting of the Go distribution in use.
-func goEnv(t testing.TB, name string) string {
-	t.Helper()
-	out, err := run(t.Context(), exec.CommandContext(t.Context(), "go", "env", name))
 	if err != nil {
 		t.Fatal(err)
 	}
