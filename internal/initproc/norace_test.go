@@ -1,0 +1,5 @@
+//go:build !race
+
+package initproc_test
+
+const raceEnabled = false
