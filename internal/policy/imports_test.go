@@ -1,0 +1,186 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+)
+
+// rule says what the packages of one folder may import of this module. The
+// first rule that names a folder holds for it.
+type rule struct {
+	of      string
+	may     []string
+	because string
+}
+
+// The direction of dependencies: cmd → cli → client; cli → app → features →
+// ports → leaves; backends → their port. Tests are free of it.
+var rules = []rule{
+	{"cmd/...", []string{"internal/cli"},
+		"main is a sentence; what it says is the command line's"},
+	{"client/...", nil,
+		"programs outside of this project use it, so nothing internal may show through it"},
+	{"internal/cli/...", []string{"internal/cli/...", "client", "internal/app/..."},
+		"the commands speak to an agent as anyone can, and to the parts only through the composition root"},
+	{"internal/app/...", []string{
+		"internal/app/...", "internal/config", "client",
+		"internal/initproc", "internal/supervise/...", "internal/volume/...", "internal/changes", "internal/control/...",
+		"internal/repo/...", "internal/objstore/...", "internal/coord/...", "internal/event", "internal/telemetry", "internal/proctree",
+	}, "the composition root knows every part and none of them knows it: only app reads config and picks backends"},
+
+	// Features. They meet through event, or an interface that the consumer declares.
+	{"internal/volume/protocol", nil,
+		"the protocol decides alone: whatever it could call it could depend on"},
+	{"internal/volume/...", []string{"internal/volume/...", "internal/repo/...", "internal/objstore"},
+		"named exception: the protocol runs over the repository and the store, whichever store it is"},
+	{"internal/supervise/...", []string{"internal/supervise/...", "internal/event", "internal/proctree"},
+		"jobs are run the same way whatever the reason"},
+	{"internal/changes/...", []string{"internal/changes/...", "internal/event"},
+		"which files changed is a question about a disk, not about a volume"},
+	{"internal/control/...", []string{"internal/control/...", "internal/event", "internal/telemetry", "client"},
+		"the API shows what it is given; client has the types that both ends speak"},
+	{"internal/render/...", []string{"internal/render/...", "internal/event", "internal/coord", "internal/secret"},
+		"templates read ports; who runs the reload is wired by app"},
+	{"internal/gitkv/...", []string{"internal/gitkv/...", "internal/event", "internal/coord"},
+		"a repository becomes keys through the coordinator's port, whichever it is"},
+	{"internal/sharedir/...", []string{"internal/sharedir/...", "internal/event", "internal/coord", "internal/objstore", "internal/repo/..."},
+		"a shared directory is blobs and pointers, not a volume with one holder"},
+	{"internal/appcluster/...", []string{"internal/appcluster/...", "internal/event", "internal/coord"},
+		"drivers act on an application; how it is supervised is not theirs"},
+	{"internal/database/...", []string{"internal/database/...", "internal/event", "internal/coord", "internal/failover", "internal/volume"},
+		"named exception: the runner acts out what failover decides, and backs up into a volume"},
+
+	// Ports, their backends, and leaves.
+	{"internal/failover/...", nil,
+		"it decides alone"},
+	{"internal/coord/object", []string{"internal/coord", "internal/objstore"},
+		"named exception: the store as the coordinator"},
+	{"internal/coord/...", []string{"internal/coord/..."},
+		"a backend knows its port and its vendor's SDK"},
+	{"internal/repo/...", []string{"internal/repo/...", "internal/objstore"},
+		"a repository is in a store, whichever it is, and knows nothing of heads and holders"},
+	{"internal/objstore", nil,
+		"the port is a contract"},
+	{"internal/objstore/storeurl", []string{"internal/objstore/..."},
+		"the one place below app that turns a URL into a backend"},
+	{"internal/objstore/...", []string{"internal/objstore", "internal/objstore/probe"},
+		"a backend knows its port and its vendor's SDK; a decorator knows only the port; the conformance suite knows the probe's checks"},
+	{"internal/secret/...", []string{"internal/secret/..."},
+		"a backend knows its port and its vendor's SDK"},
+	{"internal/initproc/...", []string{"internal/initproc/...", "internal/proctree"},
+		"PID 1 must not fall with anything that it watches over"},
+	{"internal/proctree/...", nil, "a leaf"},
+	{"internal/event/...", nil, "a leaf: everything may speak of events"},
+	{"internal/telemetry/...", nil, "a leaf"},
+	{"internal/config/...", []string{"internal/config/..."},
+		"the configuration is data; what it does is app's to say"},
+
+	// What only tests use.
+	{"internal/testkit/...", []string{"internal/testkit/...", "internal/objstore/...", "client"},
+		"a harness that knew the inside of what it tests would share its mistakes"},
+	{"internal/policy", nil, "it reads the project as text"},
+	{"bench/...", []string{"bench/...", "client", "internal/testkit/..."},
+		"figures are taken from outside, as a user would"},
+	{"e2e/...", []string{"client", "internal/testkit/..."},
+		"the stories see what a user sees"},
+}
+
+// ruleOf returns the rule for a folder.
+func ruleOf(dir string) (rule, bool) {
+	for _, r := range rules {
+		if matches(r.of, dir) {
+			return r, true
+		}
+	}
+	return rule{}, false
+}
+
+func TestImportRules(t *testing.T) {
+	for _, f := range goFiles(t) {
+		if f.test {
+			continue
+		}
+		r, ok := ruleOf(f.dir)
+		if !ok {
+			t.Errorf("%s: no import rule names its folder: state one, with its reason, in internal/policy", f.path)
+			continue
+		}
+		for _, p := range f.imports() {
+			dir, ours := strings.CutPrefix(p, module+"/")
+			if ours && dir != f.dir && !matchesAny(r.may, dir) {
+				t.Errorf("%s imports %s: %s may not, because: %s", f.path, dir, r.of, r.because)
+			}
+		}
+	}
+}
+
+// homes says where each dependency may be imported, outside of tests.
+var homes = []rule{
+	{"github.com/minio/minio-go/v7", []string{"internal/objstore/s3"},
+		"a vendor's SDK appears only in its backend's folder"},
+	{"github.com/spf13/cobra", []string{"internal/cli/..."},
+		"only the command line parses a command line"},
+	{"github.com/spf13/pflag", []string{"internal/cli/..."},
+		"only the command line parses a command line"},
+	{"github.com/goccy/go-yaml", []string{"internal/config"},
+		"one strict way to read a file"},
+	{"github.com/invopop/jsonschema", []string{"internal/config/..."},
+		"the schema is made from the types of the configuration"},
+	{"github.com/klauspost/compress", []string{"internal/repo/..."},
+		"compression is part of the repository's format"},
+	{"github.com/pkg/xattr", []string{"internal/repo/...", "internal/volume"},
+		"what files carry is the repository's; the marker in a directory is the volume's"},
+	{"github.com/prometheus/client_golang", []string{"internal/objstore/metered", "internal/telemetry", "internal/control/...", "internal/app"},
+		"decorators measure; the rest does not know that it is measured"},
+	{"github.com/robfig/cron/v3", []string{"internal/supervise/...", "internal/app"},
+		"schedules are of jobs and of backups"},
+	{"go.uber.org/goleak", []string{"internal/testkit/leak"},
+		"tests only"},
+	{"golang.org/x/term", []string{"internal/cli/..."},
+		"only the command line speaks to a terminal"},
+	{"golang.org/x/crypto", []string{"internal/repo/crypto"},
+		"cryptography in one place, to be read in one sitting"},
+	{"golang.org/x/time", []string{"internal/objstore/limited"},
+		"rates are a decorator's affair"},
+	{"golang.org/x/sys", []string{"..."}, "an extension of the standard library"},
+	{"golang.org/x/sync", []string{"..."}, "an extension of the standard library"},
+}
+
+func TestDependenciesStayAtHome(t *testing.T) {
+	for _, f := range goFiles(t) {
+		if f.test {
+			continue
+		}
+		for _, p := range f.imports() {
+			first, _, _ := strings.Cut(p, "/")
+			if !strings.Contains(first, ".") {
+				continue
+			}
+			home, known := homeOf(p)
+			switch {
+			case !known:
+				t.Errorf("%s imports %s, which has no home: state where it may be imported, with the reason, in internal/policy", f.path, p)
+			case home.may[0] != "..." && !matchesAny(home.may, f.dir):
+				t.Errorf("%s imports %s: only %s may, because: %s", f.path, p, strings.Join(home.may, ", "), home.because)
+			}
+		}
+	}
+}
+
+// homeOf returns the row of the dependency that a package belongs to.
+func homeOf(pkg string) (rule, bool) {
+	for _, h := range homes {
+		if matches(h.of+"/...", pkg) {
+			return h, true
+		}
+	}
+	return rule{}, false
+}
+
+func TestEveryRuleHasAReason(t *testing.T) {
+	for _, r := range append(rules[:len(rules):len(rules)], homes...) {
+		if r.because == "" {
+			t.Errorf("the rule of %s gives no reason", r.of)
+		}
+	}
+}
