@@ -106,7 +106,8 @@ func testRaceToSwap(t *testing.T, s objstore.Store) {
 }
 
 // race has all racers write under one condition and wants one winner, whose
-// bytes are then there. It returns the winner's ETag.
+// bytes are then there. It returns the winner's ETag. No bytes are written twice:
+// where the ETag is a hash of them, as in S3, the former winner would restore it.
 func race(t *testing.T, s objstore.Store, key string, cond objstore.Condition) objstore.ETag {
 	t.Helper()
 	var (
@@ -119,7 +120,7 @@ func race(t *testing.T, s objstore.Store, key string, cond objstore.Condition) o
 	for i := range racers {
 		group.Go(func() {
 			<-start
-			etags[i], errs[i] = s.PutIf(t.Context(), key, fmt.Appendf(nil, "racer %d", i), cond)
+			etags[i], errs[i] = s.PutIf(t.Context(), key, fmt.Appendf(nil, "racer %d after %s", i, cond.ETag), cond)
 		})
 	}
 	close(start)
@@ -135,7 +136,7 @@ func race(t *testing.T, s objstore.Store, key string, cond objstore.Condition) o
 		t.Fatalf("%d winners of a race: %v", len(winners), winners)
 	}
 	w := winners[0]
-	if got := get(t, s, key); string(got) != fmt.Sprintf("racer %d", w) {
+	if got := get(t, s, key); string(got) != fmt.Sprintf("racer %d after %s", w, cond.ETag) {
 		t.Errorf("racer %d won, %q is stored", w, got)
 	}
 	if got := etag(t, s, key); got != etags[w] {
