@@ -29,7 +29,7 @@ e2e: prepare ## the stories in real containers alone; fails where Docker is not
 
 .PHONY: bench
 bench: build ## side-by-side figures against restic, as ratios
-	go run ./bench
+	go test -tags bench -count=1 -timeout 90m -v $(TESTFLAGS) ./bench
 
 .PHONY: lint
 lint: ## golangci-lint, go vet with every tag, govulncheck

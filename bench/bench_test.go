@@ -1,0 +1,165 @@
+//go:build bench
+
+// Package bench measures Drover beside stock restic: the same data, the same S3
+// server on loopback, one run, and prints medians, spreads and ratios. It asserts
+// no speed; it fails only if something does not work.
+//
+//	make bench                                # all
+//	go test -tags bench -v -run Increment ./bench
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"drover/internal/testkit/gotool"
+	"drover/internal/testkit/s3server"
+)
+
+const password = "bench"
+
+// bed is one S3 server and the programs that are measured on it.
+type bed struct {
+	t              *testing.T
+	s3             *s3server.Server
+	endpoint       string // of the server, or of the delaying proxy before it
+	drover, restic string
+	dir            string
+}
+
+func newBed(t *testing.T, delay time.Duration) *bed {
+	t.Helper()
+	b := &bed{t: t, restic: gotool.Path(t, "restic"), dir: t.TempDir()}
+	var err error
+	if b.drover, err = filepath.Abs("../bin/drover"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(b.drover); err != nil {
+		t.Fatalf("no binary to measure: %v (make build)", err)
+	}
+	b.s3 = s3server.Start(t, s3server.Options{})
+	b.endpoint = b.s3.Endpoint
+	if delay > 0 {
+		b.endpoint = delayed(t, b.s3.Endpoint, delay)
+	}
+	return b
+}
+
+func (b *bed) storeURL(prefix string) string {
+	return "s3://" + b.s3.Bucket + "/" + prefix + "?endpoint=" + b.endpoint + "&region=" + b.s3.Region
+}
+
+func (b *bed) resticRepo(prefix string) string {
+	return "s3:" + b.endpoint + "/" + b.s3.Bucket + "/" + prefix
+}
+
+func (b *bed) env(id string, more ...string) []string {
+	return append(b.s3.Env(), append([]string{
+		"DROVER_PASSWORD=" + password, "RESTIC_PASSWORD=" + password,
+		"DROVER_SOCKET=" + filepath.Join(b.dir, id+".sock"),
+		"RESTIC_CACHE_DIR=" + filepath.Join(b.dir, "restic-cache"),
+		"GOGC=", "GOMAXPROCS=",
+	}, more...)...)
+}
+
+// timed runs a command and returns how long it took.
+func (b *bed) timed(id, name string, args ...string) time.Duration {
+	b.t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = b.env(id)
+	start := time.Now()
+	out, err := cmd.CombinedOutput()
+	took := time.Since(start)
+	if err != nil {
+		b.t.Fatalf("%s %s: %v\n%s", filepath.Base(name), strings.Join(args, " "), err, out)
+	}
+	return took
+}
+
+// agent starts `drover run` in its own process group and returns how to kill all of it.
+func (b *bed) agent(id string, args ...string) (*exec.Cmd, func()) {
+	b.t.Helper()
+	log, err := os.Create(filepath.Join(b.dir, id+".log"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cmd := exec.Command(b.drover, append([]string{"run", "--id", id, "--data-dir", filepath.Join(b.dir, id)}, args...)...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = b.env(id), log, log
+	if err := cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	killed := false
+	kill := func() {
+		if killed {
+			return
+		}
+		killed = true
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	b.t.Cleanup(func() {
+		kill()
+		_ = log.Close()
+		if b.t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			b.t.Logf("%s said:\n%s", id, text)
+		}
+	})
+	return cmd, kill
+}
+
+// waitFor polls until ok, and returns when that was.
+func (b *bed) waitFor(what string, limit time.Duration, ok func() bool) time.Time {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), limit)
+	defer cancel()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			b.t.Fatalf("waited %v for %s", limit, what)
+		case <-tick.C:
+		}
+	}
+	return time.Now()
+}
+
+// figures are repeated measurements of one thing.
+type figures []time.Duration
+
+func (f figures) median() time.Duration {
+	s := slices.Sorted(slices.Values(f))
+	return s[len(s)/2]
+}
+
+func (f figures) String() string {
+	return fmt.Sprintf("median %v (%v–%v, %d runs)", round(f.median()), round(slices.Min(f)), round(slices.Max(f)), len(f))
+}
+
+func round(d time.Duration) time.Duration {
+	if d > 10*time.Second {
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Millisecond)
+}
+
+// report prints one line of a result, so that a script can find it.
+func report(t *testing.T, what string, drover, peer figures, peerName string, goal string) {
+	t.Helper()
+	ratio := float64(peer.median()) / float64(drover.median())
+	t.Logf("RESULT %s: drover %v; %s %v; ratio %.1f× (goal %s)", what, drover, peerName, peer, ratio, goal)
+}
+
+func TestMain(m *testing.M) {
+	fmt.Printf("machine: %d cores, %s, %s\n", runtime.NumCPU(), runtime.GOARCH, runtime.Version())
+	os.Exit(m.Run())
+}
