@@ -63,6 +63,9 @@ type Head struct {
 	Condemned []string  `json:"condemned,omitempty"` // packs that nobody may use again
 }
 
+// RecordVersion is the format of the record that this code writes.
+const RecordVersion = 1
+
 // HeadVersion is the newest head format this code reads and the one it writes.
 const HeadVersion = 1
 
@@ -121,6 +124,11 @@ type Config struct {
 	// with ErrHeld instead of standing by.
 	Detached    bool
 	FinalCommit bool // commit once more when stopping
+	// NewID returns 128 fresh random bits in hexadecimal: of the kernel's, at
+	// that moment, so that a rolled-back machine does not make the same again.
+	NewID func() string
+	// Mutant breaks one rule. For tests alone, which show that they notice: see mutant.go.
+	Mutant Mutant
 }
 
 // Local is what the runtime found on the disk at start.
@@ -166,7 +174,10 @@ type (
 		Err      error
 	}
 	// Restored answers a Restore.
-	Restored struct{ Err error }
+	Restored struct {
+		Synced bool // the file system was synced after it
+		Err    error
+	}
 	// BackupWanted asks for a commit of what is on the disk now. A Request
 	// joins only a capture that has not started.
 	BackupWanted struct{ Request uint64 }
@@ -178,24 +189,30 @@ type (
 		Packs          []string // that it counts on
 		Synced         bool     // the file system was synced after the capture
 		Unchanged      bool     // equal to the head's tree: no snapshot object was made
-		Err            error
+		// Transient: Err will pass (the store is away), so try again; the requests
+		// wait. Otherwise Err ends them.
+		Transient bool
+		Err       error
 	}
 	// LockChecked answers a CheckLock: whether our lock is still there.
 	LockChecked struct {
 		Present bool
 		Err     error
 	}
-	// JobsExited: the jobs are dead: all stopped after StopJobs, killed after
-	// KillJobs, or the main job ended by itself.
-	JobsExited struct{}
+	// JobsExited answers StopJobs and KillJobs, once each, when all jobs are dead.
+	// Main: unasked, the main job ended by itself. (One that is neither asked for
+	// nor marked counts as Main.)
+	JobsExited struct{ Main bool }
 	// StopWanted asks for the end: stop jobs, last commit, release. After
 	// Grace it ends without what is then still missing.
 	StopWanted struct{ Grace time.Duration }
-	// CondemnWanted and ForgiveWanted edit the list of condemned packs. Forgive
-	// takes packs that are gone from index/ and data/.
+	// CondemnWanted and ForgiveWanted edit the list of condemned packs. Condemn
+	// names the head that the set was computed against: another epoch or seq by
+	// now ends it with ErrStale. Forgive takes packs that are gone from index/ and data/.
 	CondemnWanted struct {
-		Request uint64
-		Packs   []string
+		Request    uint64
+		Packs      []string
+		Epoch, Seq uint64
 	}
 	ForgiveWanted struct {
 		Request uint64
@@ -241,8 +258,9 @@ type (
 		Record  Record
 		Markers bool
 	}
-	// TakeLock: put a shared lock into the repository, after removing that of
-	// the dead Predecessor ("" if none); answer Locked. DropLock gives it back (no answer).
+	// TakeLock: put a shared lock into the repository; answer Locked. Once the
+	// claim has landed, and not before, that of the dead Predecessor is removed
+	// ("" if none). DropLock gives ours back (no answer).
 	TakeLock struct{ Predecessor string }
 	DropLock struct{}
 	// CheckLock: is our lock still in the repository? Answer LockChecked.
@@ -261,11 +279,16 @@ type (
 	StopJobs  struct{}
 	KillJobs  struct{ Reason string }
 	// Capture: make a snapshot of what is on the disk now, upon Head; answer
-	// Captured. Fresh: trust no cache and no index loaded before.
+	// Captured. Fresh: trust no cache and no index loaded before. Force: never
+	// answer Unchanged, since what the head names may have been pruned.
 	Capture struct {
 		Head  Head
 		Fresh bool
+		Force bool
 	}
+	// Cancel: the Capture or Restore under way is not wanted any more. Its answer
+	// still comes, soon, and whatever it is.
+	Cancel struct{}
 	// Reply ends a request: Err nil means committed in Head.
 	Reply struct {
 		Requests []uint64
@@ -290,6 +313,7 @@ func (StartJobs) action()    {}
 func (StopJobs) action()     {}
 func (KillJobs) action()     {}
 func (Capture) action()      {}
+func (Cancel) action()       {}
 func (Reply) action()        {}
 func (Became) action()       {}
 func (Exit) action()         {}

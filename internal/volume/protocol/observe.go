@@ -1,0 +1,134 @@
+package protocol
+
+import "fmt"
+
+// reading is the state of reads of the head, of which one is under way at most.
+type reading struct {
+	out   bool
+	sent  Time // of the last
+	retry retry
+}
+
+// watch counts how long the head has stood unchanged before our eyes.
+type watch struct {
+	tag   Tag
+	first Time // receipt of the first read that showed tag
+	sent  Time // sending of the last one
+	last  Time // its receipt
+}
+
+// poll is how often a standby looks; a third of the TTL is the longest gap
+// that an observation bears.
+func (m *Machine) poll() Time { return m.cfg.TTL / 5 }
+
+// nextRead says when the head is to be read, if at all.
+func (m *Machine) nextRead() (Time, bool) {
+	if m.read.out || m.write != nil && (m.write.out || m.write.resend) && m.fault == "" {
+		return 0, false
+	}
+	switch at := m.read.retry.at; {
+	case m.read.retry.failures > 0:
+		return at, true
+	case m.fault != "":
+		return m.read.sent + m.poll(), true
+	case m.write != nil, m.seen == nil:
+		return 0, true
+	case m.own != nil:
+		return 0, false
+	}
+	next := m.read.sent + m.poll()
+	if due := m.watch.first + Time(m.seen.Head.TTL); due > m.read.sent {
+		next = min(next, due) // the read that decides is sent at the very moment
+	}
+	return next, true
+}
+
+func (m *Machine) actRead() bool {
+	at, ok := m.nextRead()
+	if !ok || m.now < at {
+		return false
+	}
+	m.read.out, m.read.sent = true, m.now
+	m.emit(ReadHead{})
+	return true
+}
+
+func (m *Machine) takeRead(in HeadRead) {
+	if !m.read.out {
+		return
+	}
+	m.read.out = false
+	switch {
+	case in.Missing:
+		m.read.retry.fail(m.now, m.cfg.TTL)
+		m.fault = "the head is missing"
+	case in.Seen == nil:
+		m.read.retry.fail(m.now, m.cfg.TTL)
+	default:
+		m.read.retry.succeed()
+		m.fault = m.refuses(in.Seen.Head)
+		if m.fault == "" {
+			m.understand(in.Seen, in.Sent)
+		}
+	}
+	if m.fault != "" {
+		m.watch = watch{}
+	}
+}
+
+// refuses says why a head cannot be the one that we knew, or what came after it.
+func (m *Machine) refuses(h Head) string {
+	switch {
+	case h.Version > HeadVersion:
+		return fmt.Sprintf("the head has format %d, this agent knows %d: update it", h.Version, HeadVersion)
+	case h.Volume != m.cfg.Volume:
+		return fmt.Sprintf("the head is of volume %q", h.Volume)
+	case m.broken(LowerHead):
+		return ""
+	case h.Epoch < m.highEpoch || h.Seq < m.highSeq:
+		return fmt.Sprintf("the head went back from epoch %d, commit %d to epoch %d, commit %d",
+			m.highEpoch, m.highSeq, h.Epoch, h.Seq)
+	}
+	return ""
+}
+
+// understand draws the conclusions from a good reading.
+func (m *Machine) understand(s *Seen, sent Time) {
+	m.highEpoch, m.highSeq = max(m.highEpoch, s.Head.Epoch), max(m.highSeq, s.Head.Seq)
+	switch {
+	case m.write != nil:
+		m.resolve(s, sent)
+	case m.own == nil:
+		m.observe(s, sent)
+	case s.Tag != m.seen.Tag: // read because of a fault that has passed
+		m.depose(s, sent)
+	}
+}
+
+// observe counts for how long the head has not changed. Only reads that follow
+// each other closely count: after a gap the holder must have had its chance to
+// renew.
+func (m *Machine) observe(s *Seen, sent Time) {
+	w := &m.watch
+	gap := m.now-w.last > Time(s.Head.TTL)/3 && !m.broken(NoGap)
+	changed := m.seen != nil && m.seen.Tag != s.Tag
+	if w.tag != s.Tag || gap {
+		*w = watch{tag: s.Tag, first: m.now}
+		if m.broken(CountFromSending) {
+			w.first = sent
+		}
+	}
+	w.sent, w.last = sent, m.now
+	m.seen = s
+	if m.cfg.Detached && changed && s.Head.State == Held && m.stop == nil {
+		m.exitHeld()
+	}
+}
+
+// expired says whether the head stood unchanged for the TTL that it states, and
+// whether that is news.
+func (m *Machine) expired() bool {
+	ttl := Time(m.seen.Head.TTL)
+	fresh := m.now-m.watch.last <= ttl/3 || m.broken(NoGap)
+	return m.watch.tag == m.seen.Tag && m.watch.sent-m.watch.first >= ttl && fresh
+}

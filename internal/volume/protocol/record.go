@@ -1,0 +1,105 @@
+package protocol
+
+// record begins to write rec beside the data. Nothing follows from it before it
+// is on the disk.
+func (m *Machine) record(rec Record, markers bool) bool {
+	if m.recording != nil || !m.recRetry.ready(m.now) {
+		return false
+	}
+	rec.Version, rec.Volume = RecordVersion, m.cfg.Volume
+	rec.SeenEpoch, rec.SeenSeq = m.highEpoch, m.highSeq
+	m.recording = &WriteRecord{Record: rec, Markers: markers}
+	m.emit(*m.recording)
+	return true
+}
+
+func (m *Machine) takeRecord(in RecordWritten) {
+	w := m.recording
+	if w == nil {
+		return
+	}
+	m.recording = nil
+	if in.Err != nil {
+		m.recRetry.fail(m.now, m.cfg.TTL)
+		m.recordFailed(in.Err)
+		return
+	}
+	m.recRetry.succeed()
+	m.rec, m.hasRec = w.Record, true
+	m.local.SameBoot = true
+	m.local.MarkersMatch = m.local.MarkersMatch || w.Markers
+}
+
+// fileState says what the files below the paths are to us.
+type fileState int
+
+const (
+	noFiles    fileState = iota
+	imageFiles           // there before any record: of the image, or a person's
+	usedFiles            // jobs may have written to them: nothing of them may be lost
+	worthless            // copies, half restored, or saved elsewhere
+)
+
+func (m *Machine) files() fileState {
+	kept := m.hasRec && m.rec.Role == RoleHolder && m.local.MarkersMatch
+	switch {
+	case !m.local.FilesPresent && !kept:
+		return noFiles
+	case m.hasRec && m.rec.Restoring:
+		return worthless
+	case m.hasRec && m.rec.Role == RoleWarm && m.local.MarkersMatch:
+		return worthless
+	case m.hasRec && m.rec.Role != RoleNone:
+		return usedFiles
+	}
+	return imageFiles
+}
+
+// keepable says whether the files on the disk are at least what the head names,
+// so that a claim of it may go on with them.
+func (m *Machine) keepable() bool {
+	if m.files() != usedFiles || m.rec.Role != RoleHolder || !m.local.MarkersMatch && !m.broken(KeepUnmarked) {
+		return false
+	}
+	h := m.seen.Head
+	if h.Claim == "" || h.Claim != m.rec.Claim && h.Claim != m.rec.IntendedClaim {
+		return false
+	}
+	last, intended := m.namesOurs()
+	switch {
+	case m.broken(KeepUnchecked):
+		return true
+	case !last && !intended:
+		return false
+	}
+	return m.local.SameBoot || m.keptSynced() || m.broken(KeepUnsynced)
+}
+
+// namesOurs says whether the head names the record's last or intended snapshot.
+func (m *Machine) namesOurs() (last, intended bool) {
+	s := m.seen.Head.Snapshot
+	return s == m.rec.Last, m.rec.Intended != "" && s == m.rec.Intended
+}
+
+// keptSynced says whether the disk is known to have what the head names even if
+// the power failed since.
+func (m *Machine) keptSynced() bool {
+	last, intended := m.namesOurs()
+	return m.seen.Head.Seq == 0 || last && m.rec.SyncedLast || intended && m.rec.SyncedIntended
+}
+
+// adoptable says whether files become the volume's first state.
+func (m *Machine) adoptable() bool {
+	state := m.files()
+	return m.cfg.AdoptFiles && m.seen.Head.Seq == 0 && (state == imageFiles || state == usedFiles)
+}
+
+// refusesFiles says whether a first start finds files that nobody said to adopt.
+func (m *Machine) refusesFiles() bool {
+	return m.files() == imageFiles && m.seen.Head.Seq == 0 && !m.cfg.AdoptFiles
+}
+
+// restoreNeeded says whether there is anything to bring or to clear away.
+func (m *Machine) restoreNeeded() bool {
+	return m.seen.Head.Seq > 0 || m.files() != noFiles
+}
