@@ -33,9 +33,22 @@ type indexEntry struct {
 // packState is what is known of one pack.
 type packState struct {
 	id        format.ID
+	named     bool // in the index; others are only known to be condemned
 	present   bool // the store has it, as far as the last listing or our own put says
 	condemned bool // reading may use it, deduplication may not
 	dropped   bool // taken out of the index
+}
+
+// rank is 0 for a pack to rely on, 1 for one that is about to go, 2 for one that
+// is missing.
+func (p *packState) rank() int {
+	switch {
+	case !p.present:
+		return 2
+	case p.condemned:
+		return 1
+	}
+	return 0
 }
 
 const blockEntries = 1 << 12
@@ -67,7 +80,7 @@ func (x *memIndex) add(id format.ID, blobs []pack.Blob, present bool) {
 	defer x.mu.Unlock()
 	no := x.packNumber(id)
 	state := &x.packs[no]
-	state.present = state.present || present
+	state.named, state.present = true, state.present || present
 	for _, b := range blobs {
 		e := indexEntry{id: b.ID, packAndType: no << 1, offset: b.Offset, length: b.Length, uncompressed: b.Uncompressed}
 		if b.Type == format.TreeBlob {
@@ -157,14 +170,7 @@ func (x *memIndex) lookup(h format.Handle) []Location {
 	defer x.mu.RUnlock()
 	var ranked [3][]Location
 	x.each(h, func(e *indexEntry, p *packState) bool {
-		rank := 2
-		if p.present {
-			rank = 0
-			if p.condemned {
-				rank = 1
-			}
-		}
-		ranked[rank] = append(ranked[rank], x.location(e))
+		ranked[p.rank()] = append(ranked[p.rank()], x.location(e))
 		return false
 	})
 	return append(append(ranked[0], ranked[1]...), ranked[2]...)
@@ -207,17 +213,21 @@ func (x *memIndex) drop(packs map[format.ID]struct{}) {
 func (x *memIndex) missing() []format.ID {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	holds := make([]bool, len(x.packs))
-	for i := range x.count {
-		holds[x.entry(i).packAndType>>1] = true
-	}
 	var ids []format.ID
-	for i, p := range x.packs {
-		if holds[i] && !p.present && !p.dropped {
+	for _, p := range x.packs {
+		if p.named && !p.present && !p.dropped {
 			ids = append(ids, p.id)
 		}
 	}
 	return ids
+}
+
+// hasPack reports whether the index names the pack.
+func (x *memIndex) hasPack(id format.ID) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	no, ok := x.packNo[id]
+	return ok && x.packs[no].named
 }
 
 // packBlobs groups all entries by pack. The result is large; it is for checks

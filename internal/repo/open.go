@@ -54,7 +54,7 @@ func Open(ctx context.Context, st objstore.Store, password string, opt Options) 
 	}
 	return &Repository{
 		st: st, opt: opt, key: key, keyID: keyID, cfg: cfg,
-		zstd: newCompressor(opt.Compression), index: newMemIndex(),
+		zstd: newCompressor(opt.Compression), index: newMemIndex(), writers: make(map[*Writer]struct{}),
 	}, nil
 }
 

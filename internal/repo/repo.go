@@ -142,6 +142,7 @@ type Repository struct {
 	mu        sync.RWMutex
 	index     *memIndex
 	condemned map[format.ID]struct{}
+	writers   map[*Writer]struct{} // those at work
 }
 
 // ID is the repository's own id, 64 hexadecimal digits.

@@ -63,6 +63,9 @@ func (r *Repository) NewWriter(ctx context.Context, opt WriterOptions) *Writer {
 		used:    make(map[format.ID]struct{}),
 	}
 	w.spare.New = func() any { return new([]byte) }
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writers[w] = struct{}{}
 	return w
 }
 
@@ -227,6 +230,9 @@ func (w *Writer) saveIndex(ctx context.Context, packs []indexPack) error {
 func (w *Writer) Abort() {
 	w.fail(errWriterDone)
 	w.wg.Wait()
+	w.r.mu.Lock()
+	defer w.r.mu.Unlock()
+	delete(w.r.writers, w)
 }
 
 // packer fills one pack at a time.
@@ -339,6 +345,9 @@ func (w *Writer) upload(o *openPack) error {
 	o.filling.Wait()
 	file := pack.AppendHeader(o.buf, w.r.key, o.blobs)
 	id := format.Hash(file)
+	w.mu.Lock()
+	w.used[id] = struct{}{} // before it is stored: see survey
+	w.mu.Unlock()
 	if err := w.r.st.Put(w.ctx, format.DataFile.Key(id), file); err != nil {
 		return fmt.Errorf("store pack: %w", err)
 	}
@@ -353,7 +362,6 @@ func (w *Writer) upload(o *openPack) error {
 func (w *Writer) stow(id format.ID, blobs []pack.Blob, file []byte) (full []indexPack) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.used[id] = struct{}{}
 	w.stats.Packs++
 	w.stats.Stored += uint64(len(file))
 	w.buffers = append(w.buffers, file)

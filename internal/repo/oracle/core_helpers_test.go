@@ -180,3 +180,15 @@ func decode[T any](t testing.TB, in string) T {
 	}
 	return out
 }
+
+func objects(t testing.TB, st objstore.Store) (all []objstore.Info) {
+	t.Helper()
+	err := st.List(t.Context(), "", func(info objstore.Info) error {
+		all = append(all, info)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}

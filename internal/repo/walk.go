@@ -1,0 +1,211 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"drover/internal/repo/format"
+)
+
+// loadTrees reads tree blobs, those of one pack together, and calls fn, one at a
+// time, with each one's nodes or its error. An error of fn, or of a store that
+// does not answer, ends it.
+func (r *Repository) loadTrees(ctx context.Context, trees []format.ID, fn func(tree format.ID, nodes []format.Node, err error) error) error {
+	var mu sync.Mutex
+	visit := func(h format.Handle, data []byte, err error) error {
+		var nodes []format.Node
+		if err == nil {
+			if nodes, err = format.DecodeTree(data); err != nil {
+				err = fmt.Errorf("tree blob %s: %w: %w", h.ID, ErrDamaged, err)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return fn(h.ID, nodes, err)
+	}
+	byPack := make(map[format.ID][]PackedBlob)
+	for _, id := range trees {
+		h := format.Handle{Type: format.TreeBlob, ID: id}
+		locations, ok := r.Lookup(h)
+		if !ok {
+			if err := visit(h, nil, fmt.Errorf("tree blob %s: %w", id, ErrBlobNotFound)); err != nil {
+				return err
+			}
+			continue
+		}
+		byPack[locations[0].Pack] = append(byPack[locations[0].Pack], PackedBlob{h, locations[0]})
+	}
+	packs := make([]format.ID, 0, len(byPack))
+	for id := range byPack {
+		packs = append(packs, id)
+	}
+	return forEach(ctx, r.opt.Connections, packs, func(ctx context.Context, id format.ID) error {
+		return r.LoadPackBlobs(ctx, id, byPack[id], visit)
+	})
+}
+
+// reached is the set of blobs that snapshots reach, as one bit for each entry of
+// the index.
+type reached struct {
+	idx  *memIndex
+	bits []uint64
+	// one says to mark one copy of each blob only, so that the others are surplus.
+	one bool
+}
+
+func newReached(idx *memIndex, one bool) *reached {
+	return &reached{idx: idx, bits: make([]uint64, (idx.len()+63)/64), one: one}
+}
+
+// mark adds the blob, and reports whether it was new. A condemned copy is needed
+// only if there is no other one; so is one whose pack is missing.
+func (s *reached) mark(h format.Handle) (isNew bool, err error) {
+	x := s.idx
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var numbers [3][]uint32 // of entries: good, condemned, missing
+	for i := x.buckets[bucketOf(h.ID, len(x.buckets))]; i != 0; {
+		number := i - 1
+		e := x.entry(number)
+		i = e.next
+		p := &x.packs[e.packAndType>>1]
+		if e.id != h.ID || e.handle().Type != h.Type || p.dropped || int(number/64) >= len(s.bits) {
+			continue
+		}
+		numbers[p.rank()] = append(numbers[p.rank()], number)
+	}
+	for _, copies := range numbers {
+		if len(copies) == 0 {
+			continue
+		}
+		if s.one {
+			copies = copies[:1]
+		}
+		isNew = s.bits[copies[0]/64]&(1<<(copies[0]%64)) == 0
+		for _, n := range copies {
+			s.bits[n/64] |= 1 << (n % 64)
+		}
+		return isNew, nil
+	}
+	return false, fmt.Errorf("%s blob %s: %w", h.Type, h.ID, ErrBlobNotFound)
+}
+
+// each calls fn for every entry that was in the index when the marking began.
+func (s *reached) each(fn func(b PackedBlob, reached bool)) {
+	s.idx.mu.RLock()
+	defer s.idx.mu.RUnlock()
+	for i := range min(s.idx.count, uint32(len(s.bits)*64)) {
+		e := s.idx.entry(i)
+		if !s.idx.packs[e.packAndType>>1].dropped {
+			fn(PackedBlob{e.handle(), s.idx.location(e)}, s.bits[i/64]&(1<<(i%64)) != 0)
+		}
+	}
+}
+
+// markAll marks everything below the trees. Any blob that is missing or damaged
+// is an error: the set would not be whole.
+func (s *reached) markAll(ctx context.Context, r *Repository, roots []format.ID) error {
+	var next []format.ID
+	add := func(id format.ID) error {
+		isNew, err := s.mark(format.Handle{Type: format.TreeBlob, ID: id})
+		if isNew {
+			next = append(next, id)
+		}
+		return err
+	}
+	for _, id := range roots {
+		if err := add(id); err != nil {
+			return err
+		}
+	}
+	for len(next) > 0 {
+		level := next
+		next = nil
+		err := r.loadTrees(ctx, level, func(tree format.ID, nodes []format.Node, err error) error {
+			if err != nil {
+				return err
+			}
+			return eachReference(nodes, add, func(id format.ID) error {
+				_, err := s.mark(format.Handle{Type: format.DataBlob, ID: id})
+				return err
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func eachReference(nodes []format.Node, tree, data func(format.ID) error) error {
+	for i := range nodes {
+		if sub := nodes[i].Subtree; sub != nil {
+			if err := tree(*sub); err != nil {
+				return err
+			}
+		}
+		for _, id := range nodes[i].Content {
+			if err := data(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// survey is what the collector of garbage knows: all packs, and what every
+// snapshot reaches.
+type survey struct {
+	stored  map[format.ID]int64 // sizes of stored packs
+	reached *reached
+	inUse   map[format.ID]struct{} // packs of Writers at work
+}
+
+// survey looks at the store in the one order in which nothing that a Writer of
+// this Repository stores meanwhile can be taken for garbage: packs first, then
+// which packs the Writers count on, then the snapshots, then the index. A Writer
+// enters its packs before it stores them, and leaves after its snapshot is stored.
+func (r *Repository) survey(ctx context.Context, one bool) (*survey, error) {
+	stored, err := r.listPacks(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list packs: %w", err)
+	}
+	s := &survey{stored: stored, inUse: r.packsInUse()}
+	var roots []format.ID
+	err = r.Snapshots(ctx, func(_ format.ID, sn *format.Snapshot) error {
+		roots = append(roots, *sn.Tree)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.LoadIndex(ctx); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(roots, compareIDs)
+	s.reached = newReached(r.idx(), one)
+	if err := s.reached.markAll(ctx, r, slices.Compact(roots)); err != nil {
+		return nil, fmt.Errorf("find what snapshots reach: %w", err)
+	}
+	return s, nil
+}
+
+func compareIDs(a, b format.ID) int { return slices.Compare(a[:], b[:]) }
+
+// packsInUse returns the packs that the Writers at work count on.
+func (r *Repository) packsInUse() map[format.ID]struct{} {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	packs := make(map[format.ID]struct{})
+	for w := range r.writers {
+		for _, id := range w.Packs() {
+			packs[id] = struct{}{}
+		}
+	}
+	return packs
+}
+
+var errPackMissing = errors.New("a snapshot needs a pack that is missing")
