@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -184,4 +185,14 @@ func lock(t testing.TB, name string) func() {
 			t.Errorf("unlock %s: %v", f.Name(), err)
 		}
 	}
+}
+
+// ImageSize returns how many bytes an image holds.
+func ImageSize(t testing.TB, image string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(strings.TrimSpace(must(t, "image", "inspect", "--format", "{{.Size}}", image)), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
