@@ -75,6 +75,16 @@ func (k *Killer) Kill(root func(*Proc) bool) (int, error) {
 	}
 }
 
+// KillOnce sends SIGKILL to what Kill would, once, and returns how many
+// processes it found alive.
+func (k *Killer) KillOnce(root func(*Proc) bool) (int, error) {
+	n, err := k.Count(root)
+	if err == nil && n > 0 {
+		k.signalSelected()
+	}
+	return n, err
+}
+
 // signalSelected returns how many processes took the signal.
 func (k *Killer) signalSelected() int {
 	taken := 0

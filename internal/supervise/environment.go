@@ -1,0 +1,86 @@
+package supervise
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Variables that every job gets. All processes that a job starts inherit them,
+// which is how those are recognised that left the job's session.
+const (
+	jobVar = "DROVER_JOB" // the job's name
+	runVar = "DROVER_RUN" // random, one for each life of the agent's jobs
+)
+
+// secretVars lead to the repository's key. Jobs never get them. The variables of
+// the store's credentials (AWS_*) do pass: the application may need its own.
+var secretVars = [...]string{"DROVER_PASSWORD", "DROVER_PASSWORD_FILE", "DROVER_PASSWORD_COMMAND"}
+
+// JobEnv returns the environment for a job: environ without what leads to the
+// repository's key, and with extra ("NAME=value"), which wins over environ.
+func JobEnv(environ, extra []string) []string {
+	drop := make(map[string]bool, len(extra)+len(secretVars))
+	for _, name := range secretVars {
+		drop[name] = true
+	}
+	for _, e := range extra {
+		name, _, _ := strings.Cut(e, "=")
+		drop[name] = true
+	}
+	env := make([]string, 0, len(environ)+len(extra))
+	for _, e := range environ {
+		if name, _, _ := strings.Cut(e, "="); !drop[name] {
+			env = append(env, e)
+		}
+	}
+	for _, e := range extra {
+		name, _, _ := strings.Cut(e, "=")
+		if !isSecret(name) {
+			env = append(env, e)
+		}
+	}
+	return env
+}
+
+func isSecret(name string) bool {
+	for _, secret := range secretVars {
+		if name == secret {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Supervisor) environment(j *Job) []string {
+	return JobEnv(j.Env, marks(j.Name, s.run))
+}
+
+func marks(name, run string) []string {
+	return []string{jobVar + "=" + name, runVar + "=" + run}
+}
+
+func newRunID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+// hasEnvironment tells whether the process was started with all of these
+// variables. A process that cannot be read (another user's) was not.
+func hasEnvironment(pid int, want []string) bool {
+	environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return false
+	}
+	environ = append([]byte{0}, environ...)
+	for _, w := range want {
+		if !bytes.Contains(environ, []byte("\x00"+w+"\x00")) {
+			return false
+		}
+	}
+	return true
+}

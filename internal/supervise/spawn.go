@@ -1,0 +1,204 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover/internal/proctree"
+)
+
+// Exit statuses of a job that never ran, as shells have them.
+const (
+	statusNotStarted    = 126
+	statusNotFound      = 127
+	statusSignalledFrom = 128
+)
+
+// launcher forks all jobs from one OS thread that lives until they are gone.
+// The kernel sends a child its parent-death signal when the *thread* that forked
+// it ends, and the Go runtime ends threads as it likes, save one that a
+// goroutine is locked to.
+func (s *Supervisor) launcher(launch <-chan *job) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for j := range launch {
+		m, err := s.spawn(j)
+		if err != nil {
+			m = message{input: Input{Event: Failed, Job: j.index, Status: startStatus(err)}, err: err}
+		}
+		s.messages <- m
+		if err != nil {
+			continue
+		}
+		if err := s.writeRecord(); err != nil {
+			s.log.Warn("should the agent die, the next one will not know this job", "job", j.Name, "error", err)
+		}
+		process := m.process
+		s.group.Go(func() { s.await(j, process) })
+	}
+}
+
+func startStatus(err error) int {
+	if errors.Is(err, fs.ErrNotExist) {
+		return statusNotFound
+	}
+	return statusNotStarted
+}
+
+// spawn starts the job's first process and its output's pumps.
+func (s *Supervisor) spawn(j *job) (message, error) {
+	path, err := lookPath(j.Command[0], j.Dir, j.env)
+	if err != nil {
+		return message{}, err
+	}
+	files, pumps, closeFiles, err := j.open(s.stall)
+	defer closeFiles()
+	if err != nil {
+		return message{}, err
+	}
+	attr := &os.ProcAttr{
+		Dir: j.Dir, Env: j.env, Files: files,
+		Sys: &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Credential: j.User.credential()},
+	}
+	process, err := s.fork(j, path, attr)
+	if err != nil {
+		for _, p := range pumps {
+			p.from.Close()
+		}
+		return message{}, err
+	}
+	for _, p := range pumps {
+		p.start()
+	}
+	m := message{input: Input{Event: Started, Job: j.index}, process: process, pumps: pumps}
+	if p, ok := proctree.Lookup(process.Pid); ok {
+		m.start = p.Start
+	}
+	return m, nil
+}
+
+// fork starts the process unless the fence is up, and makes it known.
+func (s *Supervisor) fork(j *job, path string, attr *os.ProcAttr) (*os.Process, error) {
+	s.births.Lock()
+	defer s.births.Unlock()
+	s.forking.Store(true)
+	defer s.forking.Store(false)
+	if s.fenced.Load() {
+		return nil, ErrKilled
+	}
+	process, err := os.StartProcess(path, j.Command, attr)
+	if err != nil {
+		return nil, fmt.Errorf("start job %s: %w", j.Name, err)
+	}
+	s.pids.Lock()
+	s.first[process.Pid] = j
+	s.pids.Unlock()
+	j.mu.Lock()
+	j.process = process
+	j.mu.Unlock()
+	return process, nil
+}
+
+// await collects the job's first process.
+func (s *Supervisor) await(j *job, process *os.Process) {
+	state, err := process.Wait()
+	status := statusNotStarted
+	if err == nil {
+		ws := state.Sys().(syscall.WaitStatus)
+		status = ws.ExitStatus()
+		if ws.Signaled() {
+			status = statusSignalledFrom + int(ws.Signal())
+		}
+	} else {
+		s.log.Error("the exit status of a job is lost", "job", j.Name, "error", err)
+	}
+	j.mu.Lock()
+	j.process = nil
+	j.mu.Unlock()
+	s.pids.Lock()
+	delete(s.first, process.Pid)
+	s.pids.Unlock()
+	s.messages <- message{input: Input{Event: Exited, Job: j.index, Status: status}}
+}
+
+// open makes the three files of the job. What closeFiles closes is of no use
+// to us once the job has started.
+func (j *job) open(stall time.Duration) (files []*os.File, pumps []*pump, closeFiles func(), err error) {
+	var ours []*os.File
+	closeFiles = func() {
+		for _, f := range ours {
+			f.Close()
+		}
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, closeFiles, fmt.Errorf("start job %s: %w", j.Name, err)
+	}
+	ours = append(ours, null)
+	stdin := j.Stdin
+	if stdin == nil {
+		stdin = null
+	}
+	files = []*os.File{stdin, null, null}
+	for i, w := range []io.Writer{j.Stdout, j.Stderr} {
+		switch to := w.(type) {
+		case nil:
+		case *os.File:
+			files[i+1] = to
+		default:
+			from, into, err := os.Pipe()
+			if err != nil {
+				for _, p := range pumps {
+					p.from.Close()
+				}
+				return nil, nil, closeFiles, fmt.Errorf("start job %s: %w", j.Name, err)
+			}
+			ours = append(ours, into)
+			files[i+1] = into
+			pumps = append(pumps, newPump(from, to, j.Prefix, stall))
+		}
+	}
+	return files, pumps, closeFiles, nil
+}
+
+// lookPath finds the command in the PATH that the job will have. A relative
+// entry or command counts from the job's directory.
+func lookPath(command, dir string, env []string) (string, error) {
+	if strings.Contains(command, "/") {
+		return command, nil
+	}
+	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	for _, e := range env {
+		if value, ok := strings.CutPrefix(e, "PATH="); ok {
+			path = value
+		}
+	}
+	found := error(fs.ErrNotExist)
+	for _, entry := range filepath.SplitList(path) {
+		full := filepath.Join(entry, command)
+		probe := full
+		if !filepath.IsAbs(full) {
+			full = "./" + full
+			probe = filepath.Join(dir, full)
+		}
+		info, err := os.Stat(probe)
+		if err != nil || info.IsDir() {
+			continue
+		}
+		if info.Mode()&0o111 != 0 {
+			return full, nil
+		}
+		found = fs.ErrPermission
+	}
+	return "", fmt.Errorf("find %q in PATH: %w", command, found)
+}

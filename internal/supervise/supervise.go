@@ -1,0 +1,262 @@
+// Package supervise runs the jobs of an instance: starts them in order,
+// restarts them by their policy, stops them in reverse order, and kills them
+// when the instance may no longer run them.
+//
+// A job is the tree of everything that its command starts. It promises:
+//
+//   - Stop asks first (signal, grace) and leaves nothing behind.
+//   - Kill returns when every process of every job is dead, wherever it has put
+//     itself; it needs no disk, no allocation to speak of and no lock that
+//     something slow may hold. No job starts after it.
+//   - When the agent dies, the kernel kills the first process of each job
+//     (PR_SET_PDEATHSIG, unless the job executed a set-user-ID program); what
+//     lives on is found by KillSurvivors at the next start.
+//   - A job's last output is written before Done, unless its reader is stuck.
+//
+// It relies on the calling process being a child subreaper, which New makes it.
+// Jobs run in sessions of their own, and that is how they are known: a
+// descendant in another session than the agent's belongs to a job. Hence only
+// one Supervisor may run at a time in a process, and whatever else the agent
+// executes must stay in the agent's session.
+//
+// What decides is Step, a pure function. When to run (claims, restores) and
+// what the exit status means is left to the packages above.
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover/internal/proctree"
+)
+
+var (
+	// ErrNotRunning: the job is not running now.
+	ErrNotRunning = errors.New("job is not running")
+	// ErrUnknownJob: no job has that name.
+	ErrUnknownJob = errors.New("no such job")
+	// ErrKilled: Kill came before Start.
+	ErrKilled = errors.New("supervisor was killed")
+)
+
+// Job is one command to supervise.
+type Job struct {
+	Name    string
+	Command []string // looked up in the PATH of Env if it has no slash
+	Dir     string   // empty: the agent's
+	Env     []string // the whole environment (see JobEnv); DROVER_JOB and DROVER_RUN are added
+	User    *User    // nil: the agent's own
+	Main    bool     // its end ends all jobs, and its status is the instance's
+	Restart Restart
+
+	StopSignal unix.Signal   // 0: SIGTERM
+	StopGrace  time.Duration // from the signal to SIGKILL; 0: 10 s
+
+	// Stdin is /dev/null if nil.
+	Stdin *os.File
+	// Output. An *os.File is given to the job as it is: nothing stands between.
+	// Any other writer gets what the job writes, through a bounded buffer; with
+	// Prefix set, whole lines, each behind the prefix. nil discards it. Writers
+	// must be safe for concurrent use if they are given twice.
+	Stdout, Stderr io.Writer
+	Prefix         string
+}
+
+// Config is what New needs.
+type Config struct {
+	Jobs []Job // in the order of their start
+	// Record is the file that names running jobs for KillSurvivors; empty: none.
+	// It belongs on a file system that does not outlive the boot, or need not.
+	Record string
+}
+
+// Supervisor runs the jobs of a Config once.
+type Supervisor struct {
+	log    *slog.Logger
+	jobs   []*job
+	specs  []Spec
+	run    string // this supervisor's mark in the environment of its jobs
+	record string
+	stall  time.Duration // how long a slow reader may hold a job up
+
+	group    sync.WaitGroup
+	started  atomic.Bool
+	messages chan message
+	killed   chan struct{} // closed by Kill
+	killOnce sync.Once
+	finished chan struct{} // no process is left; the launcher and the reaper end
+	done     chan struct{}
+	status   int
+
+	// The fence: no fork begins once fenced is set; one that had begun before
+	// shows in forking until its process can be found in /proc.
+	fenced  atomic.Bool
+	forking atomic.Bool
+	fence   sync.Mutex // serialises Kill; held for nothing but killing
+	killer  *proctree.Killer
+
+	// births is held from a fork until the new process is in first, and while
+	// orphans are reaped: first processes have an owner that waits for them.
+	births sync.Mutex
+	pids   sync.Mutex // guards first
+	first  map[int]*job
+}
+
+// job is a Job and what runs of it.
+type job struct {
+	Job
+	index int
+	env   []string
+
+	mu      sync.Mutex
+	process *os.Process // nil: not running
+
+	// The loop's own, of the last run: the first process, whose PID is also its
+	// session's, and what carries its output.
+	pid    int
+	start  uint64
+	exited bool
+	strays map[recordedJob]bool // known to be the job's by their environment
+	pumps  []*pump
+}
+
+// New checks the configuration and prepares; it starts nothing. It makes the
+// calling process a child subreaper.
+func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
+	if err := proctree.BecomeSubreaper(); err != nil {
+		return nil, err
+	}
+	killer, err := proctree.NewKiller()
+	if err != nil {
+		return nil, fmt.Errorf("prepare to kill: %w", err)
+	}
+	s := &Supervisor{
+		log:      log,
+		run:      newRunID(),
+		record:   cfg.Record,
+		stall:    stallLimit,
+		messages: make(chan message, 4*len(cfg.Jobs)+4),
+		killed:   make(chan struct{}),
+		finished: make(chan struct{}),
+		done:     make(chan struct{}),
+		killer:   killer,
+		first:    make(map[int]*job),
+	}
+	mains, names := 0, make(map[string]bool)
+	for i, j := range cfg.Jobs {
+		if j.Name == "" || names[j.Name] {
+			return nil, fmt.Errorf("job %d: its name %q is empty or taken", i, j.Name)
+		}
+		names[j.Name] = true
+		if len(j.Command) == 0 || j.Command[0] == "" {
+			return nil, fmt.Errorf("job %s: no command", j.Name)
+		}
+		if j.Main {
+			mains++
+		}
+		if j.StopSignal == 0 {
+			j.StopSignal = unix.SIGTERM
+		}
+		j.StopGrace = orDefault(j.StopGrace, defaultGrace)
+		s.jobs = append(s.jobs, &job{Job: j, index: i, env: s.environment(&j)})
+		s.specs = append(s.specs, Spec{Name: j.Name, Main: j.Main, StopSignal: j.StopSignal, StopGrace: j.StopGrace, Restart: j.Restart})
+	}
+	if mains > 1 {
+		return nil, fmt.Errorf("%d jobs are main; one may be", mains)
+	}
+	return s, nil
+}
+
+// Start starts the jobs and returns. The jobs' life is bound to ctx: when it
+// ends, they are killed as by Kill.
+func (s *Supervisor) Start(ctx context.Context) error {
+	if s.fenced.Load() {
+		return ErrKilled
+	}
+	if !s.started.CompareAndSwap(false, true) {
+		return errors.New("start jobs: started already")
+	}
+	if err := s.writeRecord(); err != nil {
+		close(s.done)
+		return err
+	}
+	launch := make(chan *job, len(s.jobs))
+	stopWatching := context.AfterFunc(ctx, func() {
+		if err := s.Kill(); err != nil {
+			s.log.Error("the jobs' context ended, and some of them live", "error", err)
+		}
+	})
+	s.group.Go(func() { s.launcher(launch) })
+	s.group.Go(s.reaper)
+	s.group.Go(func() {
+		defer stopWatching()
+		s.loop(launch)
+	})
+	return nil
+}
+
+// Stop ends the jobs in reverse order of their start, each with its signal and
+// its grace, and returns when nothing of them is left. When ctx ends first, the
+// rest is killed, and the error is ctx's.
+func (s *Supervisor) Stop(ctx context.Context) error {
+	if !s.started.Load() {
+		s.fenced.Store(true)
+		return nil
+	}
+	select {
+	case s.messages <- message{input: Input{Event: Stop}}:
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		if err := s.Kill(); err != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		<-s.done
+		return ctx.Err()
+	}
+}
+
+// Done is closed when no process of any job is left and their output is
+// written. It is never closed if Start was not called.
+func (s *Supervisor) Done() <-chan struct{} { return s.done }
+
+// Status is the exit status of the main job, 128 + n if signal n ended it;
+// without a main job that of the first job that failed, or 0. It is valid
+// once Done is closed.
+func (s *Supervisor) Status() int { return s.status }
+
+// Signal sends sig to the first process of the named job.
+func (s *Supervisor) Signal(name string, sig unix.Signal) error {
+	for _, j := range s.jobs {
+		if j.Name != name {
+			continue
+		}
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		if j.process == nil {
+			return fmt.Errorf("signal %s: %w", name, ErrNotRunning)
+		}
+		if err := j.process.Signal(sig); err != nil {
+			if errors.Is(err, os.ErrProcessDone) {
+				err = ErrNotRunning
+			}
+			return fmt.Errorf("signal %s: %w", name, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("signal %s: %w", name, ErrUnknownJob)
+}
