@@ -20,8 +20,10 @@ var rules = []rule{
 		"main is a sentence; what it says is the command line's"},
 	{"client/...", nil,
 		"programs outside of this project use it, so nothing internal may show through it"},
-	{"internal/cli/...", []string{"internal/cli/...", "client", "internal/app/..."},
+	{"internal/cli/...", []string{"internal/cli/...", "client", "internal/app/...", "internal/demo"},
 		"the commands speak to an agent as anyone can, and to the parts only through the composition root"},
+	{"internal/demo/...", []string{"client"},
+		"the demo acts as a user does, through the binary"},
 	{"internal/app/...", []string{
 		"internal/app/...", "internal/config", "client",
 		"internal/initproc", "internal/supervise/...", "internal/volume/...", "internal/changes", "internal/control/...",

@@ -1,0 +1,66 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"drover/internal/testkit/dockertest"
+)
+
+// TestComposeExample: the example's compose file, as its README has it: two
+// instances, of which one serves, a push that returns, the loss of the one that
+// had it, and a clone that has the commit.
+func TestComposeExample(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "git-server")
+	if err := os.CopyFS(dir, os.DirFS("../examples/git-server")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "password"), []byte("a password of this test\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := dockertest.New(t).Compose(dir, map[string]string{
+		"DROVER_IMAGE": droverImage(t), "S3_IMAGE": storeImage(t),
+	})
+	dockertest.BaseImage(t)
+	p.Do("up", "--build", "--detach", "--scale", "git=2")
+	holder := awaitHolder(t, p.Containers("git"))
+
+	out := p.Do("run", "-T", "--rm", "client", "-euc", `
+git clone --quiet git://git/project.git /copy; cd /copy
+git config user.email me@example.org; git config user.name Me
+echo hello >file; git add file; git commit --quiet -m one; git push --quiet; git rev-parse HEAD`)
+	pushed := strings.TrimSpace(out)
+
+	holder.Remove()
+	awaitHolder(t, p.Containers("git"))
+	p.Do("run", "-T", "--rm", "client", "-euc", `
+git clone --quiet git://git/project.git /copy; git -C /copy merge-base --is-ancestor "$1" origin/main`, "sh", pushed)
+}
+
+// awaitHolder waits for one of the instances to be the holder.
+func awaitHolder(t *testing.T, instances []*dockertest.Container) *dockertest.Container {
+	t.Helper()
+	var holder *dockertest.Container
+	dockertest.Await(t, takeover+soon, "a holder", func(ctx context.Context) error {
+		var roles []string
+		for _, c := range instances {
+			st, err := (&server{Container: c}).look(ctx)
+			if err != nil {
+				return err
+			}
+			if st.Role == "holder" && len(st.Jobs) > 0 && st.Jobs[0].State == "running" {
+				holder = c
+				return nil
+			}
+			roles = append(roles, st.Role)
+		}
+		return fmt.Errorf("they are %s", strings.Join(roles, ", "))
+	})
+	return holder
+}
