@@ -33,21 +33,23 @@ func newSearch() *search {
 
 // RetrieveWithCredContext implements credentials.Provider.
 func (s *search) RetrieveWithCredContext(cc *credentials.CredContext) (credentials.Value, error) {
-	var errs []error
+	why := errors.New("nothing set")
 	for _, source := range s.sources {
 		v, err := source.RetrieveWithCredContext(cc)
 		if err == nil && v.AccessKeyID != "" && v.SecretAccessKey != "" {
 			s.found = source
 			return v, nil
 		}
-		errs = append(errs, err)
+		if err != nil {
+			why = err // the last source's is the one that says most: others are just not set
+		}
 	}
 	if s.found != nil {
 		// They were there before: their source is away for now.
-		return credentials.Value{}, fmt.Errorf("%w: renew the credentials: %w", objstore.ErrUnavailable, errors.Join(errs...))
+		return credentials.Value{}, fmt.Errorf("%w: renew the credentials: %w", objstore.ErrUnavailable, why)
 	}
 	return credentials.Value{}, fmt.Errorf("%w: no credentials found in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the shared files or a role: %w",
-		objstore.ErrUnauthorised, errors.Join(errs...))
+		objstore.ErrUnauthorised, why)
 }
 
 // Retrieve implements credentials.Provider.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -123,4 +124,21 @@ func (o *Options) endpoint() (*url.URL, error) {
 		return nil, fmt.Errorf("s3 URL: endpoint %q has more than a host and a port", o.Endpoint)
 	}
 	return &url.URL{Scheme: u.Scheme, Host: u.Host}, nil
+}
+
+// Restic says how stock restic names the repository of a volume under these
+// options, and which variables it needs besides the credentials.
+func (o *Options) Restic(volume string) (repository string, env map[string]string) {
+	endpoint := o.Endpoint
+	if endpoint == "" {
+		endpoint = "https://s3.amazonaws.com"
+	}
+	env = map[string]string{}
+	if o.Region != "" {
+		env["AWS_DEFAULT_REGION"] = o.Region
+	}
+	if o.CA != "" {
+		env["RESTIC_CACERT"] = o.CA
+	}
+	return "s3:" + strings.TrimSuffix(endpoint, "/") + "/" + path.Join(o.Bucket, o.Prefix, volume), env
 }
