@@ -131,7 +131,10 @@ func TestGoroutinesAreCounted(t *testing.T) {
 // sleeping are the tests that may call time.Sleep, and skipping those that may
 // skip, each with its reason.
 var (
-	sleeping = map[string]string{}
+	sleeping = map[string]string{
+		"bench/agent_test.go": "it measures an agent at rest, which takes time",
+		"bench/proxy_test.go": "the delay that it adds to each call is what it is for",
+	}
 	skipping = map[string]string{
 		"internal/supervise/user_test.go": "only root can become another user; continuous integration is root",
 	}
