@@ -127,6 +127,11 @@ func (d *driver) receive(m message) {
 func (d *driver) step(in Input) {
 	var actions []Action
 	d.state, actions = Step(d.specs, d.state, in, d.now())
+	for i, j := range d.jobs {
+		j.mu.Lock()
+		j.phase = d.state.Jobs[i].Phase
+		j.mu.Unlock()
+	}
 	for _, a := range actions {
 		d.act(a)
 	}

@@ -1,7 +1,8 @@
 package supervise
 
 // State tells what the named job is doing, for status: "waiting" (not started,
-// or between restarts, or unknown) or "running", and the PID of its first process.
+// between restarts, or unknown), "running", "stopping" or "exited"; and the PID
+// of its first process, 0 if there is none.
 func (s *Supervisor) State(name string) (state string, pid int) {
 	for _, j := range s.jobs {
 		if j.Name != name {
@@ -10,8 +11,17 @@ func (s *Supervisor) State(name string) (state string, pid int) {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		if j.process != nil {
-			return "running", j.pid
+			pid = j.process.Pid
 		}
+		switch j.phase {
+		case Running:
+			return "running", pid
+		case Stopping, Clearing, Killing:
+			return "stopping", pid
+		case Ended:
+			return "exited", pid
+		}
+		return "waiting", pid
 	}
 	return "waiting", 0
 }

@@ -119,6 +119,7 @@ type job struct {
 
 	mu      sync.Mutex
 	process *os.Process // nil: not running
+	phase   Phase
 
 	// The loop's own, of the last run: the first process, whose PID is also its
 	// session's, and what carries its output.

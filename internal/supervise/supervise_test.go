@@ -326,6 +326,9 @@ func TestSignal(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.waitFor(t, "hup")
+	if phase, pid := s.State("main"); phase != "running" || pid != firstOf(s).Pid {
+		t.Errorf("state %s, process %d", phase, pid)
+	}
 	if err := s.Signal("nobody", unix.SIGHUP); !errors.Is(err, ErrUnknownJob) {
 		t.Error(err)
 	}
@@ -334,6 +337,9 @@ func TestSignal(t *testing.T) {
 	}
 	if err := s.Signal("main", unix.SIGHUP); !errors.Is(err, ErrNotRunning) {
 		t.Error(err)
+	}
+	if phase, pid := s.State("main"); phase != "exited" || pid != 0 {
+		t.Errorf("state %s, process %d", phase, pid)
 	}
 }
 
