@@ -16,6 +16,7 @@ import (
 
 	"drover/internal/objstore"
 	"drover/internal/objstore/objstoretest"
+	"drover/internal/objstore/probe"
 	"drover/internal/objstore/s3"
 	"drover/internal/testkit/s3server"
 )
@@ -119,6 +120,18 @@ func TestOneRequestPerCall(t *testing.T) {
 		if seen[0].Header.Get("Expect") != "" || seen[0].TransferEncoding != nil {
 			t.Errorf("%s: header %v", step.name, seen[0].Header)
 		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	server := s3server.Start(t, s3server.Options{})
+	server.Setenv()
+	report, err := probe.Check(t.Context(), open(t, server.URL("p"), nil), probe.Full)
+	if err != nil {
+		t.Errorf("%v: %+v", err, report)
+	}
+	for _, l := range report.Latency {
+		t.Logf("%-16s p50 %v p99 %v", l.Op, l.P50, l.P99)
 	}
 }
 
