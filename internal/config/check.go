@@ -35,10 +35,18 @@ func (c *Config) check() error {
 	return nil
 }
 
-// CheckStore says whether there is a store, with a way to its password.
-func (c *Config) CheckStore() error {
+// CheckStoreURL says whether there is a store.
+func (c *Config) CheckStoreURL() error {
 	if c.Store.URL == "" {
 		return &Error{What: "no store given", Hint: "set --store, DROVER_STORE or store.url"}
+	}
+	return nil
+}
+
+// CheckStore says whether there is a store, with a way to its password.
+func (c *Config) CheckStore() error {
+	if err := c.CheckStoreURL(); err != nil {
+		return err
 	}
 	if c.Store.hasNoPassword() {
 		return &Error{What: "no password given for the store", Hint: "set DROVER_PASSWORD, --password-file, --password-command or store.password_file"}
@@ -58,7 +66,7 @@ func (c *Config) CheckRun() error {
 		return nil
 	}
 	if len(c.State) == 0 {
-		return c.origin.at("store", "a store without a state path to keep in it", "set --state PATH, DROVER_STATE or state")
+		return c.origin.at("store.url", "a store without a state path to keep in it", "set --state PATH, DROVER_STATE or state")
 	}
 	return c.CheckStore()
 }

@@ -48,7 +48,7 @@ type Store struct {
 
 // StatePath is one path of the volume.
 type StatePath struct {
-	Path    string   `yaml:"path" doc:"Absolute path of a directory or a file."`
+	Path    string   `yaml:"path" jsonschema:"required" doc:"Absolute path of a directory or a file."`
 	Exclude []string `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below this path."`
 }
 
@@ -82,7 +82,7 @@ type Log struct {
 
 // Job is one process that the agent supervises.
 type Job struct {
-	Command Command           `yaml:"command" doc:"What to run: a list, or a string for /bin/sh."`
+	Command Command           `yaml:"command" jsonschema:"required" doc:"What to run: a list, or a string for /bin/sh."`
 	Main    bool              `yaml:"main" doc:"The end of this job ends the instance, with its status."`
 	Dir     string            `yaml:"dir" doc:"Working directory, an absolute path. Default: the agent's."`
 	Env     map[string]string `yaml:"env" doc:"Variables added to the agent's environment."`
@@ -151,4 +151,14 @@ func (c *Config) Paths() []string {
 		paths[i] = s.Path
 	}
 	return paths
+}
+
+// SurvivorsFile is where an agent notes its jobs, for a next life that finds them
+// alive. It is beside the socket: who has taken the socket knows that its writer is dead.
+func (c *Config) SurvivorsFile() string { return c.Socket + ".jobs" }
+
+// Given says whether any source gave the value of path, as in "log.level".
+func (c *Config) Given(path string) bool {
+	_, ok := c.origin[path]
+	return ok
 }

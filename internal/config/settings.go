@@ -15,40 +15,52 @@ type Setting struct {
 	Path   string // of the key in the file
 	Value  string // what stands for the value in help: "URL"; "" for a switch
 	Repeat bool   // may be given several times
-	Run    bool   // concerns `drover run` alone
+	Group  Group  // which commands it concerns
 	Help   string
 }
+
+// Group is a set of settings that a command takes as a whole.
+type Group string
+
+// The groups.
+const (
+	GroupAgent Group = "agent" // every command
+	GroupStore Group = "store" // commands that open the store
+	GroupClaim Group = "claim" // commands that hold the volume meanwhile
+	GroupTree  Group = "tree"  // commands that read the files
+	GroupRun   Group = "run"   // the agent alone
+)
 
 // Settings lists every flag and variable that fills a Config, in the order of help.
 func Settings() []Setting {
 	all := []Setting{
-		{Flag: "store", Path: "store.url", Value: "URL", Help: "where the volume is kept: file:///dir or s3://bucket/prefix?endpoint=…&region=…"},
-		{Flag: "volume", Path: "volume", Value: "NAME", Help: "name of the volume in the store (default data)"},
-		{Env: "DROVER_PASSWORD", Path: "store.password", Help: "password of the repository"},
-		{Flag: "password-file", Path: "store.password_file", Value: "FILE", Help: "file that holds the repository's password"},
-		{Flag: "password-command", Path: "store.password_command", Value: "COMMAND", Help: "shell command that prints the repository's password"},
-		{Flag: "service", Path: "service", Value: "NAME", Help: "name of the application as a whole"},
-		{Flag: "state", Path: "state", Value: "PATH", Repeat: true, Help: "absolute path whose content is the volume (repeatable)"},
-		{Flag: "exclude", Path: "exclude", Value: "PATTERN", Repeat: true, Help: "leave out what matches, by restic's rules (repeatable)"},
-		{Flag: "on-change", Path: "backup.on_change", Value: "TIME", Run: true, Help: "back up when files changed and then nothing did for this long"},
-		{Flag: "every", Path: "backup.every", Value: "TIME", Run: true, Help: "back up at this interval"},
-		{Flag: "on-stop", Path: "backup.on_stop", Run: true, Help: "back up when told to stop (default true)"},
-		{Flag: "on-unreadable", Path: "backup.on_unreadable", Value: "fail|skip", Help: "a file that cannot be read: no commit, or commit without it (default fail)"},
-		{Flag: "allow-shrink", Path: "backup.allow_shrink", Help: "allow a commit that drops more than half of the files"},
-		{Flag: "ttl", Path: "lease.ttl", Value: "TIME", Help: "how long a holder may be silent before another may claim (default 10s)"},
-		{Flag: "fence", Path: "fence", Value: "history|strict", Help: "what a holder does that cannot reach the store (default history)"},
-		{Flag: "first-start", Path: "first_start", Value: "refuse|adopt", Help: "files in the paths of a volume without history (default refuse)"},
-		{Flag: "image-files", Path: "image_files", Value: "keep|discard", Help: "files that came with the image and differ from the volume (default keep)"},
-		{Flag: "init", Path: "init", Value: "auto|never", Help: "whether an empty prefix is initialised (default auto)"},
-		{Flag: "data-dir", Path: "data_dir", Value: "DIR", Help: "directory of Drover's own files (default /var/lib/drover)"},
-		{Flag: "id", Path: "id", Value: "NAME", Help: "name of this instance (default the host name)"},
-		{Flag: "limit-upload", Path: "limits.upload", Value: "SIZE", Help: "bytes per second to the store, such as 10MiB"},
-		{Flag: "limit-download", Path: "limits.download", Value: "SIZE", Help: "bytes per second from the store"},
-		{Flag: "connections", Path: "limits.connections", Value: "N", Help: "concurrent requests to the store"},
-		{Flag: "limit-memory", Path: "limits.memory", Value: "SIZE", Help: "memory to stay below, such as 256MiB"},
-		{Flag: "socket", Path: "socket", Value: "PATH", Help: "control socket (default /run/drover/drover.sock; not root: below $XDG_RUNTIME_DIR)"},
-		{Flag: "log-level", Path: "log.level", Value: "LEVEL", Help: "debug, info, warn or error (default info)"},
-		{Flag: "log-format", Path: "log.format", Value: "text|json", Help: "how the log is written (default text)"},
+		{Flag: "store", Group: GroupStore, Path: "store.url", Value: "URL", Help: "where the volume is kept: file:///dir or s3://bucket/prefix?endpoint=…&region=…"},
+		{Flag: "volume", Group: GroupStore, Path: "volume", Value: "NAME", Help: "name of the volume in the store (default data)"},
+		{Env: "DROVER_PASSWORD", Group: GroupStore, Path: "store.password", Help: "password of the repository"},
+		{Flag: "password-file", Group: GroupStore, Path: "store.password_file", Value: "FILE", Help: "file that holds the repository's password"},
+		{Flag: "password-command", Group: GroupStore, Path: "store.password_command", Value: "COMMAND", Help: "shell command that prints the repository's password"},
+		{Flag: "service", Group: GroupRun, Path: "service", Value: "NAME", Help: "name of the application as a whole"},
+		{Flag: "state", Group: GroupRun, Path: "state", Value: "PATH", Repeat: true, Help: "absolute path whose content is the volume (repeatable)"},
+		{Flag: "exclude", Group: GroupTree, Path: "exclude", Value: "PATTERN", Repeat: true, Help: "leave out what matches, by restic's rules (repeatable)"},
+		{Flag: "on-change", Group: GroupRun, Path: "backup.on_change", Value: "TIME", Help: "back up when files changed and then nothing did for this long"},
+		{Flag: "every", Group: GroupRun, Path: "backup.every", Value: "TIME", Help: "back up at this interval"},
+		{Flag: "on-stop", Group: GroupRun, Path: "backup.on_stop", Help: "back up when told to stop (default true)"},
+		{Flag: "on-unreadable", Group: GroupTree, Path: "backup.on_unreadable", Value: "fail|skip", Help: "a file that cannot be read: no commit, or commit without it (default fail)"},
+		{Flag: "allow-shrink", Group: GroupTree, Path: "backup.allow_shrink", Help: "allow a commit that drops more than half of the files"},
+		{Flag: "ttl", Group: GroupClaim, Path: "lease.ttl", Value: "TIME", Help: "how long a holder may be silent before another may claim (default 10s)"},
+		{Flag: "fence", Group: GroupRun, Path: "fence", Value: "history|strict", Help: "what a holder does that cannot reach the store (default history)"},
+		{Flag: "first-start", Group: GroupRun, Path: "first_start", Value: "refuse|adopt", Help: "files in the paths of a volume without history (default refuse)"},
+		{Flag: "image-files", Group: GroupRun, Path: "image_files", Value: "keep|discard", Help: "files that came with the image and differ from the volume (default keep)"},
+		{Flag: "init", Group: GroupRun, Path: "init", Value: "auto|never", Help: "whether an empty prefix is initialised (default auto)"},
+		{Flag: "data-dir", Group: GroupRun, Path: "data_dir", Value: "DIR", Help: "directory of Drover's own files (default /var/lib/drover)"},
+		{Flag: "id", Group: GroupClaim, Path: "id", Value: "NAME", Help: "name of this instance (default the host name)"},
+		{Flag: "limit-upload", Group: GroupStore, Path: "limits.upload", Value: "SIZE", Help: "bytes per second to the store, such as 10MiB"},
+		{Flag: "limit-download", Group: GroupStore, Path: "limits.download", Value: "SIZE", Help: "bytes per second from the store"},
+		{Flag: "connections", Group: GroupStore, Path: "limits.connections", Value: "N", Help: "concurrent requests to the store"},
+		{Flag: "limit-memory", Group: GroupStore, Path: "limits.memory", Value: "SIZE", Help: "memory to stay below, such as 256MiB"},
+		{Flag: "socket", Group: GroupAgent, Path: "socket", Value: "PATH", Help: "control socket (default /run/drover/drover.sock; not root: below $XDG_RUNTIME_DIR)"},
+		{Flag: "log-level", Group: GroupAgent, Path: "log.level", Value: "LEVEL", Help: "debug, info, warn or error (default info)"},
+		{Flag: "log-format", Group: GroupAgent, Path: "log.format", Value: "text|json", Help: "how the log is written (default text)"},
 	}
 	for i := range all {
 		if all[i].Env == "" {

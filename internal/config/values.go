@@ -57,6 +57,9 @@ func (d Duration) Std() time.Duration { return time.Duration(d) }
 
 // String writes d as Go does, without parts that are zero.
 func (d Duration) String() string {
+	if d == 0 {
+		return "0"
+	}
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")
@@ -121,7 +124,7 @@ func parseDuration(s string) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("parse duration: %w", err)
 	}
-	if v > math.MaxInt64-sum {
+	if v > math.MaxInt64-sum || v < 0 && sum > 0 {
 		return 0, strconv.ErrRange
 	}
 	return sum + v, nil
