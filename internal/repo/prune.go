@@ -15,6 +15,9 @@ type PruneOptions struct {
 	DryRun      bool
 	MaxUnused   float64 // share of a pack's bytes, 0 to 1, that may be unused before it is rewritten
 	RepackSmall bool    // merge packs of less than a quarter of the pack size
+	// Condemn is called before anything is removed, with all packs that will be;
+	// its error ends the prune. nil: nobody needs to know.
+	Condemn func(ctx context.Context, packs []format.ID) error
 }
 
 // PruneReport says what Prune did, or would do.
@@ -58,6 +61,11 @@ func (r *Repository) Prune(ctx context.Context, lock *Lock, opt PruneOptions) (P
 	}
 	if err := lock.Check(ctx); err != nil {
 		return PruneReport{}, fmt.Errorf("prune: %w", err)
+	}
+	if opt.Condemn != nil && len(gone) > 0 {
+		if err := opt.Condemn(ctx, slices.Concat(report.Deleted, report.Repacked)); err != nil {
+			return PruneReport{}, fmt.Errorf("prune: %w", err)
+		}
 	}
 	if err := r.DropFromIndex(ctx, gone); err != nil {
 		return PruneReport{}, fmt.Errorf("prune: %w", err)

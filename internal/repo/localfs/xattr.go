@@ -2,11 +2,17 @@ package localfs
 
 import (
 	"bytes"
+	"strings"
 
 	"drover/internal/repo/format"
 
 	"golang.org/x/sys/unix"
 )
+
+// ownXattrs begins the names of Drover's own attributes, which belong to a disk
+// and not to what is stored of it: they are never read and so never stored, and
+// never removed by a restore.
+const ownXattrs = "user.drover."
 
 // FdXattrs returns the extended attributes of an open file, in the kernel's
 // order; none where the file system has none.
@@ -52,6 +58,9 @@ func xattrs(list func([]byte) (int, error), get func(string, []byte) (int, error
 	var attrs []format.Xattr
 	for raw := range bytes.SplitSeq(bytes.TrimSuffix(names, []byte{0}), []byte{0}) {
 		name := string(raw)
+		if strings.HasPrefix(name, ownXattrs) {
+			continue
+		}
 		value, err := grow(make([]byte, 128), func(buf []byte) (int, error) { return get(name, buf) })
 		switch err {
 		case nil:
