@@ -24,7 +24,7 @@ type intent struct {
 
 // claimable says whether the head, as last seen, may be claimed now.
 func (m *Machine) claimable() bool {
-	if m.own != nil || m.seen == nil || m.fault != "" || m.stop != nil {
+	if m.own != nil || m.seen == nil || m.fault != "" || m.stop != nil && !m.leftBehind() {
 		return false
 	}
 	if m.seen.Head.State != Held {
@@ -105,6 +105,7 @@ func (m *Machine) claimed(w *write) {
 	m.own = &tenure{epoch: w.head.Epoch, claim: w.head.Claim, keep: m.intent.keep, synced: m.intent.synced}
 	m.intent, m.watch, m.deposed, m.fresh = nil, watch{}, "", true
 	m.commitRetry.succeed()
+	m.force = m.own.keep // our former life may have ended before it saw that its lock was gone
 }
 
 // resume is what ResumeClaim does.

@@ -11,7 +11,6 @@ type commit struct {
 	head     Head
 	pinned   bool // our lock was there after the snapshot object was stored
 	lost     bool // or it was gone: begin again
-	force    bool // the head's own snapshot may have been pruned
 	final    bool // asked for by the stopping of the instance
 	delta    bool // and after the jobs have ended
 }
@@ -68,15 +67,15 @@ func (m *Machine) capture(c *commit) bool {
 	c.started = m.now
 	m.commit = c
 	m.work.begin(capturing)
-	m.emit(Capture{Head: m.seen.Head, Fresh: m.fresh, Force: c.force})
+	m.emit(Capture{Head: m.seen.Head, Fresh: m.fresh, Force: m.force})
 	return true
 }
 
 // captureAgain begins the same commit anew, trusting nothing of the former try.
 func (m *Machine) captureAgain() bool {
 	c := m.commit
-	m.fresh = true
-	return m.capture(&commit{requests: c.requests, force: c.force || c.lost, final: c.final, delta: c.delta})
+	m.fresh, m.force = true, m.force || c.lost
+	return m.capture(&commit{requests: c.requests, final: c.final, delta: c.delta})
 }
 
 func (m *Machine) takeCaptured(in Captured) {
@@ -100,6 +99,7 @@ func (m *Machine) takeCaptured(in Captured) {
 	default:
 		m.commitRetry.succeed()
 		m.fresh = false
+		m.force = m.force && in.Unchanged
 		c.got = &in
 	}
 }

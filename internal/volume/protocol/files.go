@@ -37,8 +37,12 @@ func (m *Machine) cancelWork() bool {
 // that no claim can go on with. Used files are saved as soon as that is known;
 // an image's when they are in the way of a claim.
 func (m *Machine) mustSettle() bool {
-	if m.seen == nil || m.own != nil || m.cfg.Detached || m.broken(NoDiverged) || m.keepable() || m.adoptable() {
+	if m.seen == nil || m.own != nil || m.cfg.Detached || m.broken(NoDiverged) || m.keepable() {
 		return false
+	}
+	if m.adoptable() {
+		// They may yet become the first state, but not if this is our end.
+		return m.stop != nil && m.rec.Claim != "" && !(m.saved && m.check.passed)
 	}
 	switch m.files() {
 	case usedFiles:
@@ -102,7 +106,7 @@ func (m *Machine) takeDiverged(in DivergedSaved) {
 // before the first job starts.
 func (m *Machine) actPrepare() bool {
 	o := m.own
-	if o == nil || o.ready || m.fault != "" || m.work.busy() || m.stop != nil {
+	if o == nil || o.ready || m.fault != "" || m.work.busy() || m.stop != nil && !o.keep {
 		return false
 	}
 	switch {

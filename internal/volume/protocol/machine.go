@@ -48,6 +48,7 @@ type Machine struct {
 	commit      *commit
 	commitRetry retry
 	fresh       bool // the next capture trusts no cache
+	force       bool // nor that what the head names is all there
 	edits       []edit
 	stop        *stopping
 }

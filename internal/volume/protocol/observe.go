@@ -26,15 +26,15 @@ func (m *Machine) nextRead() (Time, bool) {
 	if m.read.out || m.write != nil && (m.write.out || m.write.resend) && m.fault == "" {
 		return 0, false
 	}
-	switch at := m.read.retry.at; {
+	switch {
+	case m.own != nil && m.write == nil && m.fault == "":
+		return 0, false
 	case m.read.retry.failures > 0:
-		return at, true
+		return m.read.retry.at, true
 	case m.fault != "":
 		return m.read.sent + m.poll(), true
 	case m.write != nil, m.seen == nil:
 		return 0, true
-	case m.own != nil:
-		return 0, false
 	}
 	next := m.read.sent + m.poll()
 	if due := m.watch.first + Time(m.seen.Head.TTL); due > m.read.sent {

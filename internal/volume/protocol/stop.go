@@ -60,7 +60,7 @@ func (m *Machine) actStop() bool {
 	case m.own == nil:
 		return m.stopStandby()
 	case !m.own.ready:
-		return m.stopUnready()
+		return !m.own.keep && m.stopUnready()
 	}
 	switch s.stage {
 	case stageRunning:
@@ -137,6 +137,12 @@ func (m *Machine) released() {
 	m.exit(m.stop.err)
 }
 
+// leftBehind says whether a former life that ended without release left files
+// here that a last commit can still save.
+func (m *Machine) leftBehind() bool {
+	return m.cfg.FinalCommit && m.seen != nil && m.seen.Head.State == Held && m.keepable()
+}
+
 // stopUnready: the claim has landed, but no job has run under it.
 func (m *Machine) stopUnready() bool {
 	if m.work.busy() {
@@ -149,7 +155,7 @@ func (m *Machine) stopUnready() bool {
 // land, jobs that are being killed, used files that are being saved.
 func (m *Machine) stopStandby() bool {
 	busy := m.write != nil || m.jobs.alive() || m.work.busy() || m.recording != nil || m.lock.taking
-	if m.fault == "" && (busy || m.mustSettle()) {
+	if m.fault == "" && (busy || m.mustSettle() || m.leftBehind()) {
 		return false
 	}
 	if m.lock.id != "" {
@@ -170,6 +176,9 @@ func (m *Machine) giveUp() {
 	}
 	if m.own == nil && m.write != nil {
 		err = errors.Join(err, fmt.Errorf("%w: a claim may yet reach the store", ErrUnfinished))
+	}
+	if m.own == nil && m.leftBehind() {
+		err = errors.Join(err, fmt.Errorf("%w: the files here are newer than the newest snapshot, and stay", ErrUnfinished))
 	}
 	if m.own == nil && m.mustSettle() {
 		err = errors.Join(err, fmt.Errorf("%w: local changes are not kept as a diverged snapshot yet", ErrUnfinished))
