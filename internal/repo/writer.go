@@ -62,6 +62,7 @@ func (r *Repository) NewWriter(ctx context.Context, opt WriterOptions) *Writer {
 		pending: make(map[format.Handle]struct{}),
 		used:    make(map[format.ID]struct{}),
 	}
+	w.data.lock, w.tree.lock = make(chan struct{}, 1), make(chan struct{}, 1)
 	w.spare.New = func() any { return new([]byte) }
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -237,9 +238,20 @@ func (w *Writer) Abort() {
 
 // packer fills one pack at a time.
 type packer struct {
-	mu   sync.Mutex
+	lock chan struct{} // a mutex that is waited for under a context: its holder may wait for uploads
 	open *openPack
 }
+
+func (p *packer) acquire(ctx context.Context) error {
+	select {
+	case p.lock <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *packer) release() { <-p.lock }
 
 // openPack is a pack being filled. Space in buf is handed out under the packer's
 // lock, and filled outside of it.
@@ -271,8 +283,10 @@ func (w *Writer) pack(ctx context.Context, blob pack.Blob, plain []byte) error {
 // reserve hands out space for the blob; the caller fills it and then calls
 // filling.Done. A full pack is sent off first, which may block.
 func (w *Writer) reserve(ctx context.Context, p *packer, blob pack.Blob) (*openPack, []byte, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if err := p.acquire(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer p.release()
 	n := int(blob.Length)
 	if p.open != nil && !p.open.fits(n, w.r.opt.PackSize) {
 		if err := w.send(ctx, p); err != nil {
@@ -310,8 +324,10 @@ func (w *Writer) buffer() []byte {
 
 // flush sends off what is in the packer.
 func (w *Writer) flush(ctx context.Context, p *packer) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	if err := p.acquire(ctx); err != nil {
+		return err
+	}
+	defer p.release()
 	if p.open == nil {
 		return nil
 	}
