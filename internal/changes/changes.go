@@ -80,7 +80,8 @@ type Tracker struct {
 	all     string
 	paths   map[string]struct{}
 	watches watches
-	buffer  []byte
+	buffer  []byte // of events
+	entries []byte // of a directory
 }
 
 // New prepares to track what is below the roots: absolute paths of directories,
@@ -103,7 +104,7 @@ func New(roots []string, opts Options) (*Tracker, error) {
 		opts: opts, fd: -1, all: "not watched until now",
 		notify: make(chan struct{}, 1),
 		paths:  make(map[string]struct{}),
-		buffer: make([]byte, 64<<10),
+		buffer: make([]byte, 64<<10), entries: make([]byte, 32<<10),
 	}
 	for _, root := range roots {
 		if !filepath.IsAbs(root) {

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eachEntry calls f for each entry of a directory. Entries that stay there while
-// it runs are seen once. Errors are plain errno values.
-func eachEntry(dir string, f func(name string, isDir bool)) error {
+// eachEntry calls f for each entry of a directory, or only for directories in it.
+// Entries that stay there while it runs are seen once. buffer is scratch space.
+// Errors are plain errno values.
+func eachEntry(dir string, buffer []byte, onlyDirs bool, f func(name string, isDir bool)) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	buffer := make([]byte, 32<<10)
 	for {
 		n, err := unix.Getdents(fd, buffer)
 		if err == unix.EINTR {
@@ -25,13 +25,13 @@ func eachEntry(dir string, f func(name string, isDir bool)) error {
 		if err != nil || n == 0 {
 			return err
 		}
-		readEntries(fd, buffer[:n], f)
+		readEntries(fd, buffer[:n], onlyDirs, f)
 	}
 }
 
 // readEntries reads struct linux_dirent64 (getdents64(2)): inode and offset of 8 bytes each,
 // record length of 2, type of 1, name.
-func readEntries(dir int, b []byte, f func(name string, isDir bool)) {
+func readEntries(dir int, b []byte, onlyDirs bool, f func(name string, isDir bool)) {
 	const nameOffset = 19
 	for len(b) > nameOffset {
 		length := int(b[16]) | int(b[17])<<8
@@ -42,6 +42,9 @@ func readEntries(dir int, b []byte, f func(name string, isDir bool)) {
 		b = b[length:]
 		if end := bytes.IndexByte(raw, 0); end >= 0 {
 			raw = raw[:end]
+		}
+		if onlyDirs && kind != unix.DT_DIR && kind != unix.DT_UNKNOWN {
+			continue
 		}
 		name := string(raw)
 		if name == "." || name == ".." {

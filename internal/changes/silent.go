@@ -71,6 +71,9 @@ func (s *silentSearch) inspect(pid int) error {
 				s.add(unescapeNewline(string(path)))
 			}
 		}
+		if errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 		if err != nil {
 			break
 		}
@@ -116,6 +119,9 @@ func (s *silentSearch) openForWriting(dir string) error {
 	}
 	for _, fd := range fds {
 		target, err := os.Readlink(dir + "/fd/" + fd.Name())
+		if errors.Is(err, fs.ErrPermission) {
+			return err
+		}
 		if err != nil || !strings.HasPrefix(target, "/") {
 			continue
 		}
@@ -139,8 +145,8 @@ func readOnly(info []byte) bool {
 	return false
 }
 
-// inspectAs inspects a process as its own user. Root without CAP_SYS_PTRACE,
-// as in most containers, may not look into a process of another user, but the
+// inspectAs inspects a process as its own user. Root without CAP_SYS_PTRACE
+// and the like, as in most containers, may not look into a process of another user, but the
 // user may, and the check is by the file-system UID of the thread that opens
 // (ptrace(2), PTRACE_MODE_READ_FSCREDS).
 func (s *silentSearch) inspectAs(pid int) error {

@@ -169,7 +169,7 @@ func (t *Tracker) scan(ctx context.Context, top *node, mark bool) {
 			t.watches.lost = "interrupted"
 			return
 		}
-		err := eachEntry(t.place(n.path), func(name string, isDir bool) {
+		err := eachEntry(t.place(n.path), t.entries, !mark, func(name string, isDir bool) {
 			path := join(n.path, name)
 			if t.opts.Exclude(path, isDir) {
 				return
