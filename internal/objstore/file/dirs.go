@@ -8,22 +8,28 @@ import (
 	"path/filepath"
 )
 
-// makeDir makes dir and what is missing above it, durably.
+// makeDir makes dir and what is missing above it, durably. The entry of dir is
+// synced even if it was there, because its maker may not have come to that yet.
 func makeDir(dir string) error {
-	var made []string
+	made := []string{dir}
 	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := os.Stat(d); err == nil {
+		_, err := os.Stat(filepath.Dir(d))
+		if err == nil {
 			break
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		made = append(made, d)
+		made = append(made, filepath.Dir(d))
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	for _, d := range made {
 		parent, err := os.Open(filepath.Dir(d))
+		if errors.Is(err, fs.ErrPermission) && d == dir {
+			continue // somebody else made it for us, where we may not look
+		}
 		if err != nil {
 			return err
 		}

@@ -412,3 +412,12 @@ func BenchmarkGet(b *testing.B) {
 		})
 	}
 }
+
+func TestMakesWhatIsMissingAbove(t *testing.T) {
+	base := t.TempDir()
+	for _, dir := range []string{"a/b/c", "a/b/d", "a"} {
+		if err := open(t, filepath.Join(base, dir)).Put(t.Context(), "k", nil); err != nil {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}

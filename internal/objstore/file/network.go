@@ -68,7 +68,7 @@ func refuseNetwork(dir string) error {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	name, found := networkMagic(uint32(st.Type)) //nolint:gosec // the kernel's magic has 32 bits
+	name, found := networkMagic(uint32(st.Type))
 	if !found && uint32(st.Type) == unix.FUSE_SUPER_MAGIC {
 		name = fuseType(dir)
 		found = networkFUSE(name)
