@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
@@ -16,11 +17,12 @@ import (
 	yaml "github.com/goccy/go-yaml"
 )
 
-// Bounds on a file, so that none can take the agent's memory: bytes, and nodes after
-// aliases are followed.
+// Bounds on a file, so that none can take the agent's memory or time: bytes, nodes after
+// aliases are followed, and levels (the parser's time grows with their square).
 const (
-	maxFile  = 1 << 20
-	maxNodes = 100_000
+	maxFile   = 256 << 10
+	maxNodes  = 100_000
+	maxLevels = 64
 )
 
 // decoder fills values from one YAML document, strictly.
@@ -36,12 +38,47 @@ func decodeFile(c *Config, name string, data []byte) error {
 	if len(data) > maxFile {
 		return &Error{Where: name, What: fmt.Sprintf("file of %d bytes is too large", len(data)), Hint: fmt.Sprintf("at most %d", maxFile)}
 	}
+	if line := tooDeep(data); line > 0 {
+		return &Error{Where: fmt.Sprintf("%s:%d", name, line), What: "is nested too deeply", Hint: fmt.Sprintf("at most %d levels", maxLevels)}
+	}
 	doc, err := parse(name, data)
 	if err != nil || doc == nil {
 		return err
 	}
 	d := &decoder{file: name, origin: c.origin, anchors: map[string]ast.Node{}}
 	return d.value(reflect.ValueOf(c).Elem(), doc, "")
+}
+
+// tooDeep returns the line where more levels are open than a configuration can need, 0
+// if none: brackets on the way, and markers at the beginning of one line. It does not
+// look at quotes, which cannot matter with a bound so far away.
+func tooDeep(data []byte) int {
+	open, number := 0, 0
+	for line := range bytes.Lines(data) {
+		number++
+		markers := 0
+		for _, word := range bytes.Fields(line) {
+			if !bytes.ContainsRune([]byte("-?"), rune(word[0])) && !bytes.HasSuffix(word, []byte(":")) {
+				break
+			}
+			markers++
+		}
+		for _, c := range line {
+			switch c {
+			case '[', '{':
+				open++
+			case ']', '}':
+				open = max(0, open-1)
+			}
+			if open > maxLevels {
+				return number
+			}
+		}
+		if markers > maxLevels {
+			return number
+		}
+	}
+	return 0
 }
 
 // parse returns the only document of data, nil if there is none.

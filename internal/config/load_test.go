@@ -264,3 +264,24 @@ func TestCheckRun(t *testing.T) {
 		}
 	}
 }
+
+// TestHostileFiles: what would cost the parser minutes is refused at once, by its line.
+func TestHostileFiles(t *testing.T) {
+	for _, piece := range []string{"[", "{", "- ", "? ", "a: {", "{a: ", "- ? "} {
+		file := "volume: a\n" + strings.Repeat(piece, 20000)
+		_, err := loadText([]byte(file))
+		if want := "drover.yaml:2: is nested too deeply; at most 64 levels"; err == nil || err.Error() != want {
+			t.Errorf("%q over and over: got %v", piece, err)
+		}
+	}
+	aliases := "a: &a [x, x]\n"
+	for c := 'b'; c < 'z'; c++ {
+		aliases += fmt.Sprintf("%c: &%c [*%c, *%c]\n", c, c, c-1, c-1)
+	}
+	if _, err := loadText([]byte("jobs:\n  " + strings.ReplaceAll(aliases, "\n", "\n  "))); err == nil {
+		t.Error("aliases of aliases: no error")
+	}
+	if _, err := loadText(make([]byte, maxFile+1)); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("large file: %v", err)
+	}
+}
