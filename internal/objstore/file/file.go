@@ -88,12 +88,12 @@ func (s *Store) Close() error {
 func (s *Store) open(toWrite bool) (*os.Root, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.root == nil {
-		if toWrite {
-			if err := makeDir(s.dir); err != nil {
-				return nil, err
-			}
+	if toWrite && !s.ready && (s.root == nil || !gone(s.root)) {
+		if err := makeDir(s.dir); err != nil {
+			return nil, err
 		}
+	}
+	if s.root == nil {
 		root, err := os.OpenRoot(s.dir)
 		if err != nil {
 			return nil, err

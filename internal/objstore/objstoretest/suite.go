@@ -287,7 +287,7 @@ func testList(t *testing.T, s objstore.Store) {
 
 // testListMany has more keys than a server puts into one answer (1000).
 func testListMany(t *testing.T, s objstore.Store) {
-	const n = 2100
+	const n = 1100
 	expected := make([]string, n)
 	for i := range expected {
 		expected[i] = fmt.Sprintf("many/%02x/%04d", i%16, i)
