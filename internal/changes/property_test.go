@@ -273,6 +273,7 @@ func TestSoakEveryChangeIsCovered(t *testing.T) {
 		}
 		if set.All {
 			alls++
+			t.Logf("round %d: all: %s", round, set.Reason)
 		}
 		if missed := uncovered(before, after, maps.linked, set); len(missed) > 0 {
 			t.Fatalf("seed %d, round %d: not in the set: %q", seed, round, missed)

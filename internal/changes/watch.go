@@ -26,8 +26,7 @@ const (
 
 const structure = listing
 
-// retryAfter is the time between attempts to watch a tree that could not be
-// watched.
+// retryAfter is the time after which a doubt is looked into again.
 const retryAfter = time.Minute
 
 // node is a watched directory. Its path never changes: a directory that is moved
@@ -266,10 +265,12 @@ func (t *Tracker) adopt(parent *node, name, path string) *node {
 	}
 }
 
+// same tells whether two paths lead to one directory, both at once.
 func (t *Tracker) same(a, b string) bool {
 	idA, errA := identify(t.place(a))
 	idB, errB := identify(t.place(b))
-	return errA == nil && errB == nil && idA == idB
+	again, err := identify(t.place(a)) // it may have been moved from there in between
+	return errors.Join(errA, errB, err) == nil && idA == idB && idA == again
 }
 
 // excluded tells whether a path, or a directory above it, is left out.
@@ -453,8 +454,8 @@ func (t *Tracker) checkPlaces() {
 			return
 		}
 	}
-	if w.doubt == noWatches && time.Since(w.tried) > retryAfter {
-		w.lost = noWatches
+	if w.doubt != "" && time.Since(w.tried) > retryAfter {
+		w.lost = w.doubt
 		return
 	}
 	if now := t.readMounts(); now != w.mounts {
