@@ -24,6 +24,7 @@ import (
 
 	"drover/internal/repo"
 	"drover/internal/repo/chunk"
+	"drover/internal/repo/crew"
 	"drover/internal/repo/exclude"
 	"drover/internal/repo/format"
 	"drover/internal/repo/localfs"
@@ -120,7 +121,7 @@ type run struct {
 	excludes *exclude.Set
 	chunker  *chunk.Chunker
 	owners   localfs.Owners
-	crew     *crew
+	crew     *crew.Crew
 	small    sync.Pool // *[]byte of chunk.MinSize+1
 	large    sync.Pool // *[]byte of about the mean chunk
 
@@ -148,7 +149,7 @@ func Run(ctx context.Context, w *repo.Writer, r *repo.Repository, opt Options) (
 	if opt.Concurrency <= 0 {
 		opt.Concurrency = 2 * runtime.GOMAXPROCS(0)
 	}
-	a := &run{w: w, r: r, opt: &opt, excludes: excludes, chunker: chunk.New(r.Config().ChunkerPolynomial), crew: newCrew(opt.Concurrency)}
+	a := &run{w: w, r: r, opt: &opt, excludes: excludes, chunker: chunk.New(r.Config().ChunkerPolynomial), crew: crew.New(opt.Concurrency)}
 	a.small.New = func() any { b := make([]byte, chunk.MinSize+1); return &b }
 	a.large.New = func() any { b := make([]byte, 0, 3*chunk.MinSize); return &b }
 	res, err := a.backUp(ctx, roots)

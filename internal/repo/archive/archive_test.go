@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,25 +24,32 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// Deriving a key takes a second on a busy machine, so tests share one repository.
+var shared = sync.OnceValues(emptyRepo)
+
 func newRepo(t testing.TB) *repo.Repository {
 	t.Helper()
-	ctx := t.Context()
-	st := mem.New()
-	b, err := repo.NewBundle("secret")
+	r, err := shared()
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := repo.Materialise(ctx, st, b); err != nil {
-		t.Fatal(err)
-	}
-	r, err := repo.Open(ctx, st, "secret", repo.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.LoadIndex(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+func emptyRepo() (*repo.Repository, error) {
+	ctx, st := context.Background(), mem.New()
+	b, err := repo.NewBundle("secret")
+	if err != nil {
+		return nil, err
+	}
+	if err := repo.Materialise(ctx, st, b); err != nil {
+		return nil, err
+	}
+	r, err := repo.Open(ctx, st, "secret", repo.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return r, r.LoadIndex(ctx)
 }
 
 // backUp makes one backup and its index.
@@ -184,7 +192,10 @@ func TestMissingBlobsAreStoredAgain(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir+"/f", "content")
 	first := backUp(t, newRepo(t), Options{Paths: []string{dir}})
-	other := newRepo(t) // has nothing of it
+	other, err := emptyRepo()
+	if err != nil {
+		t.Fatal(err)
+	}
 	second := backUp(t, other, Options{Paths: []string{dir}, ParentTree: first.Tree, ParentTime: settled()})
 	if got := listing(t, other, second.Tree)[dir+"/f"]; got != "content" {
 		t.Errorf("content is %q", got)

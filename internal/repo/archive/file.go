@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"drover/internal/repo/chunk"
+	"drover/internal/repo/crew"
 	"drover/internal/repo/format"
 	"drover/internal/repo/localfs"
 
@@ -147,13 +148,13 @@ func (a *run) readSmall(ctx context.Context, fd int, size int64) ([]format.ID, u
 // readLarge reads a file to its end in chunks, of which several are stored at
 // once. begin was read already.
 func (a *run) readLarge(ctx context.Context, fd int, begin []byte, expected int64) ([]format.ID, uint64, error) {
-	s := chunkSaver{a: a, ctx: ctx, g: group{c: a.crew}}
+	s := chunkSaver{a: a, ctx: ctx, g: a.crew.Group()}
 	scan := a.chunker.Scan()
 	buf := a.large.Get().(*[]byte)
 	*buf = append((*buf)[:0], begin...)
 	var size uint64
 	var readErr error
-	for s.g.failed.Load() == nil && size < uint64(expected)+growLimit {
+	for !s.g.Failed() && size < uint64(expected)+growLimit {
 		if n, ok := scan.Next(*buf); ok {
 			next := a.large.Get().(*[]byte)
 			*next = append((*next)[:0], (*buf)[n:]...)
@@ -179,7 +180,7 @@ func (a *run) readLarge(ctx context.Context, fd int, begin []byte, expected int6
 	} else {
 		a.large.Put(buf)
 	}
-	if err := s.g.wait(); err != nil {
+	if err := s.g.Wait(); err != nil {
 		return nil, 0, storeError{err}
 	}
 	return s.content(), size, readErr
@@ -208,7 +209,7 @@ func read(fd int, buf []byte) (n int, err error) {
 type chunkSaver struct {
 	a   *run
 	ctx context.Context
-	g   group
+	g   *crew.Group
 	ids []*format.ID
 }
 
@@ -216,7 +217,7 @@ type chunkSaver struct {
 func (s *chunkSaver) save(buf *[]byte) {
 	id := new(format.ID)
 	s.ids = append(s.ids, id)
-	s.g.run(func() (err error) {
+	s.g.Run(func() (err error) {
 		defer s.a.large.Put(buf)
 		*id, err = s.a.w.Save(s.ctx, format.DataBlob, *buf)
 		return err

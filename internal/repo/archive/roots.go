@@ -73,7 +73,7 @@ func (a *run) virtual(ctx context.Context, r *root, parent *format.ID, h *hint) 
 	}
 	slices.Sort(names)
 	raws := make([]format.Entry, len(names))
-	err = a.crew.each(len(names), func(i int) (err error) {
+	err = a.crew.Each(len(names), func(i int) (err error) {
 		child := r.children[names[i]]
 		oldEntry, childHint := find(old, names[i]), h.child(names[i])
 		if h.partial() && childHint == nil {

@@ -68,7 +68,7 @@ func (a *run) lookAll(ctx context.Context, d localfs.Dir, looks []*look, made []
 			size = 0
 		}
 	}
-	return a.crew.each(len(ends), func(k int) error {
+	return a.crew.Each(len(ends), func(k int) error {
 		start := 0
 		if k > 0 {
 			start = ends[k-1]
