@@ -124,6 +124,7 @@ func (m *Machine) takeBoot(local Local) {
 	if rec := local.Record; rec != nil {
 		m.rec, m.hasRec = *rec, true
 		m.highEpoch, m.highSeq = rec.SeenEpoch, rec.SeenSeq
+		m.forgetUnsynced()
 	}
 	m.local.Record = nil
 }

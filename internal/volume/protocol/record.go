@@ -30,6 +30,25 @@ func (m *Machine) takeRecord(in RecordWritten) {
 	m.local.MarkersMatch = m.local.MarkersMatch || w.Markers
 }
 
+// lostSnapshot names no snapshot.
+const lostSnapshot = "-"
+
+// forgetUnsynced strikes from the record, after another boot, the snapshots that
+// the disk may no longer have: the page cache that they were taken from may have
+// been newer than the disk. It must be done once, at the start: a record written
+// in this boot bears its id, and a commit of the former life may yet land.
+func (m *Machine) forgetUnsynced() {
+	if m.local.SameBoot || m.broken(KeepUnsynced) {
+		return
+	}
+	if !m.rec.SyncedLast && m.rec.Last != "" {
+		m.rec.Last = lostSnapshot
+	}
+	if !m.rec.SyncedIntended {
+		m.rec.Intended = ""
+	}
+}
+
 // fileState says what the files below the paths are to us.
 type fileState int
 
@@ -66,16 +85,11 @@ func (m *Machine) keepable() bool {
 		return false
 	}
 	last, intended := m.namesOurs()
-	switch {
-	case m.broken(KeepUnchecked):
-		return true
-	case !last && !intended:
-		return false
-	}
-	return m.local.SameBoot || m.keptSynced() || m.broken(KeepUnsynced)
+	return last || intended || m.broken(KeepUnchecked)
 }
 
-// namesOurs says whether the head names the record's last or intended snapshot.
+// namesOurs says whether the head names the record's last or intended snapshot
+// (as far as the disk is known to have it: forgetUnsynced).
 func (m *Machine) namesOurs() (last, intended bool) {
 	s := m.seen.Head.Snapshot
 	return s == m.rec.Last, m.rec.Intended != "" && s == m.rec.Intended
