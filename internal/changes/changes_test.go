@@ -422,3 +422,18 @@ func TestBadRoots(t *testing.T) {
 		}
 	}
 }
+
+// The directory is found in its new place before the event that it left the old.
+func TestMovedIntoANewDirectory(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(dir+"/d/sub", 0o755))
+	write(t, dir+"/d/sub/x", "1")
+	tr := watch(t, Options{}, dir)
+	tr.mu.Lock() // so that all of it is in the queue at once
+	must(t, os.Mkdir(dir+"/new", 0o755))
+	must(t, os.Rename(dir+"/d", dir+"/new/d"))
+	tr.mu.Unlock()
+	expect(t, "move", drain(t, tr, dir), ".", "d", "new", "new/d", "new/d/sub", "new/d/sub/x")
+	write(t, dir+"/new/d/sub/x", "2")
+	expect(t, "write", drain(t, tr, dir), "new/d/sub/x")
+}
