@@ -13,6 +13,7 @@ import (
 
 	"drover/internal/repo"
 	"drover/internal/repo/format"
+	"drover/internal/repo/fstest"
 )
 
 // craft stores a tree of these bytes below the path /vol and returns a snapshot.
@@ -20,15 +21,15 @@ func craft(t testing.TB, r *repo.Repository, tree []byte) *format.Snapshot {
 	t.Helper()
 	w := r.NewWriter(t.Context(), repo.WriterOptions{})
 	_, err := w.Save(t.Context(), format.DataBlob, []byte("evil"))
-	must(t, err)
+	fstest.Must(t, err)
 	id, err := w.Save(t.Context(), format.TreeBlob, tree)
-	must(t, err)
+	fstest.Must(t, err)
 	b := format.NewTreeBuilder(nil)
-	must(t, b.Add(&format.Node{Name: "vol", Type: format.NodeDir, Mode: os.ModeDir | 0o755, ModTime: old, AccessTime: old, Subtree: &id}))
+	fstest.Must(t, b.Add(&format.Node{Name: "vol", Type: format.NodeDir, Mode: os.ModeDir | 0o755, ModTime: fstest.Old, AccessTime: fstest.Old, Subtree: &id}))
 	top, err := w.Save(t.Context(), format.TreeBlob, b.Finish())
-	must(t, err)
+	fstest.Must(t, err)
 	_, _, err = w.Finish(t.Context(), nil)
-	must(t, err)
+	fstest.Must(t, err)
 	return &format.Snapshot{Tree: &top, Paths: []string{"/vol"}}
 }
 
@@ -50,7 +51,7 @@ func TestHostileNamesAreRefused(t *testing.T) {
 		if _, err := Run(t.Context(), r, sn, Options{Target: base + "/target"}); err == nil {
 			t.Errorf("restored %s", nodes)
 		}
-		for path := range describe(t, base) {
+		for path := range fstest.Describe(t, base) {
 			if strings.Contains(path, "escaped") {
 				t.Errorf("%s made %s", nodes, path)
 			}
@@ -62,22 +63,22 @@ func TestHostileNamesAreRefused(t *testing.T) {
 // is written through it.
 func TestSymlinksInTheWay(t *testing.T) {
 	src := filepath.Join(t.TempDir(), "vol")
-	write(t, src+"/d/e/f", "content")
-	write(t, src+"/g", "content")
+	fstest.Write(t, src+"/d/e/f", "content")
+	fstest.Write(t, src+"/g", "content")
 	r := sharedRepo(t)
 	sn := backUp(t, r, src)
 	for _, exact := range []bool{false, true} {
 		for _, at := range []string{"", "/d", "/d/e", "/d/e/f", "/g"} {
 			outside, target := t.TempDir(), t.TempDir()
-			write(t, outside+"/e/f", "outside")
-			write(t, outside+"/f", "outside")
-			before := describe(t, outside)
-			must(t, os.MkdirAll(filepath.Dir(target+src+at), 0o755))
+			fstest.Write(t, outside+"/e/f", "outside")
+			fstest.Write(t, outside+"/f", "outside")
+			before := fstest.Describe(t, outside)
+			fstest.Must(t, os.MkdirAll(filepath.Dir(target+src+at), 0o755))
 			victim := outside
 			if at == "/d/e/f" || at == "/g" {
 				victim += "/f"
 			}
-			must(t, os.Symlink(victim, target+src+at))
+			fstest.Must(t, os.Symlink(victim, target+src+at))
 			_, err := Run(t.Context(), r, sn, Options{Target: target, Delete: exact})
 			isFile := victim != outside
 			if !exact && !isFile && err == nil {
@@ -86,7 +87,7 @@ func TestSymlinksInTheWay(t *testing.T) {
 			if (exact || isFile) && err != nil {
 				t.Errorf("%q: %v", at, err)
 			}
-			compareTrees(t, describe(t, outside), before)
+			fstest.Compare(t, fstest.Describe(t, outside), before)
 		}
 	}
 }
@@ -95,20 +96,20 @@ func TestSymlinksInTheWay(t *testing.T) {
 // written to, nor is its metadata changed.
 func TestHardLinksToTheOutside(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
-	write(t, dir+"/same", "same")
-	write(t, dir+"/other", string(noise(t, 3<<20)))
+	fstest.Write(t, dir+"/same", "same")
+	fstest.Write(t, dir+"/other", string(fstest.Noise(3<<20)))
 	r := sharedRepo(t)
 	sn := backUp(t, r, dir)
 	outside := filepath.Join(filepath.Dir(dir), "outside")
-	must(t, os.Mkdir(outside, 0o755), os.Link(dir+"/same", outside+"/same"), os.Link(dir+"/other", outside+"/other"), os.Chmod(dir+"/same", 0o600))
+	fstest.Must(t, os.Mkdir(outside, 0o755), os.Link(dir+"/same", outside+"/same"), os.Link(dir+"/other", outside+"/other"), os.Chmod(dir+"/same", 0o600))
 	f, err := os.OpenFile(dir+"/other", os.O_WRONLY, 0)
-	must(t, err)
+	fstest.Must(t, err)
 	_, err = f.WriteAt([]byte("changed"), 100)
-	must(t, err, f.Close())
-	before := describe(t, outside)
+	fstest.Must(t, err, f.Close())
+	before := fstest.Describe(t, outside)
 	_, err = Run(t.Context(), r, sn, Options{Delete: true, Verify: true})
-	must(t, err)
-	after := describe(t, outside)
+	fstest.Must(t, err)
+	after := fstest.Describe(t, outside)
 	for path, text := range before { // the files lost a name, nothing else
 		if want := strings.Replace(text, "links 2 = "+path, "links 1", 1); after[path] != want {
 			t.Errorf("outside %s is %s, want %s", path, after[path], want)
@@ -122,7 +123,7 @@ func randomTree(t testing.TB, w *repo.Writer, r *rand.Rand, depth int) format.ID
 	names := []string{"a", "b", "c", "d", "..", "a/b", "x\xff", "/tmp"}
 	nodes := make(map[string]format.Node)
 	for range r.IntN(6) {
-		n := format.Node{Name: names[min(r.IntN(40)/6, 7)], ModTime: old, AccessTime: old, Mode: os.FileMode(r.IntN(0o1000)), Links: uint64(r.IntN(3)), Inode: uint64(r.IntN(3))}
+		n := format.Node{Name: names[min(r.IntN(40)/6, 7)], ModTime: fstest.Old, AccessTime: fstest.Old, Mode: os.FileMode(r.IntN(0o1000)), Links: uint64(r.IntN(3)), Inode: uint64(r.IntN(3))}
 		switch kind := r.IntN(6); {
 		case kind < 2 && depth > 0:
 			id := randomTree(t, w, r, depth-1)
@@ -134,7 +135,7 @@ func randomTree(t testing.TB, w *repo.Writer, r *rand.Rand, depth int) format.ID
 		default:
 			data := []byte(strings.Repeat("x", r.IntN(3)))
 			id, err := w.Save(t.Context(), format.DataBlob, data)
-			must(t, err)
+			fstest.Must(t, err)
 			n.Type, n.Content, n.Size = format.NodeFile, []format.ID{id}, uint64(len(data))
 		}
 		nodes[n.Name] = n
@@ -142,10 +143,10 @@ func randomTree(t testing.TB, w *repo.Writer, r *rand.Rand, depth int) format.ID
 	b := format.NewTreeBuilder(nil)
 	for _, name := range slices.Sorted(maps.Keys(nodes)) {
 		n := nodes[name]
-		must(t, b.Add(&n))
+		fstest.Must(t, b.Add(&n))
 	}
 	id, err := w.Save(t.Context(), format.TreeBlob, b.Finish())
-	must(t, err)
+	fstest.Must(t, err)
 	return id
 }
 
@@ -170,7 +171,7 @@ func plant(t testing.TB, dir, outside string, r *rand.Rand) {
 			var f *os.File
 			if f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err == nil {
 				_, err = f.WriteString("xx"[:r.IntN(3)])
-				must(t, f.Close())
+				fstest.Must(t, f.Close())
 			}
 		}
 		if err != nil && !errors.Is(err, os.ErrExist) {
@@ -191,21 +192,21 @@ func FuzzRestoreStaysInside(f *testing.F) {
 		w := repository.NewWriter(t.Context(), repo.WriterOptions{})
 		id := randomTree(t, w, r, 3)
 		_, _, err := w.Finish(t.Context(), nil)
-		must(t, err)
+		fstest.Must(t, err)
 		sn := craftAt(t, repository, id)
 		base := t.TempDir()
 		outside, target := base+"/outside", base+"/target"
-		write(t, outside+"/file", "x")
-		write(t, outside+"/a/b", "x")
-		must(t, os.MkdirAll(target+"/vol", 0o755))
+		fstest.Write(t, outside+"/file", "x")
+		fstest.Write(t, outside+"/a/b", "x")
+		fstest.Must(t, os.MkdirAll(target+"/vol", 0o755))
 		plant(t, target+"/vol", outside, r)
-		before := describe(t, outside)
+		before := fstest.Describe(t, outside)
 		_, err = Run(t.Context(), repository, sn, Options{Target: target, Delete: exact})
-		after := describe(t, outside)
+		after := fstest.Describe(t, outside)
 		for _, m := range []map[string]string{before, after} { // a planted link may have gone
 			m["file"], _, _ = strings.Cut(m["file"], " links")
 		}
-		compareTrees(t, after, before)
+		fstest.Compare(t, after, before)
 		if err != nil || !exact {
 			return
 		}
@@ -219,6 +220,6 @@ func FuzzRestoreStaysInside(f *testing.F) {
 func craftAt(t testing.TB, r *repo.Repository, tree format.ID) *format.Snapshot {
 	t.Helper()
 	data, err := r.LoadBlob(t.Context(), format.Handle{Type: format.TreeBlob, ID: tree}, nil)
-	must(t, err)
+	fstest.Must(t, err)
 	return craft(t, r, data)
 }

@@ -3,7 +3,6 @@ package restore
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,7 +19,7 @@ import (
 	"drover/internal/repo"
 	"drover/internal/repo/archive"
 	"drover/internal/repo/format"
-	"drover/internal/repo/localfs"
+	"drover/internal/repo/fstest"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
@@ -33,18 +32,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func openRepo(t testing.TB, st *mem.Store) *repo.Repository {
 	t.Helper()
 	r, err := repo.Open(t.Context(), st, "secret", repo.Options{})
-	must(t, err)
-	must(t, r.LoadIndex(t.Context()))
+	fstest.Must(t, err)
+	fstest.Must(t, r.LoadIndex(t.Context()))
 	return r
 }
 
@@ -52,9 +44,9 @@ func openRepo(t testing.TB, st *mem.Store) *repo.Repository {
 func newRepo(t testing.TB) (*repo.Repository, *mem.Store) {
 	t.Helper()
 	b, err := bundle()
-	must(t, err)
+	fstest.Must(t, err)
 	st := mem.New()
-	must(t, repo.Materialise(t.Context(), st, b))
+	fstest.Must(t, repo.Materialise(t.Context(), st, b))
 	return openRepo(t, st), st
 }
 
@@ -82,7 +74,7 @@ var (
 func sharedRepo(t testing.TB) *repo.Repository {
 	t.Helper()
 	r, err := shared()
-	must(t, err)
+	fstest.Must(t, err)
 	return r
 }
 
@@ -101,138 +93,17 @@ func backUp(t testing.TB, r *repo.Repository, paths ...string) *format.Snapshot 
 	return sn
 }
 
-func write(t testing.TB, path, content string) {
-	t.Helper()
-	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	must(t, os.WriteFile(path, []byte(content), 0o644))
-}
-
-func noise(t testing.TB, n int) []byte {
-	t.Helper()
-	data := make([]byte, n)
-	_, err := rand.Read(data)
-	must(t, err)
-	return data
-}
-
-// describe lists all that is below dir, and dir itself, in its own way.
-func describe(t testing.TB, dir string) map[string]string {
-	t.Helper()
-	out := make(map[string]string)
-	links := make(map[uint64]string)
-	must(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(dir, path)
-		text := fmt.Sprintf("%o %d:%d %d.%09d", st.Mode, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec)
-		switch st.Mode & unix.S_IFMT {
-		case unix.S_IFREG:
-			data, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			text += fmt.Sprintf(" %d bytes %s links %d", len(data), format.Hash(data).Short(), st.Nlink)
-			if st.Nlink > 1 {
-				if links[st.Ino] == "" {
-					links[st.Ino] = rel
-				}
-				text += " = " + links[st.Ino]
-			}
-		case unix.S_IFLNK:
-			target, err := os.Readlink(path)
-			if err != nil {
-				return err
-			}
-			text += " → " + target
-		case unix.S_IFBLK, unix.S_IFCHR:
-			text += fmt.Sprintf(" device %d", st.Rdev)
-		}
-		parent, err := localfs.OpenDir(filepath.Dir(path))
-		if err != nil {
-			return err
-		}
-		attrs, err := parent.Xattrs(filepath.Base(path))
-		if err := errors.Join(err, parent.Close()); err != nil {
-			return err
-		}
-		slices.SortFunc(attrs, func(a, b format.Xattr) int { return strings.Compare(a.Name, b.Name) })
-		for _, x := range attrs {
-			text += fmt.Sprintf(" %s=%x", x.Name, x.Value)
-		}
-		out[rel] = text
-		return nil
-	}))
-	return out
-}
-
-func compareTrees(t testing.TB, got, want map[string]string) {
-	t.Helper()
-	for path, w := range want {
-		if g := got[path]; g != w {
-			t.Errorf("%q is\n  %s\nwant\n  %s", path, g, w)
-		}
-	}
-	for path, g := range got {
-		if _, ok := want[path]; !ok {
-			t.Errorf("%q should not be there: %s", path, g)
-		}
-	}
-}
-
-var (
-	old = time.Unix(1234567890, 987654321)
-	// An ACL as the kernel keeps it: version 2; user::rwx, user:1:r--, group::r-x, mask::r-x, other::r--.
-	acl = []byte{2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 4, 0, 1, 0, 0, 0, 4, 0, 5, 0, 255, 255, 255, 255,
-		16, 0, 5, 0, 255, 255, 255, 255, 32, 0, 4, 0, 255, 255, 255, 255}
-	// A capability: revision 2, effective, cap_net_bind_service.
-	capability = []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-)
-
-// richTree makes one of everything. It needs root.
-func richTree(t testing.TB, dir string) {
-	t.Helper()
-	for name, content := range map[string]string{
-		"small": "hello", "empty": "", "sub/deep/er/file": "x", "setuid": "s", "owned": "o", "attrs": "a", "first": "linked",
-		"new\nline": "n", "not\xffutf8": "u", strings.Repeat("l", 255): "long", "big": string(noise(t, 9<<20+5)), "twin": "hello",
-	} {
-		write(t, filepath.Join(dir, name), content)
-	}
-	in := func(name string) string { return filepath.Join(dir, name) }
-	must(t, os.Mkdir(in("nothing"), 0o500), os.Mkdir(in("sticky"), 0o700), os.Mkdir(in("zz"), 0o755))
-	must(t, os.Symlink("/target\xfe", in("symlink")), os.Symlink("small", in("symlink2")), os.Link(in("first"), in("zz/second")), os.Link(in("first"), in("third")))
-	must(t, unix.Mkfifo(in("fifo"), 0o620), unix.Mknod(in("null"), unix.S_IFCHR|0o666, 259), unix.Mknod(in("block"), unix.S_IFBLK|0o600, 0x702))
-	must(t, unix.Lsetxattr(in("attrs"), "user.one", []byte("1"), 0), unix.Lsetxattr(in("attrs"), "user.empty", nil, 0),
-		unix.Lsetxattr(in("sub"), "user.dir", noise(t, 300), 0), unix.Lsetxattr(in("symlink"), "trusted.link", []byte("t"), 0),
-		unix.Lsetxattr(in("attrs"), "system.posix_acl_access", acl, 0), unix.Lsetxattr(in("sub/deep"), "system.posix_acl_default", acl, 0))
-	must(t, os.Lchown(in("owned"), 1234, 56789), os.Lchown(in("symlink"), 12, 34), os.Lchown(in("sub/deep"), 77, 78), os.Lchown(in("setuid"), 5, 6))
-	must(t, unix.Lsetxattr(in("setuid"), "security.capability", capability, 0))
-	must(t, unix.Chmod(in("setuid"), 0o6751), unix.Chmod(in("sticky"), 0o3777), unix.Chmod(in("sub/deep/er/file"), 0))
-	f, err := os.Create(in("sparse"))
-	must(t, err)
-	_, err = f.WriteAt([]byte("middle"), 10<<20+100)
-	must(t, err, f.Truncate(20<<20), f.Close())
-	for _, name := range []string{"small", "symlink", "fifo", "sub/deep/er/file", "sub/deep", "sub", "nothing", "."} {
-		ts := []unix.Timespec{{Sec: old.Unix()}, {Sec: old.Unix(), Nsec: int64(old.Nanosecond())}}
-		must(t, unix.UtimesNanoAt(unix.AT_FDCWD, in(name), ts, unix.AT_SYMLINK_NOFOLLOW))
-	}
-}
-
 func blocks(t testing.TB, path string) int64 {
 	t.Helper()
 	var st unix.Stat_t
-	must(t, unix.Lstat(path, &st))
+	fstest.Must(t, unix.Lstat(path, &st))
 	return st.Blocks
 }
 
 func TestRoundTrip(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
-	richTree(t, dir)
-	want := describe(t, dir)
+	fstest.RichTree(t, dir)
+	want := fstest.Describe(t, dir)
 	r := sharedRepo(t)
 	sn := backUp(t, r, dir)
 	target := t.TempDir()
@@ -240,7 +111,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compareTrees(t, describe(t, filepath.Join(target, dir)), want)
+	fstest.Compare(t, fstest.Describe(t, filepath.Join(target, dir)), want)
 	if n := blocks(t, filepath.Join(target, dir, "sparse")); n > 64 {
 		t.Errorf("the sparse file takes %d blocks", n)
 	}
@@ -249,7 +120,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	// The parents' metadata too.
 	var a, b unix.Stat_t
-	must(t, unix.Stat(filepath.Dir(dir), &a), unix.Stat(filepath.Join(target, filepath.Dir(dir)), &b))
+	fstest.Must(t, unix.Stat(filepath.Dir(dir), &a), unix.Stat(filepath.Join(target, filepath.Dir(dir)), &b))
 	if a.Mode != b.Mode || a.Mtim != b.Mtim {
 		t.Errorf("the parent has mode %o and time %v, want %o and %v", b.Mode, b.Mtim, a.Mode, a.Mtim)
 	}
@@ -258,43 +129,43 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil || res.BytesWritten != 0 || res.Removed != 0 {
 		t.Errorf("again: %+v, %v", res, err)
 	}
-	compareTrees(t, describe(t, filepath.Join(target, dir)), want)
+	fstest.Compare(t, fstest.Describe(t, filepath.Join(target, dir)), want)
 }
 
 // mess changes a copy of richTree in many ways.
 func mess(t testing.TB, dir string) {
 	t.Helper()
 	in := func(name string) string { return filepath.Join(dir, name) }
-	must(t, os.Remove(in("small")), os.WriteFile(in("empty"), []byte("not"), 0o600), os.RemoveAll(in("sub/deep")))
-	write(t, in("sub/deep"), "a file where a directory was")
-	must(t, os.Remove(in("symlink")), os.Mkdir(in("symlink"), 0o755))
-	write(t, in("symlink/x/y"), "z")
-	must(t, os.Remove(in("fifo")), os.Symlink("/etc/passwd", in("fifo")))
-	must(t, os.Remove(in("zz/second")), os.Link(in("owned"), in("zz/second")), os.Remove(in("third")))
-	write(t, in("third"), "linked")
-	must(t, os.Chmod(in("nothing"), 0o777), os.Lchown(in("attrs"), 9, 9), unix.Lsetxattr(in("attrs"), "user.extra", []byte("e"), 0))
-	must(t, unix.Lsetxattr(in("sub"), "system.posix_acl_default", acl, 0))
-	write(t, in("extra/dir/file"), "extra")
-	must(t, os.Symlink("/", in("extra/root")), unix.Mknod(in("extra/sock"), unix.S_IFSOCK|0o600, 0))
+	fstest.Must(t, os.Remove(in("small")), os.WriteFile(in("empty"), []byte("not"), 0o600), os.RemoveAll(in("sub/deep")))
+	fstest.Write(t, in("sub/deep"), "a file where a directory was")
+	fstest.Must(t, os.Remove(in("symlink")), os.Mkdir(in("symlink"), 0o755))
+	fstest.Write(t, in("symlink/x/y"), "z")
+	fstest.Must(t, os.Remove(in("fifo")), os.Symlink("/etc/passwd", in("fifo")))
+	fstest.Must(t, os.Remove(in("zz/second")), os.Link(in("owned"), in("zz/second")), os.Remove(in("third")))
+	fstest.Write(t, in("third"), "linked")
+	fstest.Must(t, os.Chmod(in("nothing"), 0o777), os.Lchown(in("attrs"), 9, 9), unix.Lsetxattr(in("attrs"), "user.extra", []byte("e"), 0))
+	fstest.Must(t, unix.Lsetxattr(in("sub"), "system.posix_acl_default", fstest.ACL, 0))
+	fstest.Write(t, in("extra/dir/file"), "extra")
+	fstest.Must(t, os.Symlink("/", in("extra/root")), unix.Mknod(in("extra/sock"), unix.S_IFSOCK|0o600, 0))
 	f, err := os.OpenFile(in("big"), os.O_RDWR, 0)
-	must(t, err)
+	fstest.Must(t, err)
 	_, err = f.WriteAt([]byte("damage"), 5<<20)
-	must(t, err, f.Truncate(9<<20+100000), f.Close())
-	must(t, os.Remove(in("twin")), os.Link(in("setuid"), in("twin")))
-	must(t, os.Truncate(in("sparse"), 10))
+	fstest.Must(t, err, f.Truncate(9<<20+100000), f.Close())
+	fstest.Must(t, os.Remove(in("twin")), os.Link(in("setuid"), in("twin")))
+	fstest.Must(t, os.Truncate(in("sparse"), 10))
 }
 
 func TestExactRestoreInPlace(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
-	richTree(t, dir)
-	want := describe(t, dir)
+	fstest.RichTree(t, dir)
+	want := fstest.Describe(t, dir)
 	r := sharedRepo(t)
 	sn := backUp(t, r, dir)
 	opt := Options{Delete: true, Verify: true, StrictMetadata: true}
 
 	mess(t, dir)
 	diffs, err := Diff(t.Context(), r, sn, Options{})
-	must(t, err)
+	fstest.Must(t, err)
 	for _, d := range []Difference{{dir + "/small", Missing}, {dir + "/extra", Extra}, {dir + "/sub/deep", Type}, {dir + "/big", Content},
 		{dir + "/attrs", Metadata}, {dir + "/third", Links}, {dir + "/symlink", Type}} {
 		if !slices.Contains(diffs, d) {
@@ -302,8 +173,8 @@ func TestExactRestoreInPlace(t *testing.T) {
 		}
 	}
 	res, err := Run(t.Context(), r, sn, opt)
-	must(t, err)
-	compareTrees(t, describe(t, dir), want)
+	fstest.Must(t, err)
+	fstest.Compare(t, fstest.Describe(t, dir), want)
 	if res.Removed == 0 || res.BytesWritten > 9<<20 {
 		t.Errorf("result %+v: of the big file only what was damaged should be written", res)
 	}
@@ -312,16 +183,16 @@ func TestExactRestoreInPlace(t *testing.T) {
 		t.Errorf("differences after the restore: %v, %v", diffs, err)
 	}
 
-	must(t, os.RemoveAll(filepath.Dir(dir)))
+	fstest.Must(t, os.RemoveAll(filepath.Dir(dir)))
 	_, err = Run(t.Context(), r, sn, opt)
-	must(t, err)
-	compareTrees(t, describe(t, dir), want)
+	fstest.Must(t, err)
+	fstest.Compare(t, fstest.Describe(t, dir), want)
 
-	must(t, os.RemoveAll(dir))
-	write(t, dir, "a file where the root was")
+	fstest.Must(t, os.RemoveAll(dir))
+	fstest.Write(t, dir, "a file where the root was")
 	_, err = Run(t.Context(), r, sn, opt)
-	must(t, err)
-	compareTrees(t, describe(t, dir), want)
+	fstest.Must(t, err)
+	fstest.Compare(t, fstest.Describe(t, dir), want)
 }
 
 var errKilled = errors.New("killed")
@@ -332,27 +203,27 @@ func TestKilledAtEveryStep(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
 	in := func(name string) string { return filepath.Join(dir, name) }
 	build := func() {
-		must(t, os.RemoveAll(dir))
+		fstest.Must(t, os.RemoveAll(dir))
 		for name, content := range map[string]string{"a": "a", "d/b": "bb", "d/e/c": "ccc", "empty": "", "link": "l", "type": "t"} {
-			write(t, in(name), content)
+			fstest.Write(t, in(name), content)
 		}
-		must(t, os.Link(in("link"), in("d/link")), os.Symlink("a", in("sym")), os.Mkdir(in("hollow"), 0o711), os.Chtimes(in("d"), old, old), os.Chtimes(dir, old, old))
+		fstest.Must(t, os.Link(in("link"), in("d/link")), os.Symlink("a", in("sym")), os.Mkdir(in("hollow"), 0o711), os.Chtimes(in("d"), fstest.Old, fstest.Old), os.Chtimes(dir, fstest.Old, fstest.Old))
 	}
 	build()
-	big := noise(t, 4<<20)
-	must(t, os.WriteFile(in("big"), big, 0o640), os.Chtimes(dir, old, old))
-	want := describe(t, dir)
+	big := fstest.Noise(4 << 20)
+	fstest.Must(t, os.WriteFile(in("big"), big, 0o640), os.Chtimes(dir, fstest.Old, fstest.Old))
+	want := fstest.Describe(t, dir)
 	r := sharedRepo(t)
 	sn := backUp(t, r, dir)
 	spoil := func() {
 		build()
-		must(t, os.RemoveAll(in("d/e")), os.Remove(in("type")), os.Mkdir(in("type"), 0o700), os.WriteFile(in("a"), []byte("A"), 0o600))
-		write(t, in("type/x"), "x")
-		write(t, in("extra/y"), "y")
-		must(t, os.WriteFile(in("d/e"), nil, 0o600), os.Remove(in("d/link")))
+		fstest.Must(t, os.RemoveAll(in("d/e")), os.Remove(in("type")), os.Mkdir(in("type"), 0o700), os.WriteFile(in("a"), []byte("A"), 0o600))
+		fstest.Write(t, in("type/x"), "x")
+		fstest.Write(t, in("extra/y"), "y")
+		fstest.Must(t, os.WriteFile(in("d/e"), nil, 0o600), os.Remove(in("d/link")))
 		part := bytes.Clone(big)
 		copy(part[3<<20:], make([]byte, 100))
-		must(t, os.WriteFile(in("big"), part[:len(part)-9], 0o600))
+		fstest.Must(t, os.WriteFile(in("big"), part[:len(part)-9], 0o600))
 	}
 	for n := 0; ; n++ {
 		spoil()
@@ -368,7 +239,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 			if n < 30 {
 				t.Errorf("the whole restore takes %d changes", n)
 			}
-			compareTrees(t, describe(t, dir), want)
+			fstest.Compare(t, fstest.Describe(t, dir), want)
 			return
 		}
 		if !errors.Is(err, errKilled) {
@@ -377,7 +248,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		if _, err := Run(t.Context(), r, sn, Options{Delete: true}); err != nil {
 			t.Fatalf("after a kill at step %d: %v", n, err)
 		}
-		compareTrees(t, describe(t, dir), want)
+		fstest.Compare(t, fstest.Describe(t, dir), want)
 		if t.Failed() {
 			t.Fatalf("after a kill at step %d", n)
 		}
@@ -386,16 +257,16 @@ func TestKilledAtEveryStep(t *testing.T) {
 
 func TestKeptAndExcludedFilesStay(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
-	write(t, dir+"/f", "1")
+	fstest.Write(t, dir+"/f", "1")
 	r := sharedRepo(t)
 	sn := backUp(t, r, dir)
 	sn.Excludes = []string{"*.tmp", dir + "/cache"}
 	for _, name := range []string{"x.tmp", "cache/a", "extra/b.tmp", "extra/c", "marker", "other/marker"} {
-		write(t, filepath.Join(dir, name), name)
+		fstest.Write(t, filepath.Join(dir, name), name)
 	}
 	_, err := Run(t.Context(), r, sn, Options{Delete: true, Keep: func(path string) bool { return filepath.Base(path) == "marker" }})
-	must(t, err)
-	got := slices.Sorted(maps.Keys(describe(t, dir)))
+	fstest.Must(t, err)
+	got := slices.Sorted(maps.Keys(fstest.Describe(t, dir)))
 	want := []string{".", "cache", "cache/a", "extra", "extra/b.tmp", "f", "marker", "other", "other/marker", "x.tmp"}
 	if !slices.Equal(got, want) {
 		t.Errorf("left: %q, want %q", got, want)
@@ -404,21 +275,21 @@ func TestKeptAndExcludedFilesStay(t *testing.T) {
 
 func TestRootThatIsASymlinkOrAFile(t *testing.T) {
 	base := t.TempDir()
-	write(t, base+"/real/f", "1")
-	write(t, base+"/file", "2")
-	must(t, os.Symlink("real", base+"/vol"))
+	fstest.Write(t, base+"/real/f", "1")
+	fstest.Write(t, base+"/file", "2")
+	fstest.Must(t, os.Symlink("real", base+"/vol"))
 	r := sharedRepo(t)
 	sn := backUp(t, r, base+"/vol", base+"/file")
-	write(t, base+"/real/extra", "x")
-	write(t, base+"/real/f", "changed")
-	write(t, base+"/file", "changed")
-	write(t, base+"/beside", "not ours")
+	fstest.Write(t, base+"/real/extra", "x")
+	fstest.Write(t, base+"/real/f", "changed")
+	fstest.Write(t, base+"/file", "changed")
+	fstest.Write(t, base+"/beside", "not ours")
 	_, err := Run(t.Context(), r, sn, Options{Delete: true, Verify: true})
-	must(t, err)
+	fstest.Must(t, err)
 	if target, err := os.Readlink(base + "/vol"); err != nil || target != "real" {
 		t.Errorf("the symbolic link is %q, %v", target, err)
 	}
-	got := describe(t, base)
+	got := fstest.Describe(t, base)
 	if got["real/extra"] != "" || got["beside"] == "" {
 		t.Errorf("left: %v", got)
 	}
@@ -431,40 +302,40 @@ func TestRootThatIsASymlinkOrAFile(t *testing.T) {
 
 func TestInclude(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
-	write(t, dir+"/a/f", "1")
-	write(t, dir+"/b/f", "2")
+	fstest.Write(t, dir+"/a/f", "1")
+	fstest.Write(t, dir+"/b/f", "2")
 	r := sharedRepo(t)
 	sn := backUp(t, r, dir)
 	target := t.TempDir()
 	_, err := Run(t.Context(), r, sn, Options{Target: target, Include: []string{dir + "/b"}})
-	must(t, err)
-	if got := slices.Sorted(maps.Keys(describe(t, target+dir))); !slices.Equal(got, []string{".", "b", "b/f"}) {
+	fstest.Must(t, err)
+	if got := slices.Sorted(maps.Keys(fstest.Describe(t, target+dir))); !slices.Equal(got, []string{".", "b", "b/f"}) {
 		t.Errorf("restored %q", got)
 	}
-	write(t, dir+"/a/extra", "x")
-	write(t, dir+"/b/extra", "x")
+	fstest.Write(t, dir+"/a/extra", "x")
+	fstest.Write(t, dir+"/b/extra", "x")
 	_, err = Run(t.Context(), r, sn, Options{Delete: true, Include: []string{dir + "/b"}})
-	must(t, err)
-	if got := slices.Sorted(maps.Keys(describe(t, dir))); !slices.Equal(got, []string{".", "a", "a/extra", "a/f", "b", "b/f"}) {
+	fstest.Must(t, err)
+	if got := slices.Sorted(maps.Keys(fstest.Describe(t, dir))); !slices.Equal(got, []string{".", "a", "a/extra", "a/f", "b", "b/f"}) {
 		t.Errorf("left %q", got)
 	}
 }
 
 func TestDamagedBlobsAreNamed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
-	write(t, dir+"/bad", string(noise(t, 1000)))
+	fstest.Write(t, dir+"/bad", string(fstest.Noise(1000)))
 	r, st := newRepo(t)
 	backUp(t, r, dir)
-	write(t, dir+"/good", string(noise(t, 1000)))
+	fstest.Write(t, dir+"/good", string(fstest.Noise(1000)))
 	sn := backUp(t, r, dir)
 	bad, err := os.ReadFile(dir + "/bad")
-	must(t, err)
+	fstest.Must(t, err)
 	at, _ := r.Lookup(format.Handle{Type: format.DataBlob, ID: format.Hash(bad)})
 	key := format.DataFile.Key(at[0].Pack)
 	pack, _, err := st.Get(t.Context(), key, 0, -1)
-	must(t, err)
+	fstest.Must(t, err)
 	pack[at[0].Offset+100] ^= 1
-	must(t, st.Put(t.Context(), key, pack))
+	fstest.Must(t, st.Put(t.Context(), key, pack))
 	target := t.TempDir()
 	_, err = Run(t.Context(), openRepo(t, st), sn, Options{Target: target})
 	var incomplete *IncompleteError
@@ -482,7 +353,7 @@ func TestDamagedBlobsAreNamed(t *testing.T) {
 func TestFullDiskEndsTheRestore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
 	for i := range 50 {
-		write(t, fmt.Sprintf("%s/%d", dir, i), fmt.Sprint(i))
+		fstest.Write(t, fmt.Sprintf("%s/%d", dir, i), fmt.Sprint(i))
 	}
 	r := sharedRepo(t)
 	sn := backUp(t, r, dir)
@@ -506,7 +377,7 @@ func TestFullDiskEndsTheRestore(t *testing.T) {
 func TestCancel(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
 	for i := range 50 {
-		write(t, fmt.Sprintf("%s/%d", dir, i), fmt.Sprint(i))
+		fstest.Write(t, fmt.Sprintf("%s/%d", dir, i), fmt.Sprint(i))
 	}
 	r := sharedRepo(t)
 	sn := backUp(t, r, dir)

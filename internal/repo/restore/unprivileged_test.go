@@ -16,6 +16,7 @@ import (
 	"drover/internal/objstore/mem"
 	"drover/internal/repo"
 	"drover/internal/repo/format"
+	"drover/internal/repo/fstest"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,24 +73,24 @@ func unprivilegedRestore(dir string) int {
 // TestUnprivileged restores a tree full of what only root may make as somebody else.
 func TestUnprivileged(t *testing.T) {
 	src := filepath.Join(t.TempDir(), "vol")
-	richTree(t, src)
+	fstest.RichTree(t, src)
 	r, st := newRepo(t)
 	p := parcel{Snapshot: backUp(t, r, src), Objects: make(map[string][]byte)}
-	must(t, st.List(t.Context(), "", func(i objstore.Info) error {
+	fstest.Must(t, st.List(t.Context(), "", func(i objstore.Info) error {
 		data, _, err := st.Get(t.Context(), i.Key, 0, -1)
 		p.Objects[i.Key] = data
 		return err
 	}))
 	input, err := json.Marshal(p)
-	must(t, err)
+	fstest.Must(t, err)
 	// Neither the test's directory nor its binary is open to others.
 	dir, err := os.MkdirTemp("", "restore")
-	must(t, err)
-	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	fstest.Must(t, err)
+	t.Cleanup(func() { fstest.Must(t, os.RemoveAll(dir)) })
 	self, err := os.Executable()
-	must(t, err)
+	fstest.Must(t, err)
 	binary, err := os.ReadFile(self)
-	must(t, err, os.WriteFile(dir+"/test", binary, 0o755), os.Chmod(dir+"/test", 0o755), os.Chmod(dir, 0o777))
+	fstest.Must(t, err, os.WriteFile(dir+"/test", binary, 0o755), os.Chmod(dir+"/test", 0o755), os.Chmod(dir, 0o777))
 	cmd := exec.CommandContext(t.Context(), dir+"/test")
 	cmd.Env = append(os.Environ(), unprivilegedEnv+"="+dir)
 	cmd.Dir = "/"
@@ -100,12 +101,12 @@ func TestUnprivileged(t *testing.T) {
 		t.Fatalf("%s%v", out, err)
 	}
 	var info unix.Stat_t
-	must(t, unix.Stat(dir+"/again"+src+"/setuid", &info))
+	fstest.Must(t, unix.Stat(dir+"/again"+src+"/setuid", &info))
 	if info.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 || info.Uid != 65534 {
 		t.Errorf("mode %o for owner %d: a setuid file of the wrong owner", info.Mode, info.Uid)
 	}
 	want, err := os.ReadFile(src + "/big")
-	must(t, err)
+	fstest.Must(t, err)
 	if got, err := os.ReadFile(dir + "/again" + src + "/big"); err != nil || string(got) != string(want) {
 		t.Errorf("content of %d bytes, %v", len(got), err)
 	}
