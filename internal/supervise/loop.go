@@ -43,7 +43,6 @@ type driver struct {
 
 // loop feeds the machine and does what it says, until it is settled.
 func (s *Supervisor) loop(launch chan<- *job) {
-	defer close(s.done)
 	defer close(launch)
 	defer close(s.finished)
 	killer, err := proctree.NewKiller()

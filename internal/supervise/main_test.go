@@ -14,6 +14,9 @@ import (
 
 // The datadriven package registers -rewrite.
 func TestMain(m *testing.M) {
+	if what := os.Getenv(agentVar); what != "" {
+		os.Exit(agent(what))
+	}
 	flag.Parse()
 	goleak.VerifyTestMain(m)
 }

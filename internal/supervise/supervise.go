@@ -202,6 +202,12 @@ func (s *Supervisor) Start(ctx context.Context) error {
 		defer stopWatching()
 		s.loop(launch)
 	})
+	// Not before the reaper has ended: it would take the jobs of the next
+	// Supervisor for orphans.
+	go func() {
+		s.group.Wait()
+		close(s.done)
+	}()
 	return nil
 }
 

@@ -464,7 +464,6 @@ func TestManyShortJobsLeakNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-s.Done()
-		s.group.Wait()
 	}
 	if now := openFiles(t); now > fds {
 		t.Errorf("%d open files, %d before", now, fds)
