@@ -37,7 +37,7 @@ func (m *Machine) nextRead() (Time, bool) {
 		return 0, true
 	}
 	next := m.read.sent + m.poll()
-	if due := m.watch.first + Time(m.seen.Head.TTL); due > m.read.sent {
+	if due := m.watch.first + Time(m.seen.Head.TTL); m.seen.Head.State == Held && due > m.read.sent {
 		next = min(next, due) // the read that decides is sent at the very moment
 	}
 	return next, true

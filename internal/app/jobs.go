@@ -1,0 +1,204 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"drover/client"
+	"drover/internal/config"
+	"drover/internal/supervise"
+)
+
+// jobs starts a new supervisor for each time that the jobs may run, and tells
+// when they ended by themselves.
+type jobs struct {
+	list   []supervise.Job
+	record string
+	log    *slog.Logger
+	exited func()                // the main job ended by itself
+	before func(context.Context) // called before each start; quick
+
+	mu      sync.Mutex
+	current *supervise.Supervisor
+	asked   bool // Stop or Kill was called on current
+	status  int  // of the last main job that ended
+	waits   sync.WaitGroup
+}
+
+func newJobs(cfg *config.Config, stdout, stderr io.Writer, log *slog.Logger) (*jobs, error) {
+	j := &jobs{log: log}
+	if cfg.Store.URL != "" {
+		j.record = filepath.Join(cfg.DataDir, cfg.Volume, "jobs")
+	}
+	for _, name := range startOrder(cfg) {
+		job, err := jobOf(name, cfg.Jobs[name], cfg)
+		if err != nil {
+			return nil, err
+		}
+		job.Stdout, job.Stderr = stdout, stderr
+		if len(cfg.Jobs) > 1 {
+			job.Prefix = name + ": "
+		}
+		j.list = append(j.list, job)
+	}
+	return j, nil
+}
+
+// startOrder starts the main job last, the others by name.
+func startOrder(cfg *config.Config) []string {
+	var names []string
+	main, _, _ := cfg.Main()
+	for name := range cfg.Jobs {
+		if name != main {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if main != "" {
+		names = append(names, main)
+	}
+	return names
+}
+
+func jobOf(name string, c config.Job, cfg *config.Config) (supervise.Job, error) {
+	extra := []string{"DROVER_SOCKET=" + cfg.Socket}
+	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
+		extra = append(extra, k+"="+c.Env[k])
+	}
+	user, err := supervise.ResolveUser(c.User, c.Group)
+	if err != nil {
+		return supervise.Job{}, fmt.Errorf("job %s: %w", name, err)
+	}
+	return supervise.Job{
+		Name: name, Command: c.Command, Dir: c.Dir, Main: c.Main, User: user,
+		Env:        supervise.JobEnv(os.Environ(), extra),
+		StopSignal: c.Stop.Signal.Number(), StopGrace: c.Stop.Grace.Std(),
+	}, nil
+}
+
+// Start starts a new supervisor. It is quick: processes are forked beside it.
+func (j *jobs) Start(ctx context.Context) error {
+	if j.before != nil {
+		j.before(ctx)
+	}
+	s, err := supervise.New(supervise.Config{Jobs: j.list, Record: j.record}, j.log)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	j.current, j.asked = s, false
+	j.mu.Unlock()
+	if err := s.Start(ctx); err != nil {
+		return err
+	}
+	j.waits.Go(func() { j.wait(s) })
+	return nil
+}
+
+// wait tells when the jobs end unasked.
+func (j *jobs) wait(s *supervise.Supervisor) {
+	<-s.Done()
+	j.mu.Lock()
+	j.status = s.Status()
+	asked := j.asked
+	if j.current == s {
+		j.current = nil
+	}
+	j.mu.Unlock()
+	if !asked {
+		j.log.Info("jobs ended", "status", s.Status())
+		j.exited()
+	}
+}
+
+func (j *jobs) ask() *supervise.Supervisor {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.asked = true
+	return j.current
+}
+
+// Stop stops the jobs in order; it returns when all are dead.
+func (j *jobs) Stop(ctx context.Context) {
+	if s := j.ask(); s != nil {
+		if err := s.Stop(ctx); err != nil {
+			j.log.Warn("stop jobs", "err", err)
+		}
+	}
+}
+
+// Kill kills the jobs at once; it returns when all are dead.
+func (j *jobs) Kill(reason string) {
+	if s := j.ask(); s != nil {
+		s.Kill()
+		j.log.Error("killed the jobs", "reason", reason)
+	}
+}
+
+// signal passes sig on to the main job.
+func (j *jobs) signal(sig unix.Signal) {
+	j.mu.Lock()
+	s := j.current
+	j.mu.Unlock()
+	if s == nil {
+		return
+	}
+	for _, job := range j.list {
+		if job.Main || len(j.list) == 1 {
+			if err := s.Signal(job.Name, sig); err != nil {
+				j.log.Warn("pass on signal", "signal", sig, "err", err)
+			}
+		}
+	}
+}
+
+// exitStatus is that of the last main job.
+func (j *jobs) exitStatus() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.status
+}
+
+// mainUser is whom the main job runs as; nil: the agent's own user.
+func (j *jobs) mainUser() *supervise.User {
+	for _, job := range j.list {
+		if job.Main || len(j.list) == 1 {
+			return job.User
+		}
+	}
+	return nil
+}
+
+func (j *jobs) uids() []uint32 {
+	var all []uint32
+	for _, job := range j.list {
+		if job.User != nil {
+			all = append(all, job.User.UID)
+		}
+	}
+	return all
+}
+
+func (j *jobs) states() []client.Job {
+	j.mu.Lock()
+	s := j.current
+	j.mu.Unlock()
+	var list []client.Job
+	for _, job := range j.list {
+		c := client.Job{Name: job.Name, Main: job.Main, State: "waiting"}
+		if s != nil {
+			c.State, c.PID = s.State(job.Name)
+		}
+		list = append(list, c)
+	}
+	return list
+}

@@ -1,0 +1,222 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"drover/client"
+	"drover/internal/repo"
+	"drover/internal/repo/format"
+	"drover/internal/volume"
+)
+
+// VerifyOptions of Verify.
+type VerifyOptions struct {
+	ReadData bool // read every pack and check every blob
+	Progress func(Progress)
+}
+
+// VerifyReport is what Verify found.
+type VerifyReport struct {
+	Snapshots int      `json:"snapshots"`
+	Packs     int      `json:"packs"`
+	Blobs     int      `json:"blobs"`
+	Bytes     int64    `json:"bytes_read"`
+	Problems  []string `json:"problems"`
+}
+
+// Verify checks the repository and the head: every snapshot's trees and blobs are
+// in packs that are there, and with ReadData that every byte of them is right.
+func (o *Ops) Verify(ctx context.Context, opt VerifyOptions) (VerifyReport, error) {
+	v, err := o.open(ctx)
+	if err != nil {
+		return VerifyReport{}, err
+	}
+	unlock, err := o.readLock(ctx, v)
+	if err != nil {
+		return VerifyReport{}, err
+	}
+	defer unlock()
+	copt := repo.CheckOptions{ReadData: opt.ReadData}
+	if opt.Progress != nil {
+		copt.Progress = func(done, total int) {
+			opt.Progress(Progress{Phase: "verify", Files: int64(done), TotalFiles: int64(total)})
+		}
+	}
+	r, err := v.Repo.Check(ctx, copt)
+	if err != nil {
+		return VerifyReport{}, err
+	}
+	report := VerifyReport{Snapshots: r.Snapshots, Packs: r.Packs, Blobs: r.Blobs, Bytes: int64(r.BytesRead), Problems: []string{}}
+	for _, p := range r.Problems {
+		report.Problems = append(report.Problems, problemLine(p))
+	}
+	seen, err := v.ReadHead(ctx)
+	if err != nil {
+		report.Problems = append(report.Problems, fmt.Sprintf("head: %v", err))
+	} else if seen.Head.Snapshot != "" {
+		if _, _, err := v.Latest(ctx); err != nil {
+			report.Problems = append(report.Problems, fmt.Sprintf("head: %v", err))
+		}
+	}
+	return report, nil
+}
+
+func problemLine(p repo.Problem) string {
+	line := fmt.Sprintf("%s: %v", p.Object, p.Err)
+	if len(p.Snapshots) > 0 {
+		line += fmt.Sprintf(" (in %d snapshots, %s the first)", len(p.Snapshots), p.Snapshots[0].Short())
+	}
+	if len(p.Paths) > 0 {
+		line += fmt.Sprintf(", touches %q", p.Paths)
+	}
+	return line
+}
+
+// ForgetOptions of Forget: of each rule that many are kept; all 0 and no
+// Snapshots is an error of the caller.
+type ForgetOptions struct {
+	Last, Hourly, Daily, Weekly, Monthly, Yearly int
+	Within                                       time.Duration
+	Snapshots                                    []string // these, whatever the rules
+	DryRun                                       bool
+	Prune                                        bool
+}
+
+// ForgetReport is what Forget kept and removed, or would.
+type ForgetReport struct {
+	Keep   []client.Snapshot `json:"keep"`
+	Remove []client.Snapshot `json:"remove"`
+	Prune  *PruneReport      `json:"prune,omitempty"`
+}
+
+// Forget removes snapshots that the rules do not keep. The head's stays always;
+// diverged ones go only when they are named.
+func (o *Ops) Forget(ctx context.Context, opt ForgetOptions) (ForgetReport, error) {
+	v, err := o.open(ctx)
+	if err != nil {
+		return ForgetReport{}, err
+	}
+	var report ForgetReport
+	work := func(ctx context.Context, s *volume.Session) error {
+		report, err = o.forget(ctx, v, s, opt)
+		return err
+	}
+	if opt.DryRun {
+		err := work(ctx, nil)
+		return report, err
+	}
+	err = v.Claim(ctx, o.sessionOptions(o.treeOptions()), work)
+	return report, err
+}
+
+func (o *Ops) forget(ctx context.Context, v *volume.Volume, s *volume.Session, opt ForgetOptions) (ForgetReport, error) {
+	seen, err := v.ReadHead(ctx)
+	if err != nil {
+		return ForgetReport{}, err
+	}
+	entries, err := v.History(ctx, seen.Head)
+	if err != nil {
+		return ForgetReport{}, err
+	}
+	doomed, err := choose(entries, opt)
+	if err != nil {
+		return ForgetReport{}, err
+	}
+	report := ForgetReport{Keep: []client.Snapshot{}, Remove: []client.Snapshot{}}
+	for _, e := range entries {
+		if !doomed[e.ID] {
+			report.Keep = append(report.Keep, snapshotOf(e))
+			continue
+		}
+		report.Remove = append(report.Remove, snapshotOf(e))
+	}
+	if opt.DryRun || s == nil {
+		return report, nil
+	}
+	for id := range doomed {
+		if err := v.Repo.RemoveSnapshot(ctx, id); err != nil {
+			return report, fmt.Errorf("remove snapshot %s: %w", id.Short(), err)
+		}
+	}
+	if opt.Prune {
+		p, err := o.prune(ctx, v, s, PruneOptions{})
+		report.Prune = &p
+		return report, err
+	}
+	return report, nil
+}
+
+// choose names the snapshots that go.
+func choose(entries []volume.Entry, opt ForgetOptions) (map[format.ID]bool, error) {
+	doomed := map[format.ID]bool{}
+	for _, name := range opt.Snapshots {
+		i := slices.IndexFunc(entries, func(e volume.Entry) bool {
+			return len(name) >= 4 && len(name) <= 64 && e.ID.String()[:len(name)] == name
+		})
+		switch {
+		case i < 0:
+			return nil, fmt.Errorf("find snapshot %s: %w", name, repo.ErrSnapshotNotFound)
+		case entries[i].Head:
+			return nil, fmt.Errorf("forget snapshot %s: it is the head's, the newest state of the volume", name)
+		}
+		doomed[entries[i].ID] = true
+	}
+	policy := repo.Policy{
+		Last: opt.Last, Hourly: opt.Hourly, Daily: opt.Daily, Weekly: opt.Weekly,
+		Monthly: opt.Monthly, Yearly: opt.Yearly, Within: opt.Within,
+	}
+	if policy.Empty() {
+		return doomed, nil
+	}
+	var line []repo.SnapshotRef
+	for _, e := range entries {
+		if e.Committed {
+			line = append(line, e.SnapshotRef)
+		}
+	}
+	_, remove := policy.Choose(line, time.Now())
+	for _, ref := range remove {
+		doomed[ref.ID] = true
+	}
+	for _, e := range entries {
+		if e.Head {
+			delete(doomed, e.ID)
+		}
+	}
+	return doomed, nil
+}
+
+// PruneOptions of Prune.
+type PruneOptions struct {
+	DryRun bool
+}
+
+// PruneReport is what Prune removed, or would.
+type PruneReport struct {
+	PacksDeleted  int   `json:"packs_deleted"`
+	PacksRepacked int   `json:"packs_repacked"`
+	BytesFreed    int64 `json:"bytes_freed"`
+}
+
+// Prune removes what no snapshot needs. It claims the volume, so no agent runs,
+// and locks the repository exclusively, so no restic does.
+func (o *Ops) Prune(ctx context.Context, opt PruneOptions) (PruneReport, error) {
+	v, err := o.open(ctx)
+	if err != nil {
+		return PruneReport{}, err
+	}
+	var report PruneReport
+	err = v.Claim(ctx, o.sessionOptions(o.treeOptions()), func(ctx context.Context, s *volume.Session) error {
+		report, err = o.prune(ctx, v, s, opt)
+		return err
+	})
+	return report, err
+}
+
+func (o *Ops) prune(ctx context.Context, v *volume.Volume, s *volume.Session, opt PruneOptions) (PruneReport, error) {
+	r, err := s.Prune(ctx, repo.PruneOptions{DryRun: opt.DryRun})
+	return PruneReport{PacksDeleted: len(r.Deleted), PacksRepacked: len(r.Repacked), BytesFreed: int64(r.Unused)}, err
+}

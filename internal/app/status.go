@@ -1,0 +1,146 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"drover/client"
+	"drover/internal/volume"
+	"drover/internal/volume/protocol"
+)
+
+// Status is control.Agent's.
+func (a *agent) Status() client.Status {
+	s := client.Status{
+		Service: a.cfg.Service, Instance: a.cfg.ID, Version: Version, Role: "supervisor",
+		Health: "ok", Jobs: a.jobs.states(), Started: a.started,
+	}
+	if a.cfg.Store.URL == "" {
+		return s
+	}
+	s.Volume, s.Fence, s.Role = a.cfg.Volume, string(a.cfg.Fence), string(protocol.PhaseStarting)
+	a.mu.Lock()
+	rt := a.rt
+	a.mu.Unlock()
+	if rt == nil {
+		s.Health, s.Message = "degraded", "the volume is not open yet: waiting for the store"
+		return s
+	}
+	status, stats := rt.Status()
+	headStatus(&s, status.Head)
+	s.Role = string(status.Phase)
+	s.Diverged = stats.Diverged
+	s.Health, s.Message = health(status, stats)
+	if status.Phase == protocol.PhaseHolder {
+		s.Pending = a.tracked.dirty.Load()
+		if s.Pending && !stats.Captured.IsZero() {
+			s.RPO = time.Since(stats.Captured).Seconds()
+		}
+	}
+	if stats.Restore > 0 {
+		rto := stats.Restore.Seconds()
+		s.RTO = &rto
+	}
+	if !stats.LastBackup.Start.IsZero() {
+		b := backupOf(volume.Outcome{Head: status.Head, Capture: stats.LastBackup}, 0, stats.LastError)
+		s.LastBackup = &b
+	}
+	return s
+}
+
+func health(status protocol.Status, stats volume.Stats) (health, message string) {
+	switch {
+	case status.Phase == protocol.PhaseFault:
+		return "failed", status.Reason
+	case stats.Unavailable != nil:
+		return "degraded", "the store does not answer: " + stats.Unavailable.Error()
+	case stats.LastError != nil:
+		return "degraded", "the last backup failed: " + stats.LastError.Error()
+	}
+	return "ok", status.Reason
+}
+
+// Backup is control.Agent's.
+func (a *agent) Backup(ctx context.Context, queue bool) (client.Backup, error) {
+	a.mu.Lock()
+	rt := a.rt
+	a.mu.Unlock()
+	if rt == nil {
+		return client.Backup{Kind: "failed"}, errors.New("no backup: the volume is not open (no store configured, or it does not answer yet)")
+	}
+	start := time.Now()
+	if queue {
+		rt.Queue()
+		return client.Backup{Queued: true}, nil
+	}
+	out, err := rt.Backup(ctx)
+	return backupOf(out, time.Since(start), err), err
+}
+
+// backupOf tells an outcome as the API does.
+func backupOf(out volume.Outcome, took time.Duration, err error) client.Backup {
+	c := out.Capture
+	b := client.Backup{
+		Snapshot: c.Snapshot, Epoch: out.Head.Epoch, Seq: out.Head.Seq, Unchanged: c.Unchanged,
+		Time: c.Start, Seconds: took.Seconds(), Bytes: c.Bytes, Added: c.Added, Files: c.Files,
+		Skipped: c.Unreadable, Kind: kindOf(err),
+	}
+	if b.Seconds == 0 {
+		b.Seconds = c.Seconds
+	}
+	if err != nil {
+		b.Error = err.Error()
+	}
+	return b
+}
+
+func kindOf(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, ErrIncomplete):
+		return "incomplete"
+	case errors.Is(err, ErrHeld):
+		return "held"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return "timeout"
+	}
+	return "failed"
+}
+
+// registerMetrics registers what status tells as gauges.
+func registerMetrics(reg *prometheus.Registry, a *agent) {
+	gauge := func(name, help string, f func(client.Status) float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "drover", Name: name, Help: help},
+			func() float64 { return f(a.Status()) }))
+	}
+	gauge("holder", "1 while this instance holds the volume.", func(s client.Status) float64 {
+		return truth(s.Role == string(protocol.PhaseHolder))
+	})
+	gauge("healthy", "1 while nothing is degraded or failed.", func(s client.Status) float64 { return truth(s.Health == "ok") })
+	gauge("epoch", "Epoch of the head as last seen.", func(s client.Status) float64 { return float64(s.Epoch) })
+	gauge("commits", "Sequence number of the newest commit.", func(s client.Status) float64 { return float64(s.Seq) })
+	gauge("rpo_seconds", "Age of the last commit while changes wait, else 0.", func(s client.Status) float64 { return s.RPO })
+	gauge("last_commit_timestamp_seconds", "Time of the newest commit, by its holder's clock.", func(s client.Status) float64 {
+		if s.Commit == nil {
+			return 0
+		}
+		return float64(s.Commit.UnixNano()) / 1e9
+	})
+	gauge("restore_seconds", "Duration of the last restore; 0: none yet.", func(s client.Status) float64 {
+		if s.RTO == nil {
+			return 0
+		}
+		return *s.RTO
+	})
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

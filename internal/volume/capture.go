@@ -1,0 +1,332 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover/internal/repo"
+	"drover/internal/repo/archive"
+	"drover/internal/repo/format"
+	"drover/internal/volume/protocol"
+)
+
+// TreeOptions says what belongs to the volume and how it is read and restored.
+type TreeOptions struct {
+	Paths   []string // absolute, clean, none below another
+	Exclude []string // restic's patterns
+	Host    string   // host name in snapshots: the service's or volume's, so that retention groups by it whatever the instance
+	Cache   archive.TreeCache
+
+	SkipUnreadable bool // commit without the files that cannot be read, and say so
+	AllowShrink    bool
+	ReplacePaths   bool // let a commit's paths lack some of the head's
+	StrictMetadata bool
+	Tags           []string                        // more tags for snapshots
+	Version        string                          // of drover, for the snapshot's program_version
+	Progress       func(path string, bytes uint64) // after each file; from any goroutine
+}
+
+// Changes tells which files may have changed. The zero set is "none".
+type Changes interface {
+	// Drain returns all that changed since the last Drain, every change whose
+	// cause returned before the call included.
+	Drain(ctx context.Context) ChangeSet
+	// Return gives a set back whose capture came to nothing.
+	Return(ChangeSet)
+}
+
+// ChangeSet names changed paths, or says that all must be looked at. With All,
+// Paths are files to be read even if a stat says that they did not change.
+type ChangeSet struct {
+	All    bool
+	Reason string // why all
+	Paths  []string
+}
+
+// CaptureStats describes one capture.
+type CaptureStats struct {
+	Start      time.Time // wall clock
+	Seconds    float64
+	Snapshot   string
+	Files      int64
+	Bytes      int64
+	Added      int64 // bytes stored
+	Unchanged  bool
+	Walked     bool     // every file was looked at
+	Unreadable []string // left out
+	Fuzzy      []string // changed while they were read, each time
+}
+
+// incomplete is the error of a commit that is no success: some file in it is not
+// one state of that file.
+func (s CaptureStats) incomplete() error {
+	if len(s.Fuzzy) > 0 {
+		return fmt.Errorf("%w: committed, but changing while being read: %s", ErrIncomplete, some(s.Fuzzy))
+	}
+	return nil
+}
+
+// some names the first paths of a list.
+func some(paths []string) string {
+	const most = 5
+	quoted := make([]string, 0, most)
+	for _, p := range paths[:min(len(paths), most)] {
+		quoted = append(quoted, strconv.Quote(p))
+	}
+	s := strings.Join(quoted, ", ")
+	if len(paths) > most {
+		s += fmt.Sprintf(" and %d more", len(paths)-most)
+	}
+	return s
+}
+
+// captureOnce makes one snapshot object upon a.Head, or finds that nothing changed.
+func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in protocol.Captured, stats CaptureStats, err error) {
+	stats.Start = time.Now()
+	defer func() { stats.Seconds = time.Since(stats.Start).Seconds() }()
+	if err := r.checkPaths(a.Head); err != nil {
+		return in, stats, err
+	}
+	if err := r.prepareIndex(ctx, a); err != nil {
+		return in, stats, err
+	}
+	set := ChangeSet{All: true}
+	if r.opt.Changes != nil {
+		set = r.opt.Changes.Drain(ctx)
+		defer func() {
+			if err != nil {
+				r.opt.Changes.Return(set)
+			}
+		}()
+	}
+	stats.Walked = set.All
+	res, w, err := r.archive(ctx, a.Head, set)
+	if err != nil {
+		return in, stats, err
+	}
+	defer w.Abort() // does nothing after Finish
+	stats.Files, stats.Bytes = int64(res.Files), int64(res.Bytes)
+	stats.Fuzzy = res.Fuzzy
+	stats.Unreadable = pathsOf(res.Unreadable)
+	if err := r.refuseCapture(ctx, a.Head, stats); err != nil {
+		return in, stats, err
+	}
+	if r.opt.Changes != nil && len(res.Racy) > 0 {
+		r.opt.Changes.Return(ChangeSet{Paths: res.Racy})
+	}
+	in.Tree, in.Paths, in.Time = res.Tree.String(), r.opt.Tree.Paths, stats.Start
+	if !a.Force && in.Tree == a.Head.Tree && slices.Equal(in.Paths, a.Head.Paths) {
+		in.Unchanged, stats.Unchanged = true, true
+		in.Snapshot, stats.Snapshot = a.Head.Snapshot, a.Head.Snapshot
+		return in, stats, nil
+	}
+	synced := make(chan bool, 1)
+	go func() { synced <- syncPaths(r.opt.Tree.Paths) }()
+	sn := r.snapshot(a.Head, res, stats.Start)
+	if len(stats.Fuzzy) > 0 {
+		sn.Tags = append(sn.Tags, "fuzzy")
+	}
+	id, wrote, err := w.Finish(ctx, sn)
+	in.Synced = <-synced
+	if err != nil {
+		return in, stats, fmt.Errorf("store snapshot: %w", err)
+	}
+	stats.Added = int64(wrote.Stored)
+	in.Snapshot, stats.Snapshot = id.String(), id.String()
+	for _, p := range w.Packs() {
+		in.Packs = append(in.Packs, p.String())
+	}
+	return in, stats, nil
+}
+
+// checkPaths refuses a commit that would silently leave a path of the volume out.
+func (r *Runtime) checkPaths(h protocol.Head) error {
+	if r.opt.Tree.ReplacePaths || h.Snapshot == "" {
+		return nil
+	}
+	return CheckPaths(h, r.opt.Tree.Paths)
+}
+
+// CheckPaths fails with ErrPaths if a path of the head is not among paths.
+func CheckPaths(h protocol.Head, paths []string) error {
+	for _, p := range h.Paths {
+		if !slices.Contains(paths, p) {
+			return fmt.Errorf("%w: the newest snapshot holds %s, this would not: name it too, or say --replace-paths", ErrPaths, p)
+		}
+	}
+	return nil
+}
+
+// prepareIndex loads the index under the present claim, once: caches older than
+// the claim are not trusted.
+func (r *Runtime) prepareIndex(ctx context.Context, a protocol.Capture) error {
+	r.mu.Lock()
+	fresh := r.fresh && !a.Fresh
+	r.mu.Unlock()
+	if !fresh {
+		r.v.Repo.DropCaches()
+		if err := r.v.Repo.LoadIndex(ctx); err != nil {
+			return fmt.Errorf("load index: %w", err)
+		}
+	}
+	if err := r.v.setCondemned(a.Head); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.fresh = true
+	r.mu.Unlock()
+	return nil
+}
+
+// setCondemned tells the repository which packs nothing new may count on.
+func (v *Volume) setCondemned(h protocol.Head) error {
+	condemned := map[format.ID]struct{}{}
+	for _, p := range h.Condemned {
+		id, err := format.ParseID(p)
+		if err != nil {
+			return fmt.Errorf("read head's condemned packs: %w", err)
+		}
+		condemned[id] = struct{}{}
+	}
+	v.Repo.SetCondemned(condemned)
+	return nil
+}
+
+// archive reads the paths. On error the writer is ended already.
+func (r *Runtime) archive(ctx context.Context, h protocol.Head, set ChangeSet) (*archive.Result, *repo.Writer, error) {
+	opt := r.archiveOptions()
+	if id, err := format.ParseID(h.Tree); err == nil {
+		opt.ParentTree, opt.ParentTime = id, h.Time
+		opt.Changed = &archive.ChangedSet{All: set.All || !slices.Equal(h.Paths, opt.Paths), Paths: set.Paths}
+	}
+	w := r.v.Repo.NewWriter(ctx, repo.WriterOptions{})
+	res, err := archive.Run(ctx, w, r.v.Repo, opt)
+	if err != nil {
+		w.Abort()
+		var unreadable archive.PathError
+		if errors.As(err, &unreadable) {
+			return nil, nil, fmt.Errorf("%w: nothing was committed: %w", ErrIncomplete, err)
+		}
+		return nil, nil, err
+	}
+	return res, w, nil
+}
+
+func (r *Runtime) archiveOptions() archive.Options {
+	t := r.opt.Tree
+	opt := archive.Options{
+		Paths: t.Paths, Exclude: t.Exclude, Cache: t.Cache, Progress: t.Progress,
+		Skip: func(path string, _ format.NodeType) bool { return IsMarker(t.Paths, path) },
+	}
+	if t.SkipUnreadable {
+		opt.OnUnreadable = archive.Skip
+	}
+	return opt
+}
+
+// shrinkFloor is the number of files below which a volume may shrink at will.
+const shrinkFloor = 100
+
+// refuseCapture says no to a commit that looks like an accident.
+func (r *Runtime) refuseCapture(ctx context.Context, h protocol.Head, s CaptureStats) error {
+	if r.opt.Tree.AllowShrink || h.Snapshot == "" {
+		return nil
+	}
+	id, err := format.ParseID(h.Snapshot)
+	if err != nil {
+		return fmt.Errorf("read head: %w", err)
+	}
+	if id != r.counted.id {
+		sn, err := r.headSnapshot(ctx, h)
+		if err != nil {
+			return err
+		}
+		r.counted.id, r.counted.files = id, -1
+		if sn.Summary != nil {
+			r.counted.files = int64(sn.Summary.TotalFilesProcessed)
+		}
+	}
+	if before := r.counted.files; before > shrinkFloor && s.Files < before/2 {
+		return fmt.Errorf("%w: %d files are left of %d below %s: an unmounted or emptied directory? --allow-shrink (allow_shrink: true) commits it",
+			ErrShrunk, s.Files, before, strings.Join(r.opt.Tree.Paths, ", "))
+	}
+	return nil
+}
+
+// snapshot fills in the snapshot object of a result.
+func (r *Runtime) snapshot(h protocol.Head, res *archive.Result, start time.Time) *format.Snapshot {
+	sn := &format.Snapshot{
+		Time: start, Tree: &res.Tree, Paths: r.opt.Tree.Paths, Excludes: r.opt.Tree.Exclude,
+		Hostname: r.opt.Tree.Host, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
+		ProgramVersion: "drover " + r.opt.Tree.Version, Summary: res.Summary(start, time.Now()),
+		Tags: append([]string{
+			"epoch:" + strconv.FormatUint(h.Epoch, 10),
+			"seq:" + strconv.FormatUint(h.Seq+1, 10),
+			"instance:" + r.opt.Protocol.Self.ID,
+		}, r.opt.Tree.Tags...),
+	}
+	if id, err := format.ParseID(h.Snapshot); err == nil {
+		sn.Parent = &id
+	}
+	return sn
+}
+
+func pathsOf(errs []archive.PathError) []string {
+	var paths []string
+	for _, e := range errs {
+		paths = append(paths, e.Path)
+	}
+	return paths
+}
+
+// syncPaths makes the file systems of all paths durable; false if one could not be.
+func syncPaths(paths []string) bool {
+	all := true
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		all = unix.Syncfs(int(f.Fd())) == nil && all
+		_ = f.Close()
+	}
+	return all
+}
+
+// anyFile reports whether there is anything at or below the paths, markers aside.
+func anyFile(paths []string) (bool, error) {
+	for _, path := range paths {
+		fi, err := os.Stat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("look at %s: %w", path, err)
+		}
+		if !fi.IsDir() {
+			return true, nil
+		}
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return false, fmt.Errorf("look at %s: %w", path, err)
+		}
+		for _, e := range entries {
+			if !IsMarker(paths, filepath.Join(path, e.Name())) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}

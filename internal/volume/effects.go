@@ -1,0 +1,277 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"drover/internal/objstore"
+	"drover/internal/repo"
+	"drover/internal/volume/protocol"
+)
+
+// headTimeout bounds one attempt at the head: a hung connection must become an
+// unknown answer while there is time to ask again.
+func (r *Runtime) headTimeout() time.Duration {
+	return max(r.opt.Protocol.TTL/2, 2*time.Second)
+}
+
+func (r *Runtime) readHead(ctx context.Context) protocol.Input {
+	ctx, cancel := context.WithTimeout(ctx, r.headTimeout())
+	defer cancel()
+	sent := Now()
+	seen, err := r.v.ReadHead(ctx)
+	r.storeAnswered(err)
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		return protocol.HeadRead{Sent: sent, Missing: true, Err: err}
+	case err != nil:
+		return protocol.HeadRead{Sent: sent, Err: err}
+	}
+	return protocol.HeadRead{Sent: sent, Seen: &seen}
+}
+
+func (r *Runtime) putHead(ctx context.Context, a protocol.PutHead) protocol.Input {
+	ctx, cancel := context.WithTimeout(ctx, r.headTimeout())
+	defer cancel()
+	if !a.Repeat {
+		sealed, err := r.v.encodeHead(a.Head)
+		if err != nil {
+			return protocol.HeadPut{Sent: Now(), Err: err}
+		}
+		r.sealed = sealed
+	}
+	sent := Now()
+	tag, err := r.v.st.PutIf(ctx, headKey, r.sealed, objstore.IfMatch(objstore.ETag(a.Base)))
+	r.storeAnswered(err)
+	return protocol.HeadPut{Sent: sent, OK: err == nil, Tag: protocol.Tag(tag), Err: err}
+}
+
+// storeAnswered notes whether the store is there, for health.
+func (r *Runtime) storeAnswered(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil || errors.Is(err, objstore.ErrConflict) {
+		r.stats.Unavailable = nil
+		return
+	}
+	r.stats.Unavailable = err
+}
+
+func (r *Runtime) writeRecord(a protocol.WriteRecord) error {
+	if r.opt.DataDir == nil {
+		return nil
+	}
+	old, err := r.opt.DataDir.load(r.v.Name)
+	if err != nil {
+		return err
+	}
+	next := recordFile{Record: a.Record}
+	if old != nil {
+		next.Markers = old.Markers
+	}
+	if a.Markers {
+		if next.Markers, err = writeMarkers(r.opt.Tree.Paths); err != nil {
+			return err
+		}
+	}
+	next.Volume = r.v.Name
+	next.Boot = bootID()
+	return r.opt.DataDir.store(next)
+}
+
+// lockRefresh is how often restic's own locks are refreshed.
+const lockRefresh = 5 * time.Minute
+
+// takeLock puts our shared lock beside those of others. The predecessor's is
+// removed only when the claim has landed (removePredecessor): until then it may
+// be alive.
+func (r *Runtime) takeLock(ctx context.Context, predecessor string) protocol.Input {
+	r.mu.Lock()
+	r.predecessor = predecessorOf(r.status.Head.Holder, predecessor)
+	r.mu.Unlock()
+	r.stopLock()
+	lock, err := r.holdLock(ctx, false)
+	if err != nil {
+		return protocol.Locked{Err: err}
+	}
+	return protocol.Locked{Lock: lock.ID().String()}
+}
+
+// holdLock locks the repository and keeps the lock fresh until stopLock.
+func (r *Runtime) holdLock(ctx context.Context, exclusive bool) (*repo.Lock, error) {
+	lock, err := r.v.Repo.Lock(ctx, repo.LockOptions{Hostname: lockHost(r.opt.Protocol.Self.ID), Exclusive: exclusive})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.refreshLock(ctx, lock)
+	}()
+	r.mu.Lock()
+	r.lock, r.lockStop = lock, func() { cancel(); <-ended }
+	r.mu.Unlock()
+	return lock, nil
+}
+
+func (r *Runtime) refreshLock(ctx context.Context, lock *repo.Lock) {
+	tick := time.NewTicker(lockRefresh)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := lock.Refresh(ctx); err != nil && ctx.Err() == nil {
+				r.opt.Log.Warn("refresh repository lock", "err", err)
+			}
+		}
+	}
+}
+
+// dead names a deposed holder's lock: by its id, or, since refreshing a lock
+// makes a new object, by the host name in it.
+type dead struct{ lock, host string }
+
+func predecessorOf(h protocol.Holder, lock string) dead {
+	if h.ID == "" {
+		return dead{}
+	}
+	return dead{lock: lock, host: lockHost(h.ID)}
+}
+
+func lockHost(instance string) string { return "drover-" + instance }
+
+// removePredecessor removes the lock of the holder that our claim deposed.
+func (r *Runtime) removePredecessor(ctx context.Context) {
+	r.mu.Lock()
+	gone, mine := r.predecessor, r.lock
+	r.predecessor = dead{}
+	r.mu.Unlock()
+	if gone.host == "" || mine == nil {
+		return
+	}
+	r.effect(func() protocol.Input {
+		locks, err := r.v.Repo.Locks(ctx)
+		for _, l := range locks {
+			if l.ID == mine.ID() || l.Exclusive || l.Hostname != gone.host && l.ID.String() != gone.lock {
+				continue
+			}
+			err = errors.Join(err, r.v.Repo.RemoveLock(ctx, l.ID))
+		}
+		if err != nil && ctx.Err() == nil {
+			r.opt.Log.Warn("remove the former holder's repository lock", "err", err)
+		}
+		return nil
+	})
+}
+
+// stopLock ends the refreshing; the lock object stays.
+func (r *Runtime) stopLock() *repo.Lock {
+	r.mu.Lock()
+	lock, stop := r.lock, r.lockStop
+	r.lock, r.lockStop = nil, nil
+	r.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	return lock
+}
+
+// unlockTimeout bounds the giving back of a lock that nobody waits for.
+const unlockTimeout = 5 * time.Second
+
+func (r *Runtime) dropLock(ctx context.Context) {
+	lock := r.stopLock()
+	if lock == nil {
+		return
+	}
+	r.effect(func() protocol.Input {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+		defer cancel()
+		if err := lock.Unlock(ctx); err != nil {
+			r.opt.Log.Warn("remove our repository lock; restic calls it stale after 30 minutes", "err", err)
+		}
+		return nil
+	})
+}
+
+func (r *Runtime) checkLock(ctx context.Context) protocol.Input {
+	r.mu.Lock()
+	lock := r.lock
+	r.mu.Unlock()
+	if lock == nil {
+		return protocol.LockChecked{Present: false}
+	}
+	err := lock.Check(ctx)
+	if errors.Is(err, repo.ErrLockLost) {
+		return protocol.LockChecked{Present: false}
+	}
+	return protocol.LockChecked{Present: err == nil, Err: err}
+}
+
+func (r *Runtime) startJobs(ctx context.Context) {
+	if r.opt.Jobs == nil {
+		return
+	}
+	r.effect(func() protocol.Input {
+		if err := r.opt.Jobs.Start(ctx); err != nil {
+			r.opt.Log.Error("start jobs", "err", err)
+			return protocol.JobsExited{Main: true}
+		}
+		return nil
+	})
+}
+
+func (r *Runtime) jobsStop(ctx context.Context) {
+	if r.opt.Jobs != nil {
+		r.opt.Jobs.Stop(ctx)
+	}
+}
+
+func (r *Runtime) jobsKill(reason string) {
+	if r.opt.Jobs != nil {
+		r.opt.Jobs.Kill(reason)
+	}
+}
+
+// scoped runs a capture or a restore under a context that Cancel ends: work done
+// as the holder ends with the claim.
+func (r *Runtime) scoped(ctx context.Context, f func(context.Context) protocol.Input) {
+	ctx, cancel := context.WithCancel(ctx)
+	r.mu.Lock()
+	r.scope = cancel
+	r.mu.Unlock()
+	r.effect(func() protocol.Input {
+		defer cancel()
+		return f(ctx)
+	})
+}
+
+func (r *Runtime) cancelScope() {
+	r.mu.Lock()
+	cancel := r.scope
+	r.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}
+
+// capture makes one attempt; the machine repeats it while the store is away.
+func (r *Runtime) capture(ctx context.Context, a protocol.Capture) protocol.Input {
+	in, stats, err := r.captureOnce(ctx, a)
+	r.mu.Lock()
+	r.stats.LastBackup, r.stats.LastError = stats, err
+	r.mu.Unlock()
+	if err == nil {
+		r.last = stats
+		return in
+	}
+	transient := errors.Is(err, objstore.ErrUnavailable)
+	if transient {
+		r.opt.Log.Warn("backup waits for the store", "err", err)
+	}
+	return protocol.Captured{Transient: transient, Err: err}
+}

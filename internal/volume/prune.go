@@ -1,0 +1,80 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+
+	"drover/internal/repo"
+	"drover/internal/repo/format"
+)
+
+// Prune removes what no snapshot object needs. Our lock becomes an exclusive one,
+// and every pack that is to go is condemned in the head before anything is
+// removed: should this process sleep in the middle and wake after somebody else
+// has claimed, its late deletions meet nothing that a newer snapshot counts on.
+func (s *Session) Prune(ctx context.Context, opt repo.PruneOptions) (repo.PruneReport, error) {
+	lock, err := s.lockExclusively(ctx)
+	if err != nil {
+		return repo.PruneReport{}, err
+	}
+	seen, err := s.v.ReadHead(ctx)
+	if err != nil {
+		return repo.PruneReport{}, err
+	}
+	if err := s.v.setCondemned(seen.Head); err != nil {
+		return repo.PruneReport{}, err
+	}
+	opt.Condemn = func(ctx context.Context, packs []format.ID) error {
+		var condemned []string
+		for _, p := range packs {
+			condemned = append(condemned, p.String())
+		}
+		return s.Condemn(ctx, seen.Head, condemned)
+	}
+	report, err := s.v.Repo.Prune(ctx, lock, opt)
+	if err != nil {
+		return report, fmt.Errorf("prune: %w", err)
+	}
+	gone, err := s.goneCondemned(ctx)
+	if err != nil || len(gone) == 0 {
+		return report, err
+	}
+	if err := s.Forgive(ctx, gone); err != nil {
+		return report, fmt.Errorf("take pruned packs off the head's list: %w", err)
+	}
+	return report, nil
+}
+
+// lockExclusively replaces the session's shared lock. Errors: repo.ErrLocked.
+func (s *Session) lockExclusively(ctx context.Context) (*repo.Lock, error) {
+	if shared := s.stopLock(); shared != nil {
+		if err := shared.Unlock(ctx); err != nil {
+			return nil, fmt.Errorf("give back shared lock: %w", err)
+		}
+	}
+	return s.holdLock(ctx, true)
+}
+
+// goneCondemned lists the condemned packs of the head that are in neither
+// index/ nor data/ any more, of this prune and of those that died before.
+func (s *Session) goneCondemned(ctx context.Context) ([]string, error) {
+	seen, err := s.v.ReadHead(ctx)
+	if err != nil || len(seen.Head.Condemned) == 0 {
+		return nil, err
+	}
+	known, err := s.v.Repo.KnownPacks(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list packs: %w", err)
+	}
+	var gone []string
+	for _, p := range seen.Head.Condemned {
+		id, err := format.ParseID(p)
+		if err != nil {
+			return nil, fmt.Errorf("read head's condemned packs: %w", err)
+		}
+		if _, ok := known[id]; !ok {
+			gone = append(gone, p)
+		}
+	}
+	return gone, nil
+}

@@ -1,0 +1,142 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"drover/internal/objstore"
+	"drover/internal/repo"
+	"drover/internal/repo/archive"
+	"drover/internal/repo/format"
+	"drover/internal/repo/restore"
+	"drover/internal/volume/protocol"
+)
+
+// RestoreStats is what a restore did.
+type RestoreStats = restore.Result
+
+// headSnapshot loads the snapshot object of h. If it is gone (restic's tag and
+// rewrite make new ids) the one that was made of it, with the same tree, stands in.
+func (v *Volume) headSnapshot(ctx context.Context, h protocol.Head) (*format.Snapshot, error) {
+	if h.Snapshot == "" {
+		return nil, ErrNoSnapshot
+	}
+	id, err := format.ParseID(h.Snapshot)
+	if err != nil {
+		return nil, fmt.Errorf("read head: %w", err)
+	}
+	sn, err := v.Repo.LoadSnapshot(ctx, id)
+	if !errors.Is(err, objstore.ErrNotFound) && !errors.Is(err, repo.ErrSnapshotNotFound) {
+		return sn, err
+	}
+	var heir *format.Snapshot
+	err = v.Repo.Snapshots(ctx, func(_ format.ID, s *format.Snapshot) error {
+		if s.Original != nil && *s.Original == id && s.Tree != nil && s.Tree.String() == h.Tree {
+			heir = s
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for the head's snapshot: %w", err)
+	}
+	if heir == nil {
+		return nil, fmt.Errorf("%w: the head names %s, whose object was removed; `drover snapshots` lists what is left, and `drover restore SNAPSHOT --target DIR` reads it",
+			ErrNoSnapshot, id.Short())
+	}
+	return heir, nil
+}
+
+func (r *Runtime) headSnapshot(ctx context.Context, h protocol.Head) (*format.Snapshot, error) {
+	return r.v.headSnapshot(ctx, h)
+}
+
+// restore makes the paths exactly the head's snapshot.
+func (r *Runtime) restore(ctx context.Context, h protocol.Head) error {
+	start := time.Now()
+	sn, err := r.headSnapshot(ctx, h)
+	if err != nil {
+		return err
+	}
+	if err := r.v.Repo.LoadIndex(ctx); err != nil {
+		return fmt.Errorf("load index: %w", err)
+	}
+	res, err := restore.Run(ctx, r.v.Repo, sn, restore.Options{
+		Delete: true, Sync: true, StrictMetadata: r.opt.Tree.StrictMetadata,
+		Keep: func(path string) bool { return IsMarker(r.opt.Tree.Paths, path) },
+	})
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	r.mu.Lock()
+	r.stats.Restore, r.stats.Restored = time.Since(start), *res
+	r.mu.Unlock()
+	return nil
+}
+
+// saveDiverged keeps what the disk holds and h's snapshot does not, as a snapshot
+// that is tagged and never committed.
+func (r *Runtime) saveDiverged(ctx context.Context, a protocol.SaveDiverged) protocol.Input {
+	id, err := r.storeDiverged(ctx, a)
+	if err != nil {
+		return protocol.DivergedSaved{Err: fmt.Errorf("keep diverged files: %w", err)}
+	}
+	if id != "" {
+		r.opt.Log.Warn("local files differ from the committed history: kept as a diverged snapshot", "snapshot", id, "reason", a.Reason)
+		r.mu.Lock()
+		r.stats.Diverged = append(r.stats.Diverged, id)
+		r.mu.Unlock()
+	}
+	return protocol.DivergedSaved{Snapshot: id}
+}
+
+func (r *Runtime) storeDiverged(ctx context.Context, a protocol.SaveDiverged) (string, error) {
+	lock, err := r.v.Repo.Lock(ctx, repo.LockOptions{Hostname: lockHost(r.opt.Protocol.Self.ID)})
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+		defer cancel()
+		if err := lock.Unlock(ctx); err != nil {
+			r.opt.Log.Warn("remove our repository lock", "err", err)
+		}
+	}()
+	if err := r.v.Repo.LoadIndex(ctx); err != nil {
+		return "", fmt.Errorf("load index: %w", err)
+	}
+	opt := r.archiveOptions()
+	opt.OnUnreadable = archive.Skip // a rest is better than nothing
+	w := r.v.Repo.NewWriter(ctx, repo.WriterOptions{})
+	defer w.Abort()
+	start := time.Now()
+	res, err := archive.Run(ctx, w, r.v.Repo, opt)
+	if err != nil {
+		return "", err
+	}
+	if res.Tree.String() == a.Head.Tree || res.Files == 0 && res.Dirs == 0 {
+		return "", nil
+	}
+	sn := r.snapshot(a.Head, res, start)
+	sn.Tags = []string{"diverged", "instance:" + r.opt.Protocol.Self.ID}
+	id, _, err := w.Finish(ctx, sn)
+	if err != nil {
+		return "", err
+	}
+	return id.String(), lock.Check(ctx)
+}
+
+// Latest returns the snapshot that the head names. Errors: ErrNoSnapshot.
+func (v *Volume) Latest(ctx context.Context) (format.ID, *format.Snapshot, error) {
+	seen, err := v.ReadHead(ctx)
+	if err != nil {
+		return format.ID{}, nil, err
+	}
+	sn, err := v.headSnapshot(ctx, seen.Head)
+	if err != nil {
+		return format.ID{}, nil, err
+	}
+	id, err := format.ParseID(seen.Head.Snapshot)
+	return id, sn, err
+}

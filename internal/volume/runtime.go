@@ -1,0 +1,374 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover/internal/repo"
+	"drover/internal/repo/format"
+	"drover/internal/volume/protocol"
+)
+
+// Jobs is what the runtime asks of the supervisor.
+type Jobs interface {
+	// Start starts the jobs; it returns once they are started.
+	Start(ctx context.Context) error
+	// Stop stops them in order and gracefully; it returns when all are dead.
+	Stop(ctx context.Context)
+	// Kill kills all that runs in the instance, at once; it returns when all are
+	// dead. It must not wait for a Stop under way.
+	Kill(reason string)
+}
+
+// Options of a Runtime.
+type Options struct {
+	Protocol protocol.Config // NewID is filled in
+	Tree     TreeOptions
+	Jobs     Jobs     // nil: none
+	Changes  Changes  // nil: every capture walks everything
+	DataDir  *DataDir // nil only if Protocol.Detached
+	Log      *slog.Logger
+	// Notify is called with each new status, from the loop: it must not block.
+	Notify func(protocol.Status)
+}
+
+// Outcome is what became of a backup.
+type Outcome struct {
+	Head    protocol.Head
+	Capture CaptureStats
+}
+
+// Runtime drives one protocol.Machine in the world: one loop takes inputs and
+// starts what the machine asks for. All methods may be called at once.
+type Runtime struct {
+	v       *Volume
+	opt     Options
+	machine *protocol.Machine
+	in      chan protocol.Input
+	done    chan struct{} // closed when Run returns
+	effects sync.WaitGroup
+
+	mu       sync.Mutex
+	status   protocol.Status
+	stats    Stats
+	requests uint64
+	waiting  map[uint64]chan reply
+	scope    context.CancelFunc // of the capture or restore under way
+
+	// Of the loop and its effects, which never run two at once of a kind:
+	sealed   []byte // of the last PutHead
+	lock     *repo.Lock
+	lockStop func()
+	last     CaptureStats // of the capture that the next commit writes
+	counted  struct {     // files in the head's snapshot, for the shrink check; -1: unknown
+		id    format.ID
+		files int64
+	}
+	fresh bool // the index was loaded under this claim
+
+	predecessor dead // the holder that the claim under way deposes
+}
+
+// Stats is what status and metrics tell beside the machine's own status.
+type Stats struct {
+	Captured    time.Time     // wall clock at the start of the last committed capture
+	LastBackup  CaptureStats  // of the last capture that ended, committed or not
+	LastError   error         // of it, or why captures wait; nil if fine
+	Restore     time.Duration // of the last restore; 0: none yet
+	Restored    RestoreStats
+	Diverged    []string // snapshots saved by this process
+	Unavailable error    // the last answer of the store to a read or write of the head, if it was none
+}
+
+type reply struct {
+	head protocol.Head
+	stat CaptureStats
+	err  error
+}
+
+// NewRuntime prepares a runtime; Run starts it.
+func NewRuntime(v *Volume, opt Options) *Runtime {
+	opt.Protocol.NewID = newID
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Runtime{
+		v: v, opt: opt, machine: protocol.New(opt.Protocol),
+		in: make(chan protocol.Input), done: make(chan struct{}),
+		waiting: map[uint64]chan reply{},
+	}
+}
+
+// Now reads the clock of the protocol: CLOCK_BOOTTIME, which counts through suspend.
+func Now() protocol.Time {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(fmt.Sprintf("read CLOCK_BOOTTIME: %v", err)) // every kernel since 2.6.39 has it
+	}
+	return protocol.Time(ts.Nano())
+}
+
+// Run lives the life of the instance until the machine exits or ctx ends; ctx's
+// end is that of a crash: nothing is released. It returns what Exit said.
+func (r *Runtime) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer r.finish(cancel)
+	local, err := r.look()
+	if err != nil {
+		return err
+	}
+	in := protocol.Input(protocol.Boot{Local: local})
+	for {
+		for _, a := range r.machine.Step(Now(), in) {
+			if exit, ok := a.(protocol.Exit); ok {
+				return exit.Err
+			}
+			r.do(ctx, a)
+		}
+		if in, err = r.next(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// longestNap bounds a timer's sleep: Go's timers do not count a suspend, the
+// protocol's clock does.
+const longestNap = 500 * time.Millisecond
+
+// next waits for an input or the machine's deadline.
+func (r *Runtime) next(ctx context.Context) (protocol.Input, error) {
+	for {
+		var timer <-chan time.Time
+		if at, ok := r.machine.Deadline(); ok {
+			wait := at - Now()
+			if wait <= 0 {
+				return protocol.Tick{}, nil
+			}
+			timer = time.After(min(wait, r.nap()))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case in := <-r.in:
+			return in, nil
+		case <-timer:
+		}
+	}
+}
+
+func (r *Runtime) nap() time.Duration {
+	if r.opt.Protocol.Fence == protocol.FenceStrict {
+		return longestNap
+	}
+	return time.Hour
+}
+
+// send gives an input to the loop; nobody listens after Run.
+func (r *Runtime) send(in protocol.Input) {
+	select {
+	case r.in <- in:
+	case <-r.done:
+	}
+}
+
+func (r *Runtime) finish(cancel context.CancelFunc) {
+	close(r.done)
+	cancel()
+	r.effects.Wait()
+	r.stopLock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, ch := range r.waiting {
+		ch <- reply{err: errors.New("agent ended before the backup was committed")}
+		delete(r.waiting, id)
+	}
+}
+
+// look finds out what the disk holds.
+func (r *Runtime) look() (protocol.Local, error) {
+	if r.opt.Protocol.Detached {
+		return protocol.Local{}, nil
+	}
+	present, err := anyFile(r.opt.Tree.Paths)
+	if err != nil {
+		return protocol.Local{}, err
+	}
+	local := protocol.Local{FilesPresent: present}
+	rec, err := r.opt.DataDir.load(r.v.Name)
+	if err != nil || rec == nil {
+		return local, err
+	}
+	local.Record = &rec.Record
+	local.MarkersMatch = markersMatch(r.opt.Tree.Paths, rec.Markers)
+	local.SameBoot = rec.Boot != "" && rec.Boot == bootID()
+	return local, nil
+}
+
+// do starts one action. Only quick things happen in the loop itself.
+func (r *Runtime) do(ctx context.Context, a protocol.Action) {
+	switch a := a.(type) {
+	case protocol.KillJobs:
+		r.effect(func() protocol.Input { r.jobsKill(a.Reason); return protocol.JobsExited{} })
+	case protocol.ReadHead:
+		r.effect(func() protocol.Input { return r.readHead(ctx) })
+	case protocol.PutHead:
+		r.effect(func() protocol.Input { return r.putHead(ctx, a) })
+	case protocol.WriteRecord:
+		r.effect(func() protocol.Input { return protocol.RecordWritten{Err: r.writeRecord(a)} })
+	case protocol.TakeLock:
+		r.effect(func() protocol.Input { return r.takeLock(ctx, a.Predecessor) })
+	case protocol.DropLock:
+		r.dropLock(ctx)
+	case protocol.CheckLock:
+		r.effect(func() protocol.Input { return r.checkLock(ctx) })
+	case protocol.SaveDiverged:
+		r.effect(func() protocol.Input { return r.saveDiverged(ctx, a) })
+	case protocol.Restore:
+		r.scoped(ctx, func(ctx context.Context) protocol.Input {
+			err := r.restore(ctx, a.Head)
+			return protocol.Restored{Synced: err == nil, Err: err}
+		})
+	case protocol.StartJobs:
+		r.startJobs(ctx)
+	case protocol.StopJobs:
+		r.effect(func() protocol.Input { r.jobsStop(ctx); return protocol.JobsExited{} })
+	case protocol.Capture:
+		r.scoped(ctx, func(ctx context.Context) protocol.Input { return r.capture(ctx, a) })
+	case protocol.Cancel:
+		r.cancelScope()
+	case protocol.Reply:
+		r.reply(a)
+	case protocol.Became:
+		r.became(ctx, a.Status)
+	}
+}
+
+// effect runs f beside the loop and gives its answer to the loop.
+func (r *Runtime) effect(f func() protocol.Input) {
+	r.effects.Go(func() {
+		if in := f(); in != nil {
+			r.send(in)
+		}
+	})
+}
+
+func (r *Runtime) became(ctx context.Context, s protocol.Status) {
+	r.mu.Lock()
+	landed := r.status.Phase == protocol.PhaseClaiming &&
+		(s.Phase == protocol.PhaseRestoring || s.Phase == protocol.PhaseHolder)
+	if s.Phase != r.status.Phase && s.Phase != protocol.PhaseHolder && s.Phase != protocol.PhaseStopping {
+		r.fresh = false
+	}
+	r.status = s
+	r.mu.Unlock()
+	if landed {
+		r.removePredecessor(ctx)
+	}
+	if r.opt.Notify != nil {
+		r.opt.Notify(s)
+	}
+}
+
+// Status returns the machine's status and the runtime's figures.
+func (r *Runtime) Status() (protocol.Status, Stats) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stats := r.stats
+	stats.Diverged = append([]string(nil), stats.Diverged...)
+	return r.status, stats
+}
+
+// Stop asks for the orderly end: last commit, release. After grace it ends without.
+func (r *Runtime) Stop(grace time.Duration) { r.send(protocol.StopWanted{Grace: grace}) }
+
+// JobsExited tells that the main job ended by itself.
+func (r *Runtime) JobsExited() { r.send(protocol.JobsExited{Main: true}) }
+
+// Done is closed when Run has returned.
+func (r *Runtime) Done() <-chan struct{} { return r.done }
+
+// Backup asks for a commit of what is on the disk now, and waits for it; ctx
+// ends only the wait. Errors: ErrHeld, ErrIncomplete, ErrShrunk, ctx's.
+func (r *Runtime) Backup(ctx context.Context) (Outcome, error) {
+	ch := r.request(func(id uint64) protocol.Input { return protocol.BackupWanted{Request: id} })
+	return await(ctx, ch)
+}
+
+// Queue asks for a commit and does not wait.
+func (r *Runtime) Queue() {
+	r.request(func(id uint64) protocol.Input { return protocol.BackupWanted{Request: id} })
+}
+
+// Condemn adds packs to the head's list, if it is still at the epoch and seq of
+// h, for which they were computed. Errors: protocol.ErrStale.
+func (r *Runtime) Condemn(ctx context.Context, h protocol.Head, packs []string) error {
+	_, err := await(ctx, r.request(func(id uint64) protocol.Input {
+		return protocol.CondemnWanted{Request: id, Packs: packs, Epoch: h.Epoch, Seq: h.Seq}
+	}))
+	return err
+}
+
+// Forgive takes packs off the list that are in neither index/ nor data/.
+func (r *Runtime) Forgive(ctx context.Context, packs []string) error {
+	_, err := await(ctx, r.request(func(id uint64) protocol.Input {
+		return protocol.ForgiveWanted{Request: id, Packs: packs}
+	}))
+	return err
+}
+
+func (r *Runtime) request(input func(id uint64) protocol.Input) <-chan reply {
+	ch := make(chan reply, 1)
+	r.mu.Lock()
+	r.requests++
+	id := r.requests
+	r.waiting[id] = ch
+	r.mu.Unlock()
+	select {
+	case r.in <- input(id):
+	case <-r.done:
+		r.mu.Lock()
+		if _, ok := r.waiting[id]; ok {
+			delete(r.waiting, id)
+			ch <- reply{err: errors.New("agent has ended")}
+		}
+		r.mu.Unlock()
+	}
+	return ch
+}
+
+func await(ctx context.Context, ch <-chan reply) (Outcome, error) {
+	select {
+	case <-ctx.Done():
+		return Outcome{}, context.Cause(ctx)
+	case rep := <-ch:
+		return Outcome{Head: rep.head, Capture: rep.stat}, rep.err
+	}
+}
+
+// reply ends requests. A capture whose files changed while they were read is
+// committed, but is no success.
+func (r *Runtime) reply(a protocol.Reply) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := a.Err
+	if errors.Is(err, protocol.ErrNotHolder) {
+		err = fmt.Errorf("%w by another instance: %s", ErrHeld, r.status.Head.Holder.ID)
+	}
+	if err == nil {
+		err = r.last.incomplete()
+		r.stats.Captured = r.last.Start
+	}
+	r.stats.LastError = err
+	for _, id := range a.Requests {
+		if ch, ok := r.waiting[id]; ok {
+			ch <- reply{head: a.Head, stat: r.last, err: err}
+			delete(r.waiting, id)
+		}
+	}
+}

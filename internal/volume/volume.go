@@ -1,0 +1,117 @@
+// Package volume carries out the protocol of one volume: it keeps the head, the
+// claim, the record beside the data and the repository in step, for an agent
+// (Runtime) and for the commands that work on a store without one (Session).
+//
+// It promises: a backup that was acknowledged is in every later restore; the
+// committed history is a line; files that no commit holds are kept, on the disk
+// or as a diverged snapshot, before anything overwrites them. All decisions are
+// package protocol's; this package does what it says and reports what happened.
+//
+// It leaves to others: running processes (it calls the small Jobs interface),
+// noticing changes (Changes), the format of blobs and trees (repo), configuration
+// and user messages (app, cli).
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"drover/internal/objstore"
+	"drover/internal/repo"
+	"drover/internal/volume/protocol"
+)
+
+// The keys of the control objects, below the volume's prefix.
+const (
+	headKey = "drover/head"
+	initKey = "drover/init"
+)
+
+// What callers act on, besides the errors of repo and protocol.
+var (
+	// ErrForeign: objects are here, but no volume of Drover's.
+	ErrForeign = errors.New("not a volume of Drover's")
+	// ErrNewer: the volume was written by a newer version.
+	ErrNewer = errors.New("volume is of a newer format")
+	// ErrHeld: another instance holds the volume.
+	ErrHeld = errors.New("volume is held")
+	// ErrIncomplete: something could not be read or kept; the error names the paths.
+	ErrIncomplete = errors.New("incomplete")
+	// ErrShrunk: the commit would drop more than half of the files.
+	ErrShrunk = errors.New("more than half of the files are gone")
+	// ErrPaths: the paths asked for are not the volume's.
+	ErrPaths = errors.New("paths differ from the volume's")
+	// ErrNoSnapshot: the volume has no committed snapshot yet, or the head's is gone.
+	ErrNoSnapshot = errors.New("no committed snapshot")
+	// ErrDataDirInUse: another agent uses the same data directory.
+	ErrDataDirInUse = errors.New("data directory is in use")
+)
+
+// Volume is one opened volume of a store: its repository and its head.
+type Volume struct {
+	Name string
+	Repo *repo.Repository
+	st   objstore.Store // below the volume's prefix; retries everything but PutIf
+}
+
+// Store returns the store below the volume's prefix.
+func (v *Volume) Store() objstore.Store { return v.st }
+
+// encodeHead seals h.
+func (v *Volume) encodeHead(h protocol.Head) ([]byte, error) {
+	plain, err := json.Marshal(h)
+	if err != nil {
+		return nil, fmt.Errorf("encode head: %w", err)
+	}
+	return v.Repo.Seal(plain), nil
+}
+
+// decodeHead opens what encodeHead sealed. Errors: ErrNewer, or damage.
+func (v *Volume) decodeHead(sealed []byte) (protocol.Head, error) {
+	plain, err := v.Repo.Unseal(sealed)
+	if err != nil {
+		return protocol.Head{}, fmt.Errorf("open head: %w", err)
+	}
+	return parseHead(plain, v.Name)
+}
+
+func parseHead(plain []byte, volume string) (protocol.Head, error) {
+	var version struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(plain, &version); err != nil {
+		return protocol.Head{}, fmt.Errorf("decode head: %w", err)
+	}
+	if version.Version > protocol.HeadVersion {
+		return protocol.Head{}, fmt.Errorf("%w (head version %d, this drover knows %d): upgrade this instance's drover",
+			ErrNewer, version.Version, protocol.HeadVersion)
+	}
+	var h protocol.Head
+	if err := json.Unmarshal(plain, &h); err != nil {
+		return protocol.Head{}, fmt.Errorf("decode head: %w", err)
+	}
+	if h.Volume != volume {
+		return protocol.Head{}, fmt.Errorf("decode head: it is of volume %q, not of %q: objects were copied between prefixes", h.Volume, volume)
+	}
+	return h, nil
+}
+
+// ReadHead gets the head. Errors: objstore's; ErrNewer.
+func (v *Volume) ReadHead(ctx context.Context) (protocol.Seen, error) {
+	seen, _, err := v.readHead(ctx)
+	return seen, err
+}
+
+func (v *Volume) readHead(ctx context.Context) (protocol.Seen, []byte, error) {
+	sealed, info, err := v.st.Get(ctx, headKey, 0, -1)
+	if err != nil {
+		return protocol.Seen{}, nil, fmt.Errorf("read head: %w", err)
+	}
+	h, err := v.decodeHead(sealed)
+	if err != nil {
+		return protocol.Seen{}, nil, err
+	}
+	return protocol.Seen{Head: h, Tag: protocol.Tag(info.ETag)}, sealed, nil
+}
