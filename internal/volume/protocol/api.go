@@ -87,8 +87,10 @@ type Record struct {
 	Epoch         uint64 `json:"epoch"`          // of Claim
 	Claim         string `json:"claim"`          // the last claim known to be ours
 	IntendedClaim string `json:"intended_claim"` // a claim whose PUT may have landed
-	Last          string `json:"last"`           // the snapshot that the files were, or grew from
-	Intended      string `json:"intended"`       // a snapshot whose commit may have landed
+	// EarlierClaims are such claims of former lives, whose PUT may land yet.
+	EarlierClaims []string `json:"earlier_claims,omitempty"`
+	Last          string   `json:"last"`     // the snapshot that the files were, or grew from
+	Intended      string   `json:"intended"` // a snapshot whose commit may have landed
 	// SyncedLast and SyncedIntended: the file system was synced after the
 	// capture of that snapshot and before its commit.
 	SyncedLast     bool   `json:"synced_last"`

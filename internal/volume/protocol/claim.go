@@ -58,7 +58,8 @@ func (m *Machine) actClaim() bool {
 		m.intend()
 	}
 	if !m.intentDurable() {
-		return m.record(m.intentRecord(), m.adoptable())
+		rec := m.intentRecord()
+		return m.record(rec, m.adoptable() || rec.Restoring && !m.local.MarkersMatch)
 	}
 	m.putClaim()
 	return true
@@ -82,6 +83,7 @@ func (m *Machine) intentRecord() Record {
 	rec := m.rec
 	switch {
 	case m.keepable():
+		rec.remember()
 	case m.adoptable():
 		rec = Record{Role: RoleHolder}
 	default:

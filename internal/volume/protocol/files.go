@@ -67,7 +67,7 @@ func (m *Machine) actSettle() bool {
 	case m.saved && m.check.passed, m.broken(RecordBeforeSave):
 		rec := m.rec
 		rec.Role, rec.Restoring = RoleNone, true
-		return m.record(rec, false)
+		return m.record(rec, !m.local.MarkersMatch)
 	case m.saved:
 		return m.checkLock()
 	case !m.work.retry.ready(m.now):

@@ -1,5 +1,7 @@
 package protocol
 
+import "slices"
+
 // record begins to write rec beside the data. Nothing follows from it before it
 // is on the disk.
 func (m *Machine) record(rec Record, markers bool) bool {
@@ -64,8 +66,10 @@ func (m *Machine) files() fileState {
 	switch {
 	case !m.local.FilesPresent && !kept:
 		return noFiles
-	case m.hasRec && m.rec.Restoring:
+	case m.hasRec && m.rec.Restoring && m.local.MarkersMatch:
 		return worthless
+	case m.hasRec && m.rec.Restoring:
+		return imageFiles // others than the record speaks of
 	case m.hasRec && m.rec.Role == RoleWarm && m.local.MarkersMatch:
 		return worthless
 	case m.hasRec && m.rec.Role != RoleNone:
@@ -81,11 +85,29 @@ func (m *Machine) keepable() bool {
 		return false
 	}
 	h := m.seen.Head
-	if h.Claim == "" || h.Claim != m.rec.Claim && h.Claim != m.rec.IntendedClaim {
+	if !m.claimedHere(h.Claim) {
 		return false
 	}
 	last, intended := m.namesOurs()
 	return last || intended || m.broken(KeepUnchecked)
+}
+
+// claimedHere says whether a claim was made by a life of ours on this disk.
+func (m *Machine) claimedHere(claim string) bool {
+	return claim != "" && (claim == m.rec.Claim || claim == m.rec.IntendedClaim || slices.Contains(m.rec.EarlierClaims, claim))
+}
+
+// mostClaims bounds the list of earlier claims: one is added by each life that
+// ends between the sending of a claim and its answer.
+const mostClaims = 16
+
+// remember keeps the claim that was intended before: it may land yet.
+func (r *Record) remember() {
+	if r.IntendedClaim == "" {
+		return
+	}
+	r.EarlierClaims = append(slices.Clone(r.EarlierClaims), r.IntendedClaim)
+	r.EarlierClaims = r.EarlierClaims[max(0, len(r.EarlierClaims)-mostClaims):]
 }
 
 // namesOurs says whether the head names the record's last or intended snapshot
