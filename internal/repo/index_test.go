@@ -136,9 +136,9 @@ func TestIndexFileRoundTrip(t *testing.T) {
 	if !json.Valid(data) {
 		t.Fatalf("not JSON: %s", data)
 	}
-	file, err := decodeIndex(data)
-	if err != nil {
-		t.Fatal(err)
+	file, ok := scanIndex(data)
+	if !ok {
+		t.Fatal("the scanner does not know our own form")
 	}
 	for i, p := range file.Packs {
 		if p.ID != packs[i].ID || !slices.Equal(p.Blobs, packs[i].Blobs) {

@@ -13,11 +13,11 @@ import (
 )
 
 // indexFile is the content of an object below index/.
+//
+// Objects that name others as superseded (restic of old wrote such) are read
+// like all: listing a pack twice does no harm.
 type indexFile struct {
-	// Supersedes is what restic of old wrote; those objects may still be there,
-	// and listing a pack twice does no harm.
-	Supersedes []format.ID
-	Packs      []indexPack
+	Packs []indexPack
 }
 
 type indexPack struct {
@@ -42,6 +42,14 @@ var errIndex = errors.New("invalid index")
 
 // decodeIndex reads an index object's JSON.
 func decodeIndex(data []byte) (indexFile, error) {
+	if file, ok := scanIndex(data); ok {
+		return file, nil
+	}
+	return decodeAnyIndex(data)
+}
+
+// decodeAnyIndex reads whatever JSON it is.
+func decodeAnyIndex(data []byte) (indexFile, error) {
 	var in indexFileJSON
 	if err := json.Unmarshal(data, &in); err != nil {
 		return indexFile{}, fmt.Errorf("%w: %w", errIndex, err)

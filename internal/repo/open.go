@@ -52,10 +52,14 @@ func Open(ctx context.Context, st objstore.Store, password string, opt Options) 
 	if err != nil {
 		return nil, fmt.Errorf("open repository in %s: %w", describe(st), err)
 	}
+	return newRepository(st, opt, key, keyID, cfg), nil
+}
+
+func newRepository(st objstore.Store, opt Options, key *crypto.Key, keyID format.ID, cfg Config) *Repository {
 	return &Repository{
 		st: st, opt: opt, key: key, keyID: keyID, cfg: cfg,
 		zstd: newCompressor(opt.Compression), index: newMemIndex(), writers: make(map[*Writer]struct{}),
-	}, nil
+	}
 }
 
 func describe(st objstore.Store) string {

@@ -17,28 +17,46 @@ import (
 
 const password = "correct horse"
 
-// testBundle is made once: scrypt is slow on purpose.
-var testBundle = sync.OnceValues(func() (*Bundle, error) { return NewBundle(password) })
+// testRepository is made and opened once: scrypt is slow on purpose.
+var testRepository = sync.OnceValues(func() (*made, error) {
+	bundle, err := NewBundle(password)
+	if err != nil {
+		return nil, err
+	}
+	st := mem.New()
+	if err := Materialise(context.Background(), st, bundle); err != nil {
+		return nil, err
+	}
+	r, err := Open(context.Background(), st, password, Options{})
+	return &made{bundle, r}, err
+})
 
-// newRepo makes a repository in st, with an index loaded.
+type made struct {
+	*Bundle
+	r *Repository
+}
+
+// newRepo makes the one test repository in st, with an index loaded.
 func newRepo(t testing.TB, st objstore.Store, opt Options) *Repository {
 	t.Helper()
-	bundle, err := testBundle()
+	m, err := testRepository()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Materialise(t.Context(), st, bundle); err != nil {
+	if err := Materialise(t.Context(), st, m.Bundle); err != nil {
 		t.Fatal(err)
 	}
 	return openRepo(t, st, opt)
 }
 
+// openRepo is Open of the test repository without deriving its key again.
 func openRepo(t testing.TB, st objstore.Store, opt Options) *Repository {
 	t.Helper()
-	r, err := Open(t.Context(), st, password, opt)
+	m, err := testRepository()
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := newRepository(st, opt.withDefaults(), m.r.key, m.r.keyID, m.r.cfg)
 	if err := r.LoadIndex(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +127,14 @@ func TestBlobsSurviveReopening(t *testing.T) {
 			blobs = append(blobs, testData(uint64(i), n, i%2 == 0), testData(uint64(100+i), n+1, i%2 == 1))
 		}
 		sn, ids := saveSnapshotOf(t, r, "file", blobs...)
-		for _, r := range []*Repository{r, openRepo(t, st, Options{})} {
+		again, err := Open(t.Context(), st, password, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.LoadIndex(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range []*Repository{r, again} {
 			for i, id := range ids {
 				got, err := r.LoadBlob(t.Context(), format.Handle{Type: format.DataBlob, ID: id}, nil)
 				if err != nil {
