@@ -2,8 +2,8 @@ package initproc
 
 import (
 	"bufio"
-	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -20,21 +20,25 @@ func dropFilePages() {
 		return
 	}
 	defer smaps.Close()
-	var start, end uintptr
-	var perms, offset, device string
-	var inode uint64
+	var start, end uint64
+	droppable := false
 	for lines := bufio.NewScanner(smaps); lines.Scan(); {
-		line := lines.Text()
-		// A mapping's first line, then its properties, one a line.
-		if n, _ := fmt.Sscanf(line, "%x-%x %s %s %s %d", &start, &end, &perms, &offset, &device, &inode); n == 6 {
+		// A mapping's first line ("from-to perms offset device inode path"), then
+		// its properties, one a line ("Anonymous: 0 kB").
+		fields := strings.Fields(lines.Text())
+		if len(fields) == 0 {
 			continue
 		}
-		kilobytes, ok := strings.CutPrefix(line, "Anonymous:")
-		if !ok || strings.TrimSpace(kilobytes) != "0 kB" || inode == 0 {
+		if from, to, ok := strings.Cut(fields[0], "-"); ok && len(fields) >= 5 {
+			var err1, err2 error
+			start, err1 = strconv.ParseUint(from, 16, 64)
+			end, err2 = strconv.ParseUint(to, 16, 64)
+			unwritable := fields[1] == "r-xp" || fields[1] == "r--p"
+			droppable = err1 == nil && err2 == nil && unwritable && fields[4] != "0"
 			continue
 		}
-		if perms == "r-xp" || perms == "r--p" {
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED)
+		if droppable && fields[0] == "Anonymous:" && fields[1] == "0" {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, uintptr(start), uintptr(end-start), unix.MADV_DONTNEED)
 		}
 	}
 }
