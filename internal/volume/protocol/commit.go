@@ -43,7 +43,7 @@ func (m *Machine) actCommit() bool {
 	case c.got == nil:
 		return m.capture(c)
 	}
-	return m.actPin() || m.actCommitHead() || m.actAcknowledge()
+	return m.actCommitHead() || m.actPin() || m.actAcknowledge()
 }
 
 func (m *Machine) commitWanted() bool {
@@ -75,6 +75,7 @@ func (m *Machine) capture(c *commit) bool {
 func (m *Machine) captureAgain() bool {
 	c := m.commit
 	m.fresh, m.force = true, m.force || c.lost
+	m.disownCheck()
 	return m.capture(&commit{requests: c.requests, final: c.final, delta: c.delta})
 }
 
@@ -179,6 +180,7 @@ func (m *Machine) proofWanted() bool {
 func (m *Machine) failCommit(err error) {
 	c := m.commit
 	m.commit = nil
+	m.disownCheck()
 	m.reply(c.requests, Head{}, err)
 	if m.stop != nil && c.delta {
 		m.stop.commitErr = err

@@ -40,7 +40,7 @@ func (m *Machine) takeLocked(in Locked) {
 
 func (m *Machine) dropLock() {
 	m.lock.id, m.saved = "", false
-	m.check.stale = m.check.out
+	m.disownCheck()
 	m.emit(DropLock{})
 }
 
@@ -61,6 +61,10 @@ func (m *Machine) checkLock() bool {
 	m.emit(CheckLock{})
 	return true
 }
+
+// disownCheck: a check under way was sent before what is stored next, and proves
+// nothing about it.
+func (m *Machine) disownCheck() { m.check.stale = m.check.out }
 
 func (m *Machine) takeChecked(in LockChecked) {
 	if !m.check.out {
