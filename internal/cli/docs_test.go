@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"flag"
+	"os"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write docs/cli.md anew")
+
+const reference = "../../docs/cli.md"
+
+// TestReference holds docs/cli.md to what --help says, command by command.
+func TestReference(t *testing.T) {
+	got := referenceText(t)
+	if *update {
+		if err := os.WriteFile(reference, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs from what --help says: go test ./internal/cli -run Reference -update", reference)
+	}
+}
+
+func referenceText(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	b.WriteString("# The command line\n\nWhat `--help` says, in one place; a test holds this file to it. The configuration file and\nthe variables are in [config.md](config.md).\n")
+	s := &session{}
+	for _, cmd := range s.root().Commands() {
+		if cmd.Hidden || cmd.Name() == "help" {
+			continue
+		}
+		b.WriteString("\n## drover " + cmd.Name() + "\n\n" + cmd.Short + ".\n\n```\n" + helpOf(t, cmd.Name()) + "```\n")
+	}
+	return b.String()
+}
+
+func helpOf(t *testing.T, name string) string {
+	t.Helper()
+	got := try(t, nil, nil, name, "--help")
+	if got.code != 0 || got.err != "" {
+		t.Fatalf("%s --help: %+v", name, got)
+	}
+	return got.out
+}
+
+// TestHelpIsWhole: every command says what it does, by example, and how it exits.
+func TestHelpIsWhole(t *testing.T) {
+	s := &session{}
+	for _, cmd := range s.root().Commands() {
+		if cmd.Name() == "help" {
+			continue
+		}
+		help := helpOf(t, cmd.Name())
+		for _, part := range []string{"Exit codes:", "Examples:\n  ", "Usage:"} {
+			if !strings.Contains(help, part) {
+				t.Errorf("%s --help has no %q", cmd.Name(), part)
+			}
+		}
+		for line := range strings.Lines(cmd.Long) {
+			if n := len([]rune(strings.TrimRight(line, "\n"))); n > 90 {
+				t.Errorf("%s --help: line of %d characters: %s", cmd.Name(), n, line)
+			}
+		}
+		if cmd.Name() != "completion" && cmd.Flags().Lookup("json") == nil {
+			t.Errorf("%s has no --json", cmd.Name())
+		}
+	}
+}
+
+// TestEveryCommandOfTheContract: none is missing.
+func TestEveryCommandOfTheContract(t *testing.T) {
+	s := &session{}
+	root := s.root()
+	for _, name := range strings.Fields("run backup status init snapshot restore snapshots ls verify forget prune probe restic-env demo version completion") {
+		cmd, _, err := root.Find([]string{name})
+		if err != nil || cmd.Name() != name {
+			t.Errorf("no command %s", name)
+		}
+	}
+	for name, flags := range map[string]string{
+		"run":       "store volume password-file password-command state exclude on-change every ttl fence first-start data-dir id config",
+		"backup":    "queue timeout",
+		"snapshots": "all json",
+		"restore":   "target delete strict-metadata",
+		"verify":    "read-data",
+		"snapshot":  "replace-paths allow-shrink",
+		"status":    "json",
+	} {
+		help := helpOf(t, name)
+		for flag := range strings.FieldsSeq(flags) {
+			if !strings.Contains(help, "--"+flag+" ") {
+				t.Errorf("%s has no --%s", name, flag)
+			}
+		}
+	}
+}

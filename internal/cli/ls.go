@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"drover/internal/app"
+)
+
+func (s *session) lsCommand() *cobra.Command {
+	var long bool
+	cmd := &cobra.Command{
+		Use:   "ls [SNAPSHOT|latest] [PATH]",
+		Short: "List the files of a snapshot",
+		Long: `Lists what lies at or below PATH in a snapshot, the newest committed one by default.
+With --json, one object a line.
+
+` + storeExits(),
+		Example: `  drover ls
+  drover ls -l latest /srv/git
+  drover ls 1a2b3c4d --json`,
+		Args:              atMost(2),
+		ValidArgsFunction: cobra.NoFileCompletions,
+	}
+	addSettings(cmd.Flags(), cmd, app.GroupStore)
+	cmd.Flags().BoolVarP(&long, "long", "l", false, "show mode, owner, size and time")
+	s.jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		snapshot, path := "latest", ""
+		if len(args) > 0 {
+			snapshot = args[0]
+		}
+		if len(args) > 1 {
+			path = args[1]
+		}
+		return s.withOps(cmd, func(ctx context.Context, o operations) error { return s.ls(ctx, o, snapshot, path, long) })
+	}
+	return cmd
+}
+
+func (s *session) ls(ctx context.Context, o operations, snapshot, path string, long bool) (err error) {
+	out := bufio.NewWriter(s.Out)
+	defer func() { err = errors.Join(err, out.Flush()) }()
+	lines := json.NewEncoder(out)
+	lines.SetEscapeHTML(false)
+	return o.Ls(ctx, snapshot, path, func(e app.Entry) error {
+		switch {
+		case s.json:
+			return lines.Encode(e)
+		case long:
+			_, err := fmt.Fprintf(out, "%s %5d %5d %12d %s %s%s\n", e.Mode, e.UID, e.GID, e.Size,
+				e.ModTime.Local().Format("2006-01-02 15:04:05"), printable(e.Path), arrow(e))
+			return err
+		default:
+			_, err := fmt.Fprintln(out, printable(e.Path))
+			return err
+		}
+	})
+}
+
+func arrow(e app.Entry) string {
+	if e.LinkTarget == "" {
+		return ""
+	}
+	return " -> " + printable(e.LinkTarget)
+}

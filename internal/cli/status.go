@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"drover/client"
+	"drover/internal/app"
+)
+
+// statusTimeout is how long an agent may take to say how it is.
+const statusTimeout = 10 * time.Second
+
+func (s *session) statusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the instance and its volume: who holds it, how old the last commit is",
+		Long: `Asks the agent on the control socket, if there is one; else reads the volume's head
+from the store.
+
+RPO is the age of the last commit while changes wait (what a loss now would cost); RTO
+is the time that the last restore took.
+
+` + storeExits(),
+		Example: `  drover status
+  drover status --json | jq .rpo_seconds
+  drover status --store s3://state/wiki --password-file /run/secrets/store`,
+		Args: noArgs,
+	}
+	addSettings(cmd.Flags(), cmd, app.GroupStore)
+	s.jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return s.status(cmd) }
+	return cmd
+}
+
+func (s *session) status(cmd *cobra.Command) error {
+	cfg, err := s.load(cmd, nil)
+	if err != nil {
+		return err
+	}
+	status, err := askStatus(cmd.Context(), cfg.Socket)
+	if errors.Is(err, client.ErrNoAgent) {
+		if cfg.Store.URL == "" {
+			return fmt.Errorf("status: %w, and no store is given; set --socket, or --store to read the store", err)
+		}
+		err = s.withOps(cmd, func(ctx context.Context, o operations) error {
+			status, err = o.Status(ctx)
+			return err
+		})
+	}
+	if err != nil {
+		return err
+	}
+	if s.json {
+		return s.printJSON(status)
+	}
+	return table(s.Out, statusRows(status, s.Now()))
+}
+
+func askStatus(ctx context.Context, socket string) (client.Status, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errors.New("the agent does not answer"))
+	defer cancel()
+	agent := client.New(socket)
+	defer agent.Close()
+	return agent.Status(ctx)
+}
+
+// statusRows is the human form: a name and a value a row, only what is known.
+func statusRows(st client.Status, now time.Time) [][]string {
+	var rows [][]string
+	add := func(name, value string) {
+		if value != "" {
+			rows = append(rows, []string{name, printable(value)})
+		}
+	}
+	add("service", st.Service)
+	add("volume", st.Volume)
+	add("instance", st.Instance)
+	add("role", st.Role)
+	add("health", st.Health)
+	add("message", st.Message)
+	add("holder", holderOf(st))
+	if st.Epoch > 0 {
+		add("epoch", strconv.FormatUint(st.Epoch, 10))
+	}
+	add("last commit", commitOf(st, now))
+	add("paths", strings.Join(st.Paths, ", "))
+	if st.Volume != "" && st.Role != "none" {
+		add("RPO", rpoOf(st))
+	}
+	if st.RTO != nil {
+		add("RTO", seconds(*st.RTO)+" (the last restore)")
+	}
+	if b := st.LastBackup; b != nil && b.Error != "" {
+		add("last backup", b.Error)
+	}
+	for _, id := range st.Diverged {
+		add("diverged", shortID(id))
+	}
+	for _, job := range st.Jobs {
+		add("job "+job.Name, jobLine(job))
+	}
+	return rows
+}
+
+func holderOf(st client.Status) string {
+	switch {
+	case st.State != "held":
+		return ""
+	case st.Holder == st.Instance && st.Role != "none":
+		return st.Holder + " (this instance)"
+	default:
+		return st.Holder
+	}
+}
+
+func commitOf(st client.Status, now time.Time) string {
+	switch {
+	case st.Commit != nil:
+		return fmt.Sprintf("%s ago: %s (seq %d)", seconds(max(0, now.Sub(*st.Commit).Seconds())), shortID(st.Snapshot), st.Seq)
+	case st.Volume != "" && st.Seq == 0:
+		return "none yet"
+	default:
+		return ""
+	}
+}
+
+func rpoOf(st client.Status) string {
+	line := seconds(st.RPO)
+	if st.Pending {
+		line += ", changes wait for a commit"
+	}
+	return line
+}
+
+func jobLine(job client.Job) string {
+	line := job.State
+	if job.PID > 0 {
+		line += fmt.Sprintf(", pid %d", job.PID)
+	}
+	if job.Exit != nil {
+		line += fmt.Sprintf(", exit %d", *job.Exit)
+	}
+	if job.Restarts > 0 {
+		line += ", " + count(int64(job.Restarts), "restart")
+	}
+	if job.Main {
+		line += ", main"
+	}
+	return line
+}

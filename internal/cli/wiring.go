@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"drover/client"
+	"drover/internal/app"
+)
+
+// operations is what commands do to a store without an agent: *app.Ops.
+type operations interface {
+	Init(ctx context.Context) (created bool, err error)
+	Snapshot(ctx context.Context, opt app.SnapshotOptions) (client.Backup, error)
+	Restore(ctx context.Context, opt app.RestoreOptions) (app.RestoreResult, error)
+	Snapshots(ctx context.Context, all bool) ([]client.Snapshot, error)
+	Ls(ctx context.Context, snapshot, path string, fn func(app.Entry) error) error
+	Verify(ctx context.Context, opt app.VerifyOptions) (app.VerifyReport, error)
+	Forget(ctx context.Context, opt app.ForgetOptions) (app.ForgetReport, error)
+	Prune(ctx context.Context, opt app.PruneOptions) (app.PruneReport, error)
+	Probe(ctx context.Context) (app.ProbeReport, error)
+	ResticEnv(ctx context.Context) ([]app.EnvVar, error)
+	Status(ctx context.Context) (client.Status, error)
+	Close() error
+}
+
+// opener makes operations; it opens nothing yet.
+type opener func(cfg *app.Config, log *slog.Logger) operations
+
+// runner is the agent's life; it returns the status to exit with. load is called in
+// the worker alone.
+type runner func(ctx context.Context, load func() (*app.Config, error), out, err io.Writer) (int, error)
+
+func openOps(cfg *app.Config, log *slog.Logger) operations { return app.NewOps(cfg, log) }
+
+func runAgent(ctx context.Context, load func() (*app.Config, error), out, err io.Writer) (int, error) {
+	return app.Supervised(ctx, func(ctx context.Context, shimGone <-chan struct{}) (int, error) {
+		cfg, bad := load()
+		if bad != nil {
+			return exitUsage, bad
+		}
+		return app.Run(ctx, cfg, app.RunOptions{Stdout: out, Stderr: err, Log: app.NewLogger(err, cfg, false), ShimGone: shimGone})
+	})
+}
