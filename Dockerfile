@@ -12,7 +12,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=dev
-RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X drover/internal/cli.version=${VERSION}" -o /drover ./cmd/drover
+RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X drover/internal/app.Version=${VERSION}" -o /drover ./cmd/drover
 
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/

@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS  := -s -w -X drover/internal/cli.version=$(VERSION)
+LDFLAGS  := -s -w -X drover/internal/app.Version=$(VERSION)
 GO_IMAGE ?= golang:1.26
 IMAGE    ?= drover
 FUZZTIME ?= 30s
