@@ -104,7 +104,7 @@ type agent struct {
 	mu      sync.Mutex
 	rt      *volume.Runtime // nil until the volume is open
 	tracked *tracked
-	waiting string // why there is no runtime yet
+	told    string // the phase and reason last logged
 }
 
 // signals stops on TERM, INT and QUIT, and passes the others to the main job. A
@@ -321,8 +321,8 @@ func (a *agent) queue(rt *volume.Runtime) {
 // notify logs each change of phase.
 func (a *agent) notify(s protocol.Status) {
 	a.mu.Lock()
-	same := a.waiting == string(s.Phase)+s.Reason
-	a.waiting = string(s.Phase) + s.Reason
+	same := a.told == string(s.Phase)+s.Reason
+	a.told = string(s.Phase) + s.Reason
 	a.mu.Unlock()
 	if same {
 		return

@@ -64,7 +64,7 @@ func (r *Runtime) restore(ctx context.Context, h protocol.Head) error {
 	}
 	res, err := restore.Run(ctx, r.v.Repo, sn, restore.Options{
 		Delete: true, Sync: true, StrictMetadata: r.opt.Tree.StrictMetadata,
-		Keep: func(path string) bool { return IsMarker(r.opt.Tree.Paths, path) },
+		Keep: r.keep,
 	})
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
@@ -91,6 +91,29 @@ func (r *Runtime) saveDiverged(ctx context.Context, a protocol.SaveDiverged) pro
 	return protocol.DivergedSaved{Snapshot: id}
 }
 
+// sameAsHead compares the files themselves with the head's snapshot: tree ids tell
+// nothing here, since inode numbers and change times are part of them.
+func (r *Runtime) sameAsHead(ctx context.Context, h protocol.Head) (bool, error) {
+	if h.Snapshot == "" {
+		return false, nil
+	}
+	sn, err := r.headSnapshot(ctx, h)
+	if errors.Is(err, ErrNoSnapshot) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	diff, err := restore.Diff(ctx, r.v.Repo, sn, restore.Options{Keep: r.keep})
+	if err != nil {
+		return false, fmt.Errorf("compare with the head: %w", err)
+	}
+	return len(diff) == 0, nil
+}
+
+// keep tells a restore which files are not the volume's.
+func (r *Runtime) keep(path string) bool { return IsMarker(r.opt.Tree.Paths, path) }
+
 func (r *Runtime) storeDiverged(ctx context.Context, a protocol.SaveDiverged) (string, error) {
 	lock, err := r.v.Repo.Lock(ctx, repo.LockOptions{Hostname: lockHost(r.opt.Protocol.Self.ID)})
 	if err != nil {
@@ -106,6 +129,9 @@ func (r *Runtime) storeDiverged(ctx context.Context, a protocol.SaveDiverged) (s
 	if err := r.v.Repo.LoadIndex(ctx); err != nil {
 		return "", fmt.Errorf("load index: %w", err)
 	}
+	if same, err := r.sameAsHead(ctx, a.Head); same || err != nil {
+		return "", err
+	}
 	opt := r.archiveOptions()
 	opt.OnUnreadable = archive.Skip // a rest is better than nothing
 	w := r.v.Repo.NewWriter(ctx, repo.WriterOptions{})
@@ -114,9 +140,6 @@ func (r *Runtime) storeDiverged(ctx context.Context, a protocol.SaveDiverged) (s
 	res, err := archive.Run(ctx, w, r.v.Repo, opt)
 	if err != nil {
 		return "", err
-	}
-	if res.Tree.String() == a.Head.Tree || res.Files == 0 && res.Dirs == 0 {
-		return "", nil
 	}
 	sn := r.snapshot(a.Head, res, start)
 	sn.Tags = []string{"diverged", "instance:" + r.opt.Protocol.Self.ID}
