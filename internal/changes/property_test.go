@@ -84,14 +84,13 @@ func uncovered(before, after map[string]entry, linked map[uint64]bool, set Set) 
 		if _, is := after[path]; is || named[path] {
 			continue
 		}
-		// Gone with a directory above it that is named and no longer the same.
-		gone := false
-		for dir := filepath.Dir(path); len(dir) > 1; dir = filepath.Dir(dir) {
-			if after[dir].ino != before[dir].ino && named[dir] {
-				gone = true
-			}
+		// Whoever compares the list of entries of a named directory sees what
+		// is missing there, and so all below it.
+		top := path
+		for _, is := after[filepath.Dir(top)]; !is; _, is = after[filepath.Dir(top)] {
+			top = filepath.Dir(top)
 		}
-		if !gone {
+		if !named[top] && !named[filepath.Dir(top)] {
 			missed = append(missed, "removed: "+path)
 		}
 	}
