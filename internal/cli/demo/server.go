@@ -240,8 +240,9 @@ func (s *server) kill(ctx context.Context) (int, error) {
 	}
 }
 
-// processesWith lists the living processes that have the variable in their environment.
-func processesWith(variable string) ([]int, error) {
+// processesWith lists the living processes with a variable in their environment that
+// begins so.
+func processesWith(beginning string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
@@ -254,7 +255,7 @@ func processesWith(variable string) ([]int, error) {
 		}
 		// Gone meanwhile, or another user's: not one of ours. A zombie's is empty.
 		env, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "environ"))
-		if err == nil && bytes.Contains(append([]byte{0}, env...), append([]byte{0}, variable+"\x00"...)) {
+		if err == nil && bytes.Contains(append([]byte{0}, env...), append([]byte{0}, beginning...)) {
 			pids = append(pids, pid)
 		}
 	}
