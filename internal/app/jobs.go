@@ -139,8 +139,11 @@ func (j *jobs) Stop(ctx context.Context) {
 // Kill kills the jobs at once; it returns when all are dead.
 func (j *jobs) Kill(reason string) {
 	if s := j.ask(); s != nil {
-		s.Kill()
+		err := s.Kill()
 		j.log.Error("killed the jobs", "reason", reason)
+		if err != nil {
+			j.log.Error("some processes of the jobs live on", "err", err)
+		}
 	}
 }
 

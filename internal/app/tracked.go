@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"drover/internal/changes"
 	"drover/internal/config"
@@ -38,6 +39,10 @@ func (t *tracked) start(context.Context) {
 	default:
 	}
 }
+
+// fullWalk is how often everything is looked at, whatever was reported: what no
+// event tells is found by its times then.
+const fullWalk = time.Hour
 
 // run runs one tracker after another until ctx ends.
 func (t *tracked) run(ctx context.Context) {
@@ -74,10 +79,14 @@ func (t *tracked) run(ctx context.Context) {
 
 // follow passes on that something changed.
 func (t *tracked) follow(ctx context.Context, tracker *changes.Tracker) {
+	walk := time.NewTicker(fullWalk)
+	defer walk.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-walk.C:
+			tracker.MarkAll("a full walk is due")
 		case <-tracker.Notify():
 			t.dirty.Store(true)
 			select {
