@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"drover/internal/objstore"
@@ -116,12 +117,12 @@ func TestPruneIsCrashSafe(t *testing.T) {
 		r, want := history(t, st)
 		l := exclusive(t, r)
 		ctx, cancel := context.WithCancel(t.Context())
-		calls := 0
+		var calls atomic.Int32
 		st.setHook(func(op, _ string) error {
 			if op != "put" && op != "delete" {
 				return nil
 			}
-			if calls++; calls > at {
+			if int(calls.Add(1)) > at {
 				cancel()
 				return errInjected
 			}

@@ -10,6 +10,8 @@ import (
 	"drover/internal/repo/format"
 )
 
+var errPackMissing = errors.New("a snapshot needs a pack that is missing")
+
 // PruneOptions of Prune. The zero value frees every byte that can be freed.
 type PruneOptions struct {
 	DryRun      bool

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -81,8 +80,9 @@ func (s *reached) mark(h format.Handle) (isNew bool, err error) {
 		if len(copies) == 0 {
 			continue
 		}
-		if s.one {
-			copies = copies[:1]
+		if s.one { // always the same one, in whatever order the index was read
+			byPack := func(a, b uint32) int { return compareIDs(x.location(x.entry(a)).Pack, x.location(x.entry(b)).Pack) }
+			copies = []uint32{slices.MinFunc(copies, byPack)}
 		}
 		isNew = s.bits[copies[0]/64]&(1<<(copies[0]%64)) == 0
 		for _, n := range copies {
@@ -207,5 +207,3 @@ func (r *Repository) packsInUse() map[format.ID]struct{} {
 	}
 	return packs
 }
-
-var errPackMissing = errors.New("a snapshot needs a pack that is missing")
