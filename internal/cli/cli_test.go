@@ -15,15 +15,14 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"drover/client"
 	"drover/internal/app"
 	"drover/internal/control"
 	"drover/internal/objstore/probe"
+	"drover/internal/testkit/leak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leak.Main(m) }
 
 // fakeOps answers every operation with err, or with something plausible.
 type fakeOps struct {
@@ -157,8 +156,8 @@ func TestExitCodes(t *testing.T) {
 		{fmt.Errorf("claim: %w by web-1", app.ErrHeld), 11, ""},
 		{fmt.Errorf("lock: %w", app.ErrLocked), 11, ""},
 		{fmt.Errorf("read /a: %w", app.ErrIncomplete), 3, "/a"},
-		{app.ErrShrunk, 1, "; --allow-shrink commits it nevertheless"},
-		{app.ErrPaths, 1, "; --replace-paths"},
+		{fmt.Errorf("commit: %w", app.ErrShrunk), 1, ""},
+		{fmt.Errorf("commit: %w", app.ErrPaths), 1, ""},
 		{errors.Join(errors.New("one"), errors.New("two\x1b")), 1, "drover: one; two\\x1b\n"},
 		{fmt.Errorf("read: %w", context.Canceled), 130, ""},
 	} {
@@ -476,5 +475,16 @@ func TestCompletion(t *testing.T) {
 	}
 	if got := try(t, nil, nil, "__complete", "run", "--fence", ""); !strings.HasPrefix(got.out, "history\nstrict\n") {
 		t.Errorf("values of --fence: %q", got.out)
+	}
+}
+
+func TestModeText(t *testing.T) {
+	for mode, want := range map[os.FileMode]string{
+		0o644: "-rw-r--r--", os.ModeDir | os.ModeSticky | 0o777: "drwxrwxrwt", os.ModeSymlink | 0o777: "lrwxrwxrwx",
+		os.ModeSetuid | 0o755: "-rwsr-xr-x", os.ModeSetgid | 0o640: "-rw-r-S---", os.ModeDevice | os.ModeCharDevice | 0o600: "crw-------", os.ModeNamedPipe | 0o600: "prw-------",
+	} {
+		if got := modeText(mode); got != want {
+			t.Errorf("%v: got %s, want %s", mode, got, want)
+		}
 	}
 }

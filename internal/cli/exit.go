@@ -37,8 +37,6 @@ var exitTable = []struct {
 	{app.ErrLocked, exitHeld, ""},
 	{app.ErrDataDirInUse, exitHeld, ""},
 	{app.ErrIncomplete, exitIncomplete, ""},
-	{app.ErrPaths, exitFailure, "--replace-paths changes the volume's paths"},
-	{app.ErrShrunk, exitFailure, "--allow-shrink commits it nevertheless"},
 	{client.ErrNoAgent, exitFailure, "is `drover run` up, and DROVER_SOCKET its socket?"},
 	{context.Canceled, exitInterrupted, ""},
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +34,9 @@ With --json, one object a line.
 	s.jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		snapshot, path := "latest", ""
-		if len(args) > 0 {
+		if len(args) == 1 && strings.HasPrefix(args[0], "/") {
+			path = args[0] // an id never begins so
+		} else if len(args) > 0 {
 			snapshot = args[0]
 		}
 		if len(args) > 1 {
@@ -53,7 +57,7 @@ func (s *session) ls(ctx context.Context, o operations, snapshot, path string, l
 		case s.json:
 			return lines.Encode(e)
 		case long:
-			_, err := fmt.Fprintf(out, "%s %5d %5d %12d %s %s%s\n", e.Mode, e.UID, e.GID, e.Size,
+			_, err := fmt.Fprintf(out, "%s %5d %5d %12d %s %s%s\n", modeText(e.Mode), e.UID, e.GID, e.Size,
 				e.ModTime.Local().Format("2006-01-02 15:04:05"), printable(e.Path), arrow(e))
 			return err
 		default:
@@ -61,6 +65,35 @@ func (s *session) ls(ctx context.Context, o operations, snapshot, path string, l
 			return err
 		}
 	})
+}
+
+// modeText writes a mode as ls does.
+func modeText(mode os.FileMode) string {
+	kind := byte('-')
+	for _, k := range []struct {
+		bit    os.FileMode
+		letter byte
+	}{{os.ModeDir, 'd'}, {os.ModeSymlink, 'l'}, {os.ModeNamedPipe, 'p'}, {os.ModeSocket, 's'}, {os.ModeDevice, 'b'}, {os.ModeCharDevice, 'c'}} {
+		if mode&k.bit != 0 {
+			kind = k.letter
+		}
+	}
+	text := []byte(mode.Perm().String())
+	text[0] = kind
+	for _, special := range []struct {
+		bit    os.FileMode
+		at     int
+		letter byte
+	}{{os.ModeSetuid, 3, 's'}, {os.ModeSetgid, 6, 's'}, {os.ModeSticky, 9, 't'}} {
+		if mode&special.bit == 0 {
+			continue
+		}
+		if text[special.at] == '-' {
+			special.letter -= 'a' - 'A'
+		}
+		text[special.at] = special.letter
+	}
+	return string(text)
 }
 
 func arrow(e app.Entry) string {

@@ -111,8 +111,10 @@ func statusRows(st client.Status, now time.Time) [][]string {
 
 func holderOf(st client.Status) string {
 	switch {
-	case st.State != "held":
+	case st.State == "":
 		return ""
+	case st.State != "held":
+		return "nobody (" + st.State + ")"
 	case st.Holder == st.Instance && st.Role != "none":
 		return st.Holder + " (this instance)"
 	default:

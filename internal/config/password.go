@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // ReadPassword gets the password in the way that is configured. It is never empty.
@@ -40,6 +41,7 @@ func (c *Config) passwordFromCommand(ctx context.Context, command Command) (Secr
 	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second // for what it started itself and left
 	out, err := cmd.Output()
 	if err != nil {
 		if ctx.Err() != nil {
