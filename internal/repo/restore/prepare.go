@@ -149,6 +149,9 @@ func (a *run) fill(ctx context.Context, dir localfs.Dir, d *directory, existing 
 		for _, n := range d.files[k*batch : min(len(d.files), (k+1)*batch)] {
 			_, there := existing[n.Name]
 			path := join(d.path, n.Name)
+			if there && a.keep(path) {
+				continue
+			}
 			if err := a.makeFile(ctx, dir, d, n, path, there); err != nil {
 				a.fail(path, err)
 			}

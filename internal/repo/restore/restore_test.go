@@ -258,6 +258,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 func TestKeptAndExcludedFilesStay(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "vol")
 	fstest.Write(t, dir+"/f", "1")
+	fstest.Write(t, dir+"/marker", "of the snapshot")
 	r := sharedRepo(t)
 	sn := backUp(t, r, dir)
 	sn.Excludes = []string{"*.tmp", dir + "/cache"}
@@ -270,6 +271,9 @@ func TestKeptAndExcludedFilesStay(t *testing.T) {
 	want := []string{".", "cache", "cache/a", "extra", "extra/b.tmp", "f", "marker", "other", "other/marker", "x.tmp"}
 	if !slices.Equal(got, want) {
 		t.Errorf("left: %q, want %q", got, want)
+	}
+	if data, err := os.ReadFile(dir + "/marker"); err != nil || string(data) != "marker" {
+		t.Errorf("the kept file is %q, %v", data, err)
 	}
 }
 
