@@ -301,7 +301,7 @@ func (w *Writer) reserve(ctx context.Context, p *packer, blob pack.Blob) (*openP
 	o.blobs = append(o.blobs, blob)
 	if need := len(o.buf) + n + pack.HeaderSize(len(o.blobs)); need > cap(o.buf) {
 		o.filling.Wait() // the array is about to move
-		grown := make([]byte, len(o.buf), max(need, min(2*cap(o.buf), w.r.opt.PackSize)))
+		grown := make([]byte, len(o.buf), max(need, min(8*cap(o.buf), w.r.opt.PackSize)))
 		copy(grown, o.buf)
 		o.buf = grown
 	}
