@@ -118,12 +118,21 @@ func (o *Ops) Snapshot(ctx context.Context, opt SnapshotOptions) (client.Backup,
 	tree.Progress = counted("backup", opt.Progress, 0, 0)
 	var result client.Backup
 	err = v.Claim(ctx, o.sessionOptions(tree), func(ctx context.Context, s *volume.Session) error {
+		if status, _ := s.Status(); !opt.ReplacePaths && differ(status.Head, tree.Paths) {
+			return fmt.Errorf("%w: the newest snapshot holds %s, not %s: name the same paths, or say --replace-paths",
+				ErrPaths, strings.Join(status.Head.Paths, ", "), strings.Join(tree.Paths, ", "))
+		}
 		start := time.Now()
 		out, err := s.Backup(ctx)
 		result = backupOf(out, time.Since(start), err)
 		return err
 	})
 	return result, err
+}
+
+// differ reports whether a snapshot of paths would be of other paths than the head's.
+func differ(h protocol.Head, paths []string) bool {
+	return h.Snapshot != "" && !slices.Equal(slices.Sorted(slices.Values(h.Paths)), paths)
 }
 
 // absolute cleans paths, sorts them, and refuses what is not there.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,9 @@ type RunOptions struct {
 func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if cfg.Limits.Memory > 0 {
+		debug.SetMemoryLimit(int64(cfg.Limits.Memory))
+	}
 	jobs, err := newJobs(cfg, opt.Stdout, opt.Stderr, opt.Log)
 	if err != nil {
 		return 1, err
@@ -298,6 +302,7 @@ func (a *agent) live(ctx context.Context, rt *volume.Runtime) error {
 	default:
 	}
 	parts.Go(func() { a.tracked.run(ctx) })
+	parts.Go(func() { a.warnOfGrace(ctx, rt) })
 	parts.Go(func() {
 		triggers{
 			onChange: a.cfg.Backup.OnChange.Std(), every: a.cfg.Backup.Every.Std(),
@@ -315,6 +320,28 @@ func (a *agent) live(ctx context.Context, rt *volume.Runtime) error {
 func (a *agent) queue(rt *volume.Runtime) {
 	if s, _ := rt.Status(); s.Phase == protocol.PhaseHolder {
 		rt.Queue()
+	}
+}
+
+// schedulerGrace is what most schedulers leave between TERM and KILL (Docker's default).
+const schedulerGrace = 10 * time.Second
+
+// warnOfGrace says, once, when the last backup at a stop would not fit.
+func (a *agent) warnOfGrace(ctx context.Context, rt *volume.Runtime) {
+	tick := time.NewTicker(schedulerGrace)
+	defer tick.Stop()
+	for a.cfg.Backup.OnStop {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		_, stats := rt.Status()
+		if took := time.Duration(stats.LastBackup.Seconds * float64(time.Second)); took > schedulerGrace {
+			a.log.Warn("a backup took longer than most schedulers wait after TERM: raise the stop grace (Docker: --stop-timeout, Compose: stop_grace_period), or the last changes may stay behind",
+				"took", took.Round(time.Second), "usual_grace", schedulerGrace)
+			return
+		}
 	}
 }
 
