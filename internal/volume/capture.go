@@ -99,15 +99,12 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	if err := r.prepareIndex(ctx, a); err != nil {
 		return in, stats, err
 	}
-	set := ChangeSet{All: true}
-	if r.opt.Changes != nil {
-		set = r.opt.Changes.Drain(ctx)
-		defer func() {
-			if err != nil {
-				r.opt.Changes.Return(set)
-			}
-		}()
-	}
+	set := r.drain(ctx, a)
+	defer func() {
+		if err != nil {
+			r.giveBack(set)
+		}
+	}()
 	stats.Walked = set.All
 	res, w, err := r.archive(ctx, a.Head, set)
 	if err != nil {
@@ -120,8 +117,8 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	if err := r.refuseCapture(ctx, a.Head, stats); err != nil {
 		return in, stats, err
 	}
-	if r.opt.Changes != nil && len(res.Racy) > 0 {
-		r.opt.Changes.Return(ChangeSet{Paths: res.Racy})
+	if unsure := slices.Concat(res.Racy, res.Fuzzy); len(unsure) > 0 {
+		r.giveBack(ChangeSet{Paths: unsure})
 	}
 	in.Tree, in.Paths, in.Time = res.Tree.String(), r.opt.Tree.Paths, stats.Start
 	if !a.Force && in.Tree == a.Head.Tree && slices.Equal(in.Paths, a.Head.Paths) {
@@ -142,10 +139,41 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	}
 	stats.Added = int64(wrote.Stored)
 	in.Snapshot, stats.Snapshot = id.String(), id.String()
+	r.pending = pending{snapshot: in.Snapshot, set: set}
 	for _, p := range w.Packs() {
 		in.Packs = append(in.Packs, p.String())
 	}
 	return in, stats, nil
+}
+
+// pending is what a capture took from Changes that no later capture will see
+// again, unless its snapshot never becomes the head's.
+type pending struct {
+	snapshot string
+	set      ChangeSet
+}
+
+// drain says what to look at since a.Head. What an uncommitted capture took is
+// given back first: its commit was given up, since our lock was gone or a pack
+// that it counted on was condemned.
+func (r *Runtime) drain(ctx context.Context, a protocol.Capture) ChangeSet {
+	if r.opt.Changes == nil {
+		return ChangeSet{All: true}
+	}
+	if p := r.pending; p.snapshot != "" && p.snapshot != a.Head.Snapshot {
+		r.giveBack(p.set)
+	}
+	r.pending = pending{}
+	set := r.opt.Changes.Drain(ctx)
+	// Forced: what is unchanged since the head may be in the repository no more.
+	set.All = set.All || a.Force
+	return set
+}
+
+func (r *Runtime) giveBack(set ChangeSet) {
+	if r.opt.Changes != nil {
+		r.opt.Changes.Return(set)
+	}
 }
 
 // checkPaths refuses a commit that would silently leave a path of the volume out.
@@ -247,11 +275,11 @@ func (r *Runtime) refuseCapture(ctx context.Context, h protocol.Head, s CaptureS
 	}
 	if id != r.counted.id {
 		sn, err := r.headSnapshot(ctx, h)
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrNoSnapshot) { // a new commit mends that one
 			return err
 		}
 		r.counted.id, r.counted.files = id, -1
-		if sn.Summary != nil {
+		if sn != nil && sn.Summary != nil {
 			r.counted.files = int64(sn.Summary.TotalFilesProcessed)
 		}
 	}

@@ -25,6 +25,8 @@ func (r *Runtime) readHead(ctx context.Context) protocol.Input {
 	switch {
 	case errors.Is(err, objstore.ErrNotFound):
 		return protocol.HeadRead{Sent: sent, Missing: true, Err: err}
+	case errors.Is(err, ErrNewer), errors.Is(err, errOtherVolume):
+		return protocol.HeadRead{Sent: sent, Seen: &seen} // the machine sees that it is none of ours
 	case err != nil:
 		return protocol.HeadRead{Sent: sent, Err: err}
 	}
@@ -51,7 +53,7 @@ func (r *Runtime) putHead(ctx context.Context, a protocol.PutHead) protocol.Inpu
 func (r *Runtime) storeAnswered(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err == nil || errors.Is(err, objstore.ErrConflict) {
+	if err == nil || errors.Is(err, objstore.ErrConflict) || errors.Is(err, ErrNewer) || errors.Is(err, errOtherVolume) {
 		r.stats.Unavailable = nil
 		return
 	}
@@ -216,13 +218,28 @@ func (r *Runtime) startJobs(ctx context.Context) {
 	if r.opt.Jobs == nil {
 		return
 	}
+	started := make(chan struct{})
+	r.starting = started
 	r.effect(func() protocol.Input {
+		defer close(started)
 		if err := r.opt.Jobs.Start(ctx); err != nil {
 			r.opt.Log.Error("start jobs", "err", err)
 			return protocol.JobsExited{Main: true}
 		}
 		return nil
 	})
+}
+
+// afterStart ends the jobs with f when the Start before has returned: effects run
+// side by side, and jobs that start after they were killed would run on.
+func afterStart(started <-chan struct{}, f func()) func() protocol.Input {
+	return func() protocol.Input {
+		if started != nil {
+			<-started
+		}
+		f()
+		return protocol.JobsExited{}
+	}
 }
 
 func (r *Runtime) jobsStop(ctx context.Context) {
@@ -263,10 +280,12 @@ func (r *Runtime) cancelScope() {
 func (r *Runtime) capture(ctx context.Context, a protocol.Capture) protocol.Input {
 	in, stats, err := r.captureOnce(ctx, a)
 	r.mu.Lock()
-	r.stats.LastBackup, r.stats.LastError = stats, err
+	r.stats.LastBackup = stats
+	if ctx.Err() == nil { // else nobody wanted it any more
+		r.stats.LastError = err
+	}
 	r.mu.Unlock()
 	if err == nil {
-		r.last = stats
 		return in
 	}
 	transient := errors.Is(err, objstore.ErrUnavailable)

@@ -61,13 +61,7 @@ func Open(ctx context.Context, st objstore.Store, opt OpenOptions) (v *Volume, c
 func initialise(ctx context.Context, st objstore.Store, opt OpenOptions) (created bool, err error) {
 	b, err := readBirth(ctx, st, opt.Name)
 	if errors.Is(err, objstore.ErrNotFound) {
-		if err := refuseForeign(ctx, st); err != nil {
-			return false, err
-		}
-		if !opt.Create {
-			return false, repo.ErrNoRepository
-		}
-		b, created, err = writeBirth(ctx, st, opt)
+		b, created, err = beget(ctx, st, opt)
 	}
 	if err != nil {
 		return false, err
@@ -78,6 +72,22 @@ func initialise(ctx context.Context, st objstore.Store, opt OpenOptions) (create
 		}
 	}
 	return created, repo.Materialise(ctx, st, b.Bundle)
+}
+
+// beget creates drover/init in a prefix that had none.
+func beget(ctx context.Context, st objstore.Store, opt OpenOptions) (birth, bool, error) {
+	if foreign := refuseForeign(ctx, st); foreign != nil {
+		// A racer may have created it, and made key and config, since we looked.
+		b, err := readBirth(ctx, st, opt.Name)
+		if errors.Is(err, objstore.ErrNotFound) {
+			err = foreign
+		}
+		return b, false, err
+	}
+	if !opt.Create {
+		return birth{}, false, repo.ErrNoRepository
+	}
+	return writeBirth(ctx, st, opt)
 }
 
 func readBirth(ctx context.Context, st objstore.Store, name string) (birth, error) {
@@ -145,8 +155,8 @@ func refuseOrphans(ctx context.Context, st objstore.Store) error {
 	}
 	if key != "" {
 		// A racer may have finished the same initialisation and committed since.
-		if _, err := st.Head(ctx, headKey); err == nil {
-			return nil
+		if _, err := st.Head(ctx, headKey); !errors.Is(err, objstore.ErrNotFound) {
+			return err
 		}
 		return fmt.Errorf("%w: snapshots without %s: its head was deleted; put the newest version of that object back", ErrForeign, headKey)
 	}
@@ -169,7 +179,7 @@ func anyKey(ctx context.Context, st objstore.Store, prefix string) (string, erro
 
 // createHead stores the first head if there is none.
 func (v *Volume) createHead(ctx context.Context) error {
-	_, err := v.st.Head(ctx, headKey)
+	_, err := v.ReadHead(ctx)
 	if !errors.Is(err, objstore.ErrNotFound) {
 		return err
 	}

@@ -126,6 +126,9 @@ func (r *Runtime) storeDiverged(ctx context.Context, a protocol.SaveDiverged) (s
 			r.opt.Log.Warn("remove our repository lock", "err", err)
 		}
 	}()
+	if err := r.v.setCondemned(a.Head); err != nil {
+		return "", err
+	}
 	if err := r.v.Repo.LoadIndex(ctx); err != nil {
 		return "", fmt.Errorf("load index: %w", err)
 	}

@@ -58,15 +58,17 @@ type Runtime struct {
 	status   protocol.Status
 	stats    Stats
 	requests uint64
-	waiting  map[uint64]chan reply
+	waiting  map[uint64]waiter
+	queued   uint64             // the request of Queue that waits for a capture to start; 0: none
 	scope    context.CancelFunc // of the capture or restore under way
 
 	// Of the loop and its effects, which never run two at once of a kind:
-	sealed   []byte // of the last PutHead
+	starting chan struct{} // closed when the last Start of the jobs has returned; nil: none yet
+	sealed   []byte        // of the last PutHead
 	lock     *repo.Lock
 	lockStop func()
-	last     CaptureStats // of the capture that the next commit writes
-	counted  struct {     // files in the head's snapshot, for the shrink check; -1: unknown
+	pending  pending  // what the last capture took from Changes
+	counted  struct { // files in the head's snapshot, for the shrink check; -1: unknown
 		id    format.ID
 		files int64
 	}
@@ -86,6 +88,12 @@ type Stats struct {
 	Unavailable error    // the last answer of the store to a read or write of the head, if it was none
 }
 
+// waiter is a request that waits for its reply.
+type waiter struct {
+	ch   chan reply
+	edit bool // of the condemned packs, no backup
+}
+
 type reply struct {
 	head protocol.Head
 	stat CaptureStats
@@ -101,7 +109,7 @@ func NewRuntime(v *Volume, opt Options) *Runtime {
 	return &Runtime{
 		v: v, opt: opt, machine: protocol.New(opt.Protocol),
 		in: make(chan protocol.Input), done: make(chan struct{}),
-		waiting: map[uint64]chan reply{},
+		waiting: map[uint64]waiter{},
 	}
 }
 
@@ -184,8 +192,8 @@ func (r *Runtime) finish(cancel context.CancelFunc) {
 	r.stopLock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id, ch := range r.waiting {
-		ch <- reply{err: errors.New("agent ended before the backup was committed")}
+	for id, w := range r.waiting {
+		w.ch <- reply{err: errors.New("agent ended before the backup was committed")}
 		delete(r.waiting, id)
 	}
 }
@@ -214,7 +222,7 @@ func (r *Runtime) look() (protocol.Local, error) {
 func (r *Runtime) do(ctx context.Context, a protocol.Action) {
 	switch a := a.(type) {
 	case protocol.KillJobs:
-		r.effect(func() protocol.Input { r.jobsKill(a.Reason); return protocol.JobsExited{} })
+		r.effect(afterStart(r.starting, func() { r.jobsKill(a.Reason) }))
 	case protocol.ReadHead:
 		r.effect(func() protocol.Input { return r.readHead(ctx) })
 	case protocol.PutHead:
@@ -237,8 +245,11 @@ func (r *Runtime) do(ctx context.Context, a protocol.Action) {
 	case protocol.StartJobs:
 		r.startJobs(ctx)
 	case protocol.StopJobs:
-		r.effect(func() protocol.Input { r.jobsStop(ctx); return protocol.JobsExited{} })
+		r.effect(afterStart(r.starting, func() { r.jobsStop(ctx) }))
 	case protocol.Capture:
+		r.mu.Lock()
+		r.queued = 0 // what is queued from now on wants another one
+		r.mu.Unlock()
 		r.scoped(ctx, func(ctx context.Context) protocol.Input { return r.capture(ctx, a) })
 	case protocol.Cancel:
 		r.cancelScope()
@@ -264,6 +275,9 @@ func (r *Runtime) became(ctx context.Context, s protocol.Status) {
 		(s.Phase == protocol.PhaseRestoring || s.Phase == protocol.PhaseHolder)
 	if s.Phase != r.status.Phase && s.Phase != protocol.PhaseHolder && s.Phase != protocol.PhaseStopping {
 		r.fresh = false
+	}
+	if s.Phase == protocol.PhaseStandby && s.Phase != r.status.Phase {
+		r.stats.LastError = nil // backups are another's business now
 	}
 	r.status = s
 	r.mu.Unlock()
@@ -296,53 +310,62 @@ func (r *Runtime) Done() <-chan struct{} { return r.done }
 // Backup asks for a commit of what is on the disk now, and waits for it; ctx
 // ends only the wait. Errors: ErrHeld, ErrIncomplete, ErrShrunk, ctx's.
 func (r *Runtime) Backup(ctx context.Context) (Outcome, error) {
-	ch := r.request(func(id uint64) protocol.Input { return protocol.BackupWanted{Request: id} })
-	return await(ctx, ch)
+	return r.request(ctx, false, func(id uint64) protocol.Input { return protocol.BackupWanted{Request: id} })
 }
 
-// Queue asks for a commit and does not wait.
+// Queue asks for a commit and does not wait for it. However often it is called
+// while no capture starts, one is wanted: an outage of the store costs no memory.
 func (r *Runtime) Queue() {
-	r.request(func(id uint64) protocol.Input { return protocol.BackupWanted{Request: id} })
+	r.mu.Lock()
+	if r.queued != 0 {
+		r.mu.Unlock()
+		return
+	}
+	id := r.enlist(make(chan reply, 1), false)
+	r.queued = id
+	r.mu.Unlock()
+	r.send(protocol.BackupWanted{Request: id})
 }
 
 // Condemn adds packs to the head's list, if it is still at the epoch and seq of
 // h, for which they were computed. Errors: protocol.ErrStale.
 func (r *Runtime) Condemn(ctx context.Context, h protocol.Head, packs []string) error {
-	_, err := await(ctx, r.request(func(id uint64) protocol.Input {
+	_, err := r.request(ctx, true, func(id uint64) protocol.Input {
 		return protocol.CondemnWanted{Request: id, Packs: packs, Epoch: h.Epoch, Seq: h.Seq}
-	}))
+	})
 	return err
 }
 
 // Forgive takes packs off the list that are in neither index/ nor data/.
 func (r *Runtime) Forgive(ctx context.Context, packs []string) error {
-	_, err := await(ctx, r.request(func(id uint64) protocol.Input {
+	_, err := r.request(ctx, true, func(id uint64) protocol.Input {
 		return protocol.ForgiveWanted{Request: id, Packs: packs}
-	}))
+	})
 	return err
 }
 
-func (r *Runtime) request(input func(id uint64) protocol.Input) <-chan reply {
+// enlist notes a request under a new id. r.mu is held.
+func (r *Runtime) enlist(ch chan reply, edit bool) uint64 {
+	r.requests++
+	r.waiting[r.requests] = waiter{ch: ch, edit: edit}
+	return r.requests
+}
+
+// request sends an input that Reply answers, and waits for that; ctx ends the wait.
+func (r *Runtime) request(ctx context.Context, edit bool, input func(id uint64) protocol.Input) (Outcome, error) {
 	ch := make(chan reply, 1)
 	r.mu.Lock()
-	r.requests++
-	id := r.requests
-	r.waiting[id] = ch
+	id := r.enlist(ch, edit)
 	r.mu.Unlock()
 	select {
 	case r.in <- input(id):
+	case <-ctx.Done():
+		r.strike(id)
+		return Outcome{}, context.Cause(ctx)
 	case <-r.done:
-		r.mu.Lock()
-		if _, ok := r.waiting[id]; ok {
-			delete(r.waiting, id)
-			ch <- reply{err: errors.New("agent has ended")}
-		}
-		r.mu.Unlock()
+		r.strike(id)
+		return Outcome{}, errors.New("agent has ended")
 	}
-	return ch
-}
-
-func await(ctx context.Context, ch <-chan reply) (Outcome, error) {
 	select {
 	case <-ctx.Done():
 		return Outcome{}, context.Cause(ctx)
@@ -351,24 +374,48 @@ func await(ctx context.Context, ch <-chan reply) (Outcome, error) {
 	}
 }
 
+// strike forgets a request that the loop never heard of.
+func (r *Runtime) strike(id uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.waiting, id)
+}
+
 // reply ends requests. A capture whose files changed while they were read is
 // committed, but is no success.
 func (r *Runtime) reply(a protocol.Reply) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := a.Err
-	if errors.Is(err, protocol.ErrNotHolder) {
-		err = fmt.Errorf("%w by another instance: %s", ErrHeld, r.status.Head.Holder.ID)
+	rep := reply{head: a.Head, err: a.Err}
+	switch {
+	case errors.Is(a.Err, protocol.ErrNotHolder):
+		rep.err = fmt.Errorf("%w by another instance: %s", ErrHeld, r.status.Head.Holder.ID)
+	case errors.Is(a.Err, protocol.ErrStopping), !r.backups(a.Requests):
+	default:
+		rep.stat = r.stats.LastBackup
+		if rep.err == nil {
+			rep.err = rep.stat.incomplete()
+			r.stats.Captured = rep.stat.Start
+		}
+		r.stats.LastError = rep.err
 	}
-	if err == nil {
-		err = r.last.incomplete()
-		r.stats.Captured = r.last.Start
-	}
-	r.stats.LastError = err
 	for _, id := range a.Requests {
-		if ch, ok := r.waiting[id]; ok {
-			ch <- reply{head: a.Head, stat: r.last, err: err}
+		if w, ok := r.waiting[id]; ok {
+			w.ch <- rep
 			delete(r.waiting, id)
 		}
+		if id == r.queued {
+			r.queued = 0
+		}
 	}
+}
+
+// backups reports whether any of the requests is for one. r.mu is held.
+func (r *Runtime) backups(requests []uint64) bool {
+	for _, id := range requests {
+		if w, ok := r.waiting[id]; ok && !w.edit {
+			return true
+		}
+	}
+	return false
 }

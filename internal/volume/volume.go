@@ -49,6 +49,9 @@ var (
 	ErrDataDirInUse = errors.New("data directory is in use")
 )
 
+// errOtherVolume: the head is another volume's.
+var errOtherVolume = errors.New("head of another volume")
+
 // Volume is one opened volume of a store: its repository and its head.
 type Volume struct {
 	Name string
@@ -68,7 +71,8 @@ func (v *Volume) encodeHead(h protocol.Head) ([]byte, error) {
 	return v.Repo.Seal(plain), nil
 }
 
-// decodeHead opens what encodeHead sealed. Errors: ErrNewer, or damage.
+// decodeHead opens what encodeHead sealed. Errors: ErrNewer and errOtherVolume,
+// with as much of the head as is known; or damage.
 func (v *Volume) decodeHead(sealed []byte) (protocol.Head, error) {
 	plain, err := v.Repo.Unseal(sealed)
 	if err != nil {
@@ -85,7 +89,7 @@ func parseHead(plain []byte, volume string) (protocol.Head, error) {
 		return protocol.Head{}, fmt.Errorf("decode head: %w", err)
 	}
 	if version.Version > protocol.HeadVersion {
-		return protocol.Head{}, fmt.Errorf("%w (head version %d, this drover knows %d): upgrade this instance's drover",
+		return protocol.Head{Version: version.Version, Volume: volume}, fmt.Errorf("%w (head version %d, this drover knows %d): upgrade this instance's drover",
 			ErrNewer, version.Version, protocol.HeadVersion)
 	}
 	var h protocol.Head
@@ -93,25 +97,18 @@ func parseHead(plain []byte, volume string) (protocol.Head, error) {
 		return protocol.Head{}, fmt.Errorf("decode head: %w", err)
 	}
 	if h.Volume != volume {
-		return protocol.Head{}, fmt.Errorf("decode head: it is of volume %q, not of %q: objects were copied between prefixes", h.Volume, volume)
+		return protocol.Head{Version: h.Version, Volume: h.Volume}, fmt.Errorf("decode head: %w: it is of %q, not of %q: objects were copied between prefixes",
+			errOtherVolume, h.Volume, volume)
 	}
 	return h, nil
 }
 
-// ReadHead gets the head. Errors: objstore's; ErrNewer.
+// ReadHead gets the head. Errors: objstore's; ErrNewer, of which the format is known.
 func (v *Volume) ReadHead(ctx context.Context) (protocol.Seen, error) {
-	seen, _, err := v.readHead(ctx)
-	return seen, err
-}
-
-func (v *Volume) readHead(ctx context.Context) (protocol.Seen, []byte, error) {
 	sealed, info, err := v.st.Get(ctx, headKey, 0, -1)
 	if err != nil {
-		return protocol.Seen{}, nil, fmt.Errorf("read head: %w", err)
+		return protocol.Seen{}, fmt.Errorf("read head: %w", err)
 	}
 	h, err := v.decodeHead(sealed)
-	if err != nil {
-		return protocol.Seen{}, nil, err
-	}
-	return protocol.Seen{Head: h, Tag: protocol.Tag(info.ETag)}, sealed, nil
+	return protocol.Seen{Head: h, Tag: protocol.Tag(info.ETag)}, err
 }
