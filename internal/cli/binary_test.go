@@ -165,7 +165,7 @@ func TestBinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,10 @@ func TestBinary(t *testing.T) {
 		"supervisor": testSupervisor, "store": testStore, "agent": testAgent, "two agents": testTwoAgents,
 		"bad input": testBadStores, "unreadable": testUnreadable, "interrupt": testInterrupt,
 	} {
-		t.Run(name, func(t *testing.T) { test(t, newMachine(t, binary)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newMachine(t, binary))
+		})
 	}
 }
 

@@ -12,11 +12,10 @@ import (
 
 // NewLogger writes events of level and above to w; json says how.
 func NewLogger(w io.Writer, level slog.Leveler, json bool) *slog.Logger {
-	opt := &slog.HandlerOptions{Level: level, ReplaceAttr: shortTime}
 	if json {
-		return slog.New(slog.NewJSONHandler(w, opt))
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: shortTime}))
 	}
-	return slog.New(slog.NewTextHandler(w, opt))
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: forPeople}))
 }
 
 // shortTime makes the event's own time comparable between machines, and short.
@@ -27,3 +26,10 @@ func shortTime(groups []string, a slog.Attr) slog.Attr {
 	return slog.String(slog.TimeKey, a.Value.Time().UTC().Format("2006-01-02T15:04:05.000Z"))
 }
 
+// forPeople leaves out what says nothing, too.
+func forPeople(groups []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindString && a.Value.String() == "" {
+		return slog.Attr{}
+	}
+	return shortTime(groups, a)
+}

@@ -13,7 +13,7 @@ func TestText(t *testing.T) {
 	var out strings.Builder
 	log := NewLogger(&out, slog.LevelInfo, false)
 	log.Debug("not this")
-	log.Info("committed", "seq", 7, "error", "two\nlines", slog.Group("at", "time", time.Duration(5)))
+	log.Info("committed", "seq", 7, "reason", "", "error", "two\nlines", slog.Group("at", "time", time.Duration(5)))
 	want := regexp.MustCompile(`^time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z level=INFO msg=committed seq=7 error="two\\nlines" at.time=5ns\n$`)
 	if !want.MatchString(out.String()) {
 		t.Errorf("got %q", out.String())
