@@ -105,16 +105,13 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 			r.giveBack(set)
 		}
 	}()
-	stats.Walked = set.All
 	res, w, err := r.archive(ctx, a.Head, set)
 	if err != nil {
 		return in, stats, err
 	}
 	defer w.Abort() // does nothing after Finish
-	stats.Files, stats.Bytes = int64(res.Files), int64(res.Bytes)
-	stats.Fuzzy = res.Fuzzy
-	stats.Unreadable = pathsOf(res.Unreadable)
-	if err := r.refuseCapture(ctx, a.Head, stats); err != nil {
+	stats.Walked, stats.Fuzzy, stats.Unreadable = res.FullWalk, res.Fuzzy, pathsOf(res.Unreadable)
+	if err := r.count(ctx, a.Head, res, &stats); err != nil {
 		return in, stats, err
 	}
 	if unsure := slices.Concat(res.Racy, res.Fuzzy); len(unsure) > 0 {
@@ -128,7 +125,7 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	}
 	synced := make(chan bool, 1)
 	go func() { synced <- syncPaths(r.opt.Tree.Paths) }()
-	sn := r.snapshot(a.Head, res, stats.Start)
+	sn := r.snapshot(a.Head, res, stats)
 	if len(stats.Fuzzy) > 0 {
 		sn.Tags = append(sn.Tags, "fuzzy")
 	}
@@ -139,6 +136,7 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	}
 	stats.Added = int64(wrote.Stored)
 	in.Snapshot, stats.Snapshot = id.String(), id.String()
+	r.captured = counted{in.Snapshot, archive.Totals{Files: stats.Files, Bytes: stats.Bytes}}
 	r.pending = pending{snapshot: in.Snapshot, set: set}
 	for _, p := range w.Packs() {
 		in.Packs = append(in.Packs, p.String())
@@ -264,38 +262,33 @@ func (r *Runtime) archiveOptions() archive.Options {
 // shrinkFloor is the number of files below which a volume may shrink at will.
 const shrinkFloor = 100
 
-// refuseCapture says no to a commit that looks like an accident.
-func (r *Runtime) refuseCapture(ctx context.Context, h protocol.Head, s CaptureStats) error {
-	if r.opt.Tree.AllowShrink || h.Snapshot == "" {
-		return nil
-	}
-	id, err := format.ParseID(h.Snapshot)
+// count fills in how much was captured, and says no to a commit that looks like
+// an accident.
+func (r *Runtime) count(ctx context.Context, h protocol.Head, res *archive.Result, s *CaptureStats) error {
+	before, err := r.headTotals(ctx, h)
 	if err != nil {
-		return fmt.Errorf("read head: %w", err)
+		return fmt.Errorf("count the head's files: %w", err)
 	}
-	if id != r.counted.id {
-		sn, err := r.headSnapshot(ctx, h)
-		if err != nil && !errors.Is(err, ErrNoSnapshot) { // a new commit mends that one
-			return err
-		}
-		r.counted.id, r.counted.files = id, -1
-		if sn != nil && sn.Summary != nil {
-			r.counted.files = int64(sn.Summary.TotalFilesProcessed)
-		}
+	now, err := r.totals(ctx, h, before, res)
+	if err != nil {
+		return fmt.Errorf("count files: %w", err)
 	}
-	if before := r.counted.files; before > shrinkFloor && s.Files < before/2 {
+	s.Files, s.Bytes = now.Files, now.Bytes
+	if !r.opt.Tree.AllowShrink && before.Files > shrinkFloor && now.Files < before.Files/2 {
 		return fmt.Errorf("%w: %d files are left of %d below %s: an unmounted or emptied directory? --allow-shrink (allow_shrink: true) commits it",
-			ErrShrunk, s.Files, before, strings.Join(r.opt.Tree.Paths, ", "))
+			ErrShrunk, now.Files, before.Files, strings.Join(r.opt.Tree.Paths, ", "))
 	}
 	return nil
 }
 
 // snapshot fills in the snapshot object of a result.
-func (r *Runtime) snapshot(h protocol.Head, res *archive.Result, start time.Time) *format.Snapshot {
+func (r *Runtime) snapshot(h protocol.Head, res *archive.Result, s CaptureStats) *format.Snapshot {
+	summary := res.Summary(s.Start, time.Now())
+	summary.TotalFilesProcessed, summary.TotalBytesProcessed = uint(s.Files), uint64(s.Bytes)
 	sn := &format.Snapshot{
-		Time: start, Tree: &res.Tree, Paths: r.opt.Tree.Paths, Excludes: r.opt.Tree.Exclude,
+		Time: s.Start, Tree: &res.Tree, Paths: r.opt.Tree.Paths, Excludes: r.opt.Tree.Exclude,
 		Hostname: r.opt.Tree.Host, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
-		ProgramVersion: "drover " + r.opt.Tree.Version, Summary: res.Summary(start, time.Now()),
+		ProgramVersion: "drover " + r.opt.Tree.Version, Summary: summary,
 		Tags: append([]string{
 			"epoch:" + strconv.FormatUint(h.Epoch, 10),
 			"seq:" + strconv.FormatUint(h.Seq+1, 10),

@@ -144,7 +144,7 @@ func (r *Runtime) storeDiverged(ctx context.Context, a protocol.SaveDiverged) (s
 	if err != nil {
 		return "", err
 	}
-	sn := r.snapshot(a.Head, res, start)
+	sn := r.snapshot(a.Head, res, CaptureStats{Start: start, Files: int64(res.Files), Bytes: int64(res.Bytes)})
 	sn.Tags = []string{"diverged", "instance:" + r.opt.Protocol.Self.ID}
 	id, _, err := w.Finish(ctx, sn)
 	if err != nil {

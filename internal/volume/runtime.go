@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drover/internal/repo"
-	"drover/internal/repo/format"
 	"drover/internal/volume/protocol"
 )
 
@@ -67,12 +66,10 @@ type Runtime struct {
 	sealed   []byte        // of the last PutHead
 	lock     *repo.Lock
 	lockStop func()
-	pending  pending  // what the last capture took from Changes
-	counted  struct { // files in the head's snapshot, for the shrink check; -1: unknown
-		id    format.ID
-		files int64
-	}
-	fresh bool // the index was loaded under this claim
+	pending  pending // what the last capture took from Changes
+	counted  counted // the head's snapshot
+	captured counted // the last captured one
+	fresh    bool    // the index was loaded under this claim
 
 	predecessor dead // the holder that the claim under way deposes
 }

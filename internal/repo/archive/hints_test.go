@@ -101,6 +101,7 @@ func TestHintedBackupsMakeTheSameTree(t *testing.T) {
 			}
 			opt := Options{Paths: []string{c.dir}, Cache: cache}
 			last := backUp(t, r, opt)
+			total := Totals{int64(last.Files), int64(last.Bytes)}
 			hinted := 0
 			for round := range 25 {
 				c.set = ChangedSet{}
@@ -111,11 +112,21 @@ func TestHintedBackupsMakeTheSameTree(t *testing.T) {
 				if c.r.IntN(4) == 0 {
 					c.set.Trees = append(c.set.Trees, c.pick(true))
 				}
+				before := last
 				last = backUp(t, r, opt)
 				if !last.FullWalk {
 					hinted++
 				}
 				whole := backUp(t, r, Options{Paths: []string{c.dir}})
+				more, err := Delta(t.Context(), r, cache, before.Tree, last.Tree)
+				all, allErr := Delta(t.Context(), r, cache, format.ID{}, last.Tree)
+				if err != nil || allErr != nil {
+					t.Fatal(err, allErr)
+				}
+				if all != (Totals{int64(whole.Files), int64(whole.Bytes)}) || sum(total, more) != all {
+					t.Fatalf("round %d: %+v and %+v more are not %+v; a full walk found %d files, %d bytes", round, total, more, all, whole.Files, whole.Bytes)
+				}
+				total = all
 				if diff := difference(t, r, c.dir, whole.Tree, last.Tree); diff != "" {
 					t.Fatalf("round %d, full walk %v: the trees differ after changes of %+v%s", round, last.FullWalk, c.set, diff)
 				}
@@ -126,6 +137,8 @@ func TestHintedBackupsMakeTheSameTree(t *testing.T) {
 		})
 	}
 }
+
+func sum(a, b Totals) Totals { return Totals{a.Files + b.Files, a.Bytes + b.Bytes} }
 
 // difference shows the nodes in dir that only one of the trees has. It passes over the
 // change time of files: a link that was made and removed again between two

@@ -1,0 +1,65 @@
+package volume
+
+import (
+	"context"
+	"errors"
+
+	"drover/internal/repo/archive"
+	"drover/internal/repo/format"
+	"drover/internal/volume/protocol"
+)
+
+// counted is how much one snapshot holds.
+type counted struct {
+	snapshot string
+	totals   archive.Totals
+}
+
+// headTotals says how much the head's snapshot holds. After our own commits that
+// is known; only after a claim is it read from the store.
+func (r *Runtime) headTotals(ctx context.Context, h protocol.Head) (archive.Totals, error) {
+	if h.Snapshot == "" {
+		return archive.Totals{}, nil
+	}
+	for _, c := range []counted{r.captured, r.counted} {
+		if c.snapshot == h.Snapshot {
+			r.counted = c
+			return c.totals, nil
+		}
+	}
+	totals, err := r.readTotals(ctx, h)
+	if err != nil {
+		return archive.Totals{}, err
+	}
+	r.counted = counted{h.Snapshot, totals}
+	return totals, nil
+}
+
+func (r *Runtime) readTotals(ctx context.Context, h protocol.Head) (archive.Totals, error) {
+	sn, err := r.headSnapshot(ctx, h)
+	if err != nil && !errors.Is(err, ErrNoSnapshot) { // a new commit mends that one
+		return archive.Totals{}, err
+	}
+	if sn != nil && sn.Summary != nil {
+		return archive.Totals{Files: int64(sn.Summary.TotalFilesProcessed), Bytes: int64(sn.Summary.TotalBytesProcessed)}, nil
+	}
+	tree, err := format.ParseID(h.Tree)
+	if err != nil {
+		return archive.Totals{}, err
+	}
+	return archive.Delta(ctx, r.v.Repo, r.opt.Tree.Cache, format.ID{}, tree)
+}
+
+// totals says how much the captured tree holds, of which a capture that followed
+// hints has seen only a part.
+func (r *Runtime) totals(ctx context.Context, h protocol.Head, before archive.Totals, res *archive.Result) (archive.Totals, error) {
+	if res.FullWalk {
+		return archive.Totals{Files: int64(res.Files), Bytes: int64(res.Bytes)}, nil
+	}
+	tree, err := format.ParseID(h.Tree)
+	if err != nil {
+		return archive.Totals{}, err
+	}
+	more, err := archive.Delta(ctx, r.v.Repo, r.opt.Tree.Cache, tree, res.Tree)
+	return archive.Totals{Files: before.Files + more.Files, Bytes: before.Bytes + more.Bytes}, err
+}
