@@ -7,6 +7,7 @@ type commit struct {
 	requests []uint64
 	started  Time // of the capture
 	got      *Captured
+	doomed   []string // packs condemned since the capture began, though they may have left the list
 	landed   bool
 	head     Head
 	pinned   bool // our lock was there after the snapshot object was stored
@@ -135,7 +136,9 @@ func (m *Machine) intendsCommit(snapshot string) bool {
 }
 
 func (m *Machine) condemned(packs []string) bool {
-	return slices.ContainsFunc(packs, func(p string) bool { return slices.Contains(m.seen.Head.Condemned, p) })
+	return slices.ContainsFunc(packs, func(p string) bool {
+		return slices.Contains(m.seen.Head.Condemned, p) || slices.Contains(m.commit.doomed, p)
+	})
 }
 
 // commitSent says whether the head may yet become this commit's.

@@ -46,6 +46,16 @@ func (m *Machine) actEdit() bool {
 	return true
 }
 
+// edited: the change of the list has landed.
+func (m *Machine) edited(h Head) {
+	e := m.edits[0]
+	m.edits = m.edits[1:]
+	if e.condemn && m.commit != nil {
+		m.commit.doomed = append(m.commit.doomed, e.packs...)
+	}
+	m.reply([]uint64{e.request}, h, nil)
+}
+
 // staleEdit says whether something may count on the packs that was not there
 // when they were chosen: a newer commit, or a snapshot on its way into the head.
 // (A capture that still runs is compared when it ends.)

@@ -114,8 +114,7 @@ func (m *Machine) landed(tag Tag) {
 	case commitWrite:
 		m.committed(w.head)
 	case editWrite:
-		m.reply([]uint64{m.edits[0].request}, w.head, nil)
-		m.edits = m.edits[1:]
+		m.edited(w.head)
 	case releaseWrite:
 		m.released()
 	}
