@@ -85,7 +85,7 @@ func (s *session) printBackup(b client.Backup) error {
 		return s.printJSON(b)
 	}
 	for _, path := range b.Skipped {
-		fmt.Fprintln(s.Err, "drover: skipped, not readable:", printable(path))
+		_, _ = fmt.Fprintln(s.Err, "drover: skipped, not readable:", printable(path))
 	}
 	switch {
 	case b.Queued:

@@ -30,7 +30,7 @@ const limit = time.Minute
 
 func newMachine(t *testing.T, binary string) *machine {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "m") // short, for the socket
+	dir, err := os.MkdirTemp("", "m") //nolint:usetesting // short, for sockets, and open to other users
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func (m *machine) write(name, text string) string {
 }
 
 func TestBinary(t *testing.T) {
-	dir, err := os.MkdirTemp("", "bin") // where other users may look
+	dir, err := os.MkdirTemp("", "bin") //nolint:usetesting // short, for sockets, and open to other users
 	if err != nil {
 		t.Fatal(err)
 	}

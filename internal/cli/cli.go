@@ -65,7 +65,7 @@ func Main(args []string, w World) int { return run(context.Background(), args, w
 func run(ctx context.Context, args []string, w World) int {
 	s := &session{World: w, stop: func() {}}
 	defer func() { s.stop() }()
-	root := s.root()
+	root := s.root() //nolint:contextcheck // cobra keeps the context in its commands
 	root.SetArgs(args)
 	root.SetIn(w.In)
 	root.SetOut(w.Out)

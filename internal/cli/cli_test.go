@@ -361,11 +361,7 @@ func (a agent) Backup(ctx context.Context, queue bool) (client.Backup, error) {
 // serve answers as a on a socket until the test ends.
 func serve(t *testing.T, a agent) map[string]string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "cli") // short enough for a socket's address
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "s")
+	path := filepath.Join(t.TempDir(), "s")
 	server := control.New(a, control.Options{Path: path})
 	if err := server.Listen(); err != nil {
 		t.Fatal(err)
@@ -375,7 +371,7 @@ func serve(t *testing.T, a agent) map[string]string {
 	go func() { ended <- server.Serve(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := errors.Join(<-ended, os.RemoveAll(dir)); err != nil {
+		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})

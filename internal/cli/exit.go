@@ -82,7 +82,7 @@ func (s *session) fail(err error) int {
 	if hint != "" && !strings.Contains(line, "; ") {
 		line += "; " + hint
 	}
-	fmt.Fprintln(s.Err, "drover:", line)
+	_, _ = fmt.Fprintln(s.Err, "drover:", line)
 	return code
 }
 

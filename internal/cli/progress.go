@@ -21,13 +21,13 @@ type progress struct {
 	width int // of what is on the screen
 }
 
-// newProgress starts a line; report is nil, and clear does nothing, if nobody sees it.
-func (s *session) newProgress() (report func(app.Progress), clear func()) {
+// newProgress starts a line; report is nil, and wipe does nothing, if nobody sees it.
+func (s *session) newProgress() (report func(app.Progress), wipe func()) {
 	if !s.ErrTerm || s.json {
 		return nil, func() {}
 	}
 	p := &progress{s: s, start: s.Now()}
-	return p.report, p.clear
+	return p.report, p.wipe
 }
 
 func (p *progress) report(now app.Progress) {
@@ -43,17 +43,17 @@ func (p *progress) report(now app.Progress) {
 
 func (p *progress) draw(line string) {
 	pad := strings.Repeat(" ", max(0, p.width-len(line)))
-	fmt.Fprint(p.s.Err, "\r"+line+pad)
+	_, _ = fmt.Fprint(p.s.Err, "\r"+line+pad)
 	p.width = len(line)
 }
 
-// clear takes the line away, so that what follows stands alone.
-func (p *progress) clear() {
+// wipe takes the line away, so that what follows stands alone.
+func (p *progress) wipe() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.width > 0 {
 		p.draw("")
-		fmt.Fprint(p.s.Err, "\r")
+		_, _ = fmt.Fprint(p.s.Err, "\r")
 	}
 	p.width = 0
 }

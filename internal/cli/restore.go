@@ -50,10 +50,10 @@ users and counted in one line; --strict-metadata makes that an error.
 }
 
 func (s *session) restore(ctx context.Context, o operations, opt app.RestoreOptions) error {
-	report, clear := s.newProgress()
+	report, wipe := s.newProgress()
 	opt.Progress = report
 	res, err := o.Restore(ctx, opt)
-	clear()
+	wipe()
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (s *session) restore(ctx context.Context, o operations, opt app.RestoreOpti
 		return s.printJSON(res)
 	}
 	if len(res.SkippedMetadata) > 0 {
-		fmt.Fprintln(s.Err, "drover: metadata not set:", skippedLine(res.SkippedMetadata))
+		_, _ = fmt.Fprintln(s.Err, "drover: metadata not set:", skippedLine(res.SkippedMetadata))
 	}
 	to := "in place"
 	if opt.Target != "" {

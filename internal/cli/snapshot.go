@@ -42,10 +42,10 @@ func (s *session) snapshot(cmd *cobra.Command, paths []string, opt app.SnapshotO
 	if len(opt.Paths) == 0 {
 		return usageError{"no path given", "name what to commit: drover snapshot PATH…"}
 	}
-	report, clear := s.newProgress()
+	report, wipe := s.newProgress()
 	opt.Progress = report
 	b, err := o.Snapshot(cmd.Context(), opt)
-	clear()
+	wipe()
 	if err != nil {
 		return err
 	}

@@ -33,10 +33,10 @@ names the object and what it touches.
 }
 
 func (s *session) verify(ctx context.Context, o operations, opt app.VerifyOptions) error {
-	report, clear := s.newProgress()
+	report, wipe := s.newProgress()
 	opt.Progress = report
 	res, err := o.Verify(ctx, opt)
-	clear()
+	wipe()
 	if err != nil {
 		return err
 	}

@@ -313,9 +313,12 @@ func text(n ast.Node) string {
 
 // setText fills a single value from its text.
 func setText(v reflect.Value, s string) error {
+	if v.CanAddr() {
+		if t, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+			return t.UnmarshalText([]byte(s))
+		}
+	}
 	switch {
-	case isText(v):
-		return v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(s))
 	case v.Kind() == reflect.String:
 		v.SetString(s)
 	case v.Kind() == reflect.Bool:

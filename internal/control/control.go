@@ -121,7 +121,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err := s.http.Shutdown(grace); err != nil {
 		_ = s.http.Close() // cuts who still waits; it has no other failure to tell
 	}
-	<-ended
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
 	return nil
 }
 

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 		}}}).Get("http://drover/metrics")
 		if metricsErr == nil {
 			metricsErr = errors.New(answer.Status)
+			_ = answer.Body.Close()
 		}
 		fmt.Println(backupErr, "|", metricsErr)
 		os.Exit(0)
@@ -71,7 +72,7 @@ func (a *agent) Backup(ctx context.Context, queue bool) (client.Backup, error) {
 func start(t *testing.T, a Agent, opt Options) string {
 	t.Helper()
 	// A short path: t.TempDir's may be longer than a socket's address.
-	dir, err := os.MkdirTemp("", "ctl")
+	dir, err := os.MkdirTemp("", "ctl") //nolint:usetesting // short, for sockets, and open to other users
 	if err != nil {
 		t.Fatal(err)
 	}

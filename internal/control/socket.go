@@ -91,7 +91,7 @@ func clearStale(path string) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("control socket %s: there is something that is no socket; remove it or choose another --socket", path)
 	}
-	conn, err := net.DialTimeout("unix", path, dialTimeout)
+	conn, err := net.DialTimeout("unix", path, dialTimeout) //nolint:noctx // local, and it bounds itself
 	if err == nil {
 		_ = conn.Close()
 		return fmt.Errorf("control socket %s: %w", path, errTaken)

@@ -11,7 +11,7 @@ import (
 )
 
 // NewLogger writes events of level and above to w; json says how.
-func NewLogger(w io.Writer, level slog.Leveler, json bool) *slog.Logger {
+func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
 	if json {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: shortTime}))
 	}

@@ -66,23 +66,23 @@ func Run(ctx context.Context, opt Options) (Summary, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeLimit, fmt.Errorf("not at its end after %s", timeLimit))
 	defer cancel()
 	s := &story{Options: opt}
-	err := s.prepare()
+	err := s.prepare(ctx)
 	if err == nil {
 		err = s.perform(ctx)
 	}
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
-	err = s.cleanUp(err)
+	err = s.cleanUp(context.WithoutCancel(ctx), err)
 	s.summary.OK = err == nil
 	return s.summary, err
 }
 
 // prepare makes the directory and looks for git.
-func (s *story) prepare() error {
+func (s *story) prepare(ctx context.Context) error {
 	for _, program := range [][]string{{"git", "--version"}, {"git", "daemon", "--help"}} {
 		// `git daemon --help` fails on machines without manuals, but finds the program.
-		out, err := exec.Command(program[0], program[1:]...).CombinedOutput()
+		out, err := exec.CommandContext(ctx, program[0], program[1:]...).CombinedOutput()
 		if errors.Is(err, exec.ErrNotFound) || strings.Contains(string(out), "is not a git command") {
 			return fmt.Errorf("find %q: install git, with its daemon", strings.Join(program[:len(program)-1], " "))
 		}
@@ -130,7 +130,7 @@ func (s *story) start(ctx context.Context) error {
 	s.tell("The bucket is an empty directory: %s", s.path("bucket"))
 	s.tell("A server's disk is %s, which git daemon serves.", s.path("srv"))
 	var err error
-	if s.a, err = s.newServer("server-a"); err != nil {
+	if s.a, err = s.newServer(ctx, "server-a"); err != nil {
 		return err
 	}
 	s.tell("Server A:  %s", s.a.commandLine())
@@ -191,7 +191,7 @@ func (s *story) recover(ctx context.Context) error {
 	s.act("Server B starts, with an empty disk")
 	lost := s.a.killed
 	var err error
-	if s.b, err = s.newServer("server-b"); err != nil {
+	if s.b, err = s.newServer(ctx, "server-b"); err != nil {
 		return err
 	}
 	s.tell("Server B:  %s", s.b.commandLine())
@@ -265,13 +265,13 @@ func (s *story) end(ctx context.Context) error {
 }
 
 // cleanUp ends what runs and removes the files; on failure it shows the logs first.
-func (s *story) cleanUp(failure error) error {
+func (s *story) cleanUp(ctx context.Context, failure error) error {
 	var errs []error
 	for _, server := range []*server{s.a, s.b} {
 		if server == nil {
 			continue
 		}
-		if _, err := server.kill(context.Background()); err != nil {
+		if _, err := server.kill(ctx); err != nil {
 			errs = append(errs, err)
 		}
 		if failure != nil && !s.Keep {

@@ -30,7 +30,7 @@ func build(t *testing.T) string {
 // perform runs the demo in a directory of the test's own and returns its narration.
 func perform(t *testing.T, binary string) (Summary, string, error) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "demo") // short, for the sockets below it
+	dir, err := os.MkdirTemp("", "demo") //nolint:usetesting // short, for sockets, and open to other users
 	if err != nil {
 		t.Fatal(err)
 	}

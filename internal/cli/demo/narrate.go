@@ -17,12 +17,14 @@ func (s *story) coloured(colour, text string) string {
 }
 
 // act announces what comes.
-func (s *story) act(title string) { fmt.Fprintf(s.Out, "\n%s\n", s.coloured(bold, title)) }
+func (s *story) act(title string) { _, _ = fmt.Fprintf(s.Out, "\n%s\n", s.coloured(bold, title)) }
 
 // tell explains.
-func (s *story) tell(format string, args ...any) { fmt.Fprintf(s.Out, "  "+format+"\n", args...) }
+func (s *story) tell(format string, args ...any) {
+	_, _ = fmt.Fprintf(s.Out, "  "+format+"\n", args...)
+}
 
 // good says what was measured and is as it should be.
 func (s *story) good(format string, args ...any) {
-	fmt.Fprintf(s.Out, "  %s %s\n", s.coloured(green, "ok"), fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(s.Out, "  %s %s\n", s.coloured(green, "ok"), fmt.Sprintf(format, args...))
 }

@@ -40,8 +40,8 @@ const (
 	pollEvery  = 20 * time.Millisecond
 )
 
-func (s *story) newServer(name string) (*server, error) {
-	port, err := freePort()
+func (s *story) newServer(ctx context.Context, name string) (*server, error) {
+	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -49,13 +49,16 @@ func (s *story) newServer(name string) (*server, error) {
 }
 
 // freePort finds a port of the loopback that nobody listens on.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freePort(ctx context.Context) (int, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	return port, l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err = errors.Join(err, l.Close()); err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	return strconv.Atoi(port)
 }
 
 func (s *server) url() string { return fmt.Sprintf("git://127.0.0.1:%d/review.git", s.port) }
@@ -94,8 +97,9 @@ func (s *server) start(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("make log: %w", err)
 	}
-	defer log.Close()
-	s.cmd = exec.Command(s.story.Binary, s.arguments()...)
+	defer func() { _ = log.Close() }() // the server has its own descriptor
+	// Not bound to ctx: kill ends all of it, and this only its first process.
+	s.cmd = exec.CommandContext(context.WithoutCancel(ctx), s.story.Binary, s.arguments()...)
 	s.cmd.Dir = s.dir
 	s.cmd.Env = s.env()
 	s.cmd.Stdout, s.cmd.Stderr = log, log
@@ -135,9 +139,10 @@ func (s *server) waitServing(ctx context.Context) error {
 	defer cancel()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
+	dialer := net.Dialer{Timeout: time.Second}
 	var last error
 	for {
-		if conn, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", s.port), time.Second); err != nil {
+		if conn, err := dialer.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", s.port)); err != nil {
 			last = err
 		} else {
 			_ = conn.Close()
