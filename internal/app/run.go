@@ -57,7 +57,9 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	if err != nil {
 		return 1, err
 	}
-	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, started: time.Now(), stop: make(chan struct{})}
+	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, started: time.Now()}
+	a.stopping, a.stop = context.WithCancel(context.WithoutCancel(ctx))
+	defer a.stop()
 	a.registry = prometheus.NewRegistry()
 	registerMetrics(a.registry, a)
 	server := control.New(a, control.Options{
@@ -102,8 +104,8 @@ type agent struct {
 	started  time.Time
 	registry *prometheus.Registry
 
-	once sync.Once
-	stop chan struct{} // closed when the end is asked for
+	stopping context.Context // ends when the end is asked for
+	stop     context.CancelFunc
 
 	mu      sync.Mutex
 	rt      *volume.Runtime // nil until the volume is open
@@ -123,13 +125,14 @@ func (a *agent) signals(ctx context.Context, shimGone <-chan struct{}) {
 			return
 		case <-shimGone:
 			a.jobs.Kill("the shim was killed")
-			a.askStop(0)
+			a.askStop()
+			a.askStop()
 			shimGone = nil
 		case s := <-ch:
 			switch sig := s.(unix.Signal); sig {
 			case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 				a.log.Info("stopping", "signal", sig.String())
-				a.askStop(stopGrace)
+				a.askStop()
 			default:
 				a.jobs.signal(sig)
 			}
@@ -142,19 +145,15 @@ func (a *agent) signals(ctx context.Context, shimGone <-chan struct{}) {
 const stopGrace = 5 * time.Minute
 
 // askStop asks for the end; asked again, it asks for a quick one.
-func (a *agent) askStop(grace time.Duration) {
-	first := false
-	a.once.Do(func() { close(a.stop); first = true })
+func (a *agent) askStop() {
+	first := a.stopping.Err() == nil
+	a.stop()
 	a.mu.Lock()
 	rt := a.rt
 	a.mu.Unlock()
-	if rt == nil {
-		return
+	if rt != nil && !first {
+		rt.Stop(0)
 	}
-	if !first {
-		grace = 0
-	}
-	go rt.Stop(grace) // its loop may have ended
 }
 
 // superviseOnly runs the jobs of a configuration without a store.
@@ -166,7 +165,7 @@ func (a *agent) superviseOnly(ctx context.Context) error {
 	}
 	select {
 	case <-ended:
-	case <-a.stop:
+	case <-a.stopping.Done():
 		a.jobs.Stop(ctx)
 	case <-ctx.Done():
 		a.jobs.Kill("the agent ends")
@@ -193,13 +192,7 @@ func (a *agent) runVolume(ctx context.Context) error {
 	}
 	opening, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
-		select {
-		case <-a.stop:
-			cancel()
-		case <-opening.Done():
-		}
-	}()
+	defer context.AfterFunc(a.stopping, cancel)()
 	v, st, err := a.openVolume(opening)
 	if err != nil {
 		if opening.Err() != nil && ctx.Err() == nil {
@@ -296,11 +289,13 @@ func (a *agent) live(ctx context.Context, rt *volume.Runtime) error {
 	a.mu.Lock()
 	a.rt = rt
 	a.mu.Unlock()
-	select {
-	case <-a.stop: // asked while the volume was being opened
-		go rt.Stop(stopGrace)
-	default:
-	}
+	parts.Go(func() {
+		select {
+		case <-a.stopping.Done():
+			rt.Stop(stopGrace)
+		case <-ctx.Done():
+		}
+	})
 	parts.Go(func() { a.tracked.run(ctx) })
 	parts.Go(func() { a.warnOfGrace(ctx, rt) })
 	parts.Go(func() {

@@ -124,7 +124,7 @@ func Now() protocol.Time {
 func (r *Runtime) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer r.finish(cancel)
-	local, err := r.look()
+	local, err := r.look(ctx)
 	if err != nil {
 		return err
 	}
@@ -195,10 +195,16 @@ func (r *Runtime) finish(cancel context.CancelFunc) {
 	}
 }
 
-// look finds out what the disk holds.
-func (r *Runtime) look() (protocol.Local, error) {
+// look finds out what the disk holds, and whether the volume's paths are ours: an
+// instance that lacks one must not claim, since it could neither restore nor commit.
+func (r *Runtime) look(ctx context.Context) (protocol.Local, error) {
 	if r.opt.Protocol.Detached {
 		return protocol.Local{}, nil
+	}
+	if in, ok := r.readHead(ctx).(protocol.HeadRead); ok && in.Seen != nil {
+		if err := r.checkPaths(in.Seen.Head); err != nil {
+			return protocol.Local{}, err
+		}
 	}
 	present, err := anyFile(r.opt.Tree.Paths)
 	if err != nil {
@@ -296,7 +302,13 @@ func (r *Runtime) Status() (protocol.Status, Stats) {
 }
 
 // Stop asks for the orderly end: last commit, release. After grace it ends without.
-func (r *Runtime) Stop(grace time.Duration) { r.send(protocol.StopWanted{Grace: grace}) }
+func (r *Runtime) Stop(grace time.Duration) {
+	r.send(protocol.StopWanted{Grace: grace, Running: runningGrace})
+}
+
+// runningGrace is how long the last backup but one, made while the jobs still
+// run, may put off their stopping: half of what the hastiest scheduler leaves.
+const runningGrace = 5 * time.Second
 
 // JobsExited tells that the main job ended by itself.
 func (r *Runtime) JobsExited() { r.send(protocol.JobsExited{Main: true}) }

@@ -207,7 +207,10 @@ type (
 	JobsExited struct{ Main bool }
 	// StopWanted asks for the end: stop jobs, last commit, release. After
 	// Grace it ends without what is then still missing.
-	StopWanted struct{ Grace time.Duration }
+	StopWanted struct {
+		Grace   time.Duration
+		Running time.Duration // of it, for the commit while the jobs still run; 0: half
+	}
 	// CondemnWanted and ForgiveWanted edit the list of condemned packs. Condemn
 	// names the head that the set was computed against: another epoch or seq by
 	// now ends it with ErrStale. Forgive takes packs that are gone from index/ and data/.

@@ -26,13 +26,16 @@ type stopping struct {
 }
 
 func (m *Machine) takeStop(in StopWanted) {
-	deadline := m.now + in.Grace
+	deadline, half := m.now+in.Grace, m.now+in.Grace/2
+	if in.Running > 0 {
+		half = min(half, m.now+in.Running)
+	}
 	if m.stop == nil {
-		m.beginStop(&stopping{limited: true, half: m.now + in.Grace/2, deadline: deadline, want: m.cfg.FinalCommit})
+		m.beginStop(&stopping{limited: true, half: half, deadline: deadline, want: m.cfg.FinalCommit})
 		return
 	}
 	if s := m.stop; !s.limited || deadline < s.deadline {
-		s.limited, s.half, s.deadline = true, m.now+in.Grace/2, deadline
+		s.limited, s.half, s.deadline = true, half, deadline
 	}
 }
 
