@@ -60,10 +60,10 @@ func (m *Machine) takeRead(in HeadRead) {
 	m.read.out = false
 	switch {
 	case in.Missing:
-		m.read.retry.fail(m.now, m.cfg.TTL)
+		m.read.retry.fail(m.read.sent, m.cfg.TTL)
 		m.fault = "the head is missing"
 	case in.Seen == nil:
-		m.read.retry.fail(m.now, m.cfg.TTL)
+		m.read.retry.fail(m.read.sent, m.cfg.TTL)
 	default:
 		m.read.retry.succeed()
 		m.fault = m.refuses(in.Seen.Head)

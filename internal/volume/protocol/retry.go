@@ -1,7 +1,8 @@
 package protocol
 
 // retry spaces the repetitions of something that failed: at first soon, at most
-// a third of the TTL apart, so that none is missed by an observer's count.
+// a third of the TTL apart, so that none is missed by an observer's count. Reads
+// count from their sending: one that hung until its timeout is repeated at once.
 type retry struct {
 	failures int
 	at       Time // not before

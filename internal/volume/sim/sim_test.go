@@ -51,7 +51,7 @@ func TestPromisesHold(t *testing.T) {
 		return false
 	})
 	sum.log(t)
-	t.Logf("%d schedules in %s", n, time.Since(start).Round(time.Millisecond))
+	t.Logf("%d schedules in %s", sum.total(), time.Since(start).Round(time.Millisecond))
 }
 
 // forSeeds plays seeds 0 to n-1 on two processors, until play says to stop.
@@ -97,6 +97,13 @@ func (s *tallies) add(r Result) {
 	t.claims += r.Claims
 	t.kept += r.Kept
 	t.lived += r.Lived
+}
+
+func (s *tallies) total() (n int) {
+	for _, y := range s.by {
+		n += y.n
+	}
+	return n
 }
 
 func (s *tallies) log(t *testing.T) {

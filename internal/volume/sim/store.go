@@ -68,7 +68,7 @@ func (s *store) wasHead(claim, snapshot string, from, to time.Duration) bool {
 }
 
 // requestTimeout is when the runtime takes a silent request for failed.
-const requestTimeout = ttl / 2
+const requestTimeout = ttl / 4
 
 func (a *agent) readHead() {
 	w := a.w
