@@ -48,7 +48,7 @@ done`, "sh", first.url())
 	}
 	returned = strings.Fields(w.client.MustExec("cat", "/returned"))
 	w.serves(second, returned...)
-	t.Logf("%d pushes had returned, all of them are there", len(returned))
+	t.Logf("%d pushes had returned before the server was lost", len(returned))
 	w.clone(second, "/again")
 	w.push(second, "/again", "goes-on")
 }

@@ -64,6 +64,8 @@ func (b Build) Build(t testing.TB) string {
 	if err != nil {
 		t.Fatalf("build image %s: %v\n%s", b.Tag, err, out)
 	}
+	// What this build has replaced, of tests only, or the disk fills up.
+	must(t, "image", "prune", "--force", "--filter", "label="+imageLabel)
 	return b.Tag
 }
 
