@@ -9,6 +9,7 @@ LDFLAGS  := -s -w -X drover/internal/app.Version=$(VERSION)
 GO_IMAGE ?= golang:1.26
 IMAGE    ?= drover
 FUZZTIME ?= 30s
+SCHEDULES ?= 250000
 TESTFLAGS ?=
 
 .PHONY: help
@@ -40,8 +41,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	@.ci/fuzz $(FUZZTIME)
 
 .PHONY: soak
-soak: ## the long runs: 200,000 and more simulated schedules
-	DROVER_SOAK=1 go test -count=1 -timeout 4h -run Soak -v ./internal/...
+soak: ## the long runs: SCHEDULES (250000) simulated ones, big model searches, every crash
+	dirs=$$(grep -rl DROVER_SOAK --include='*_test.go' internal | xargs -n 1 dirname | sort -u | sed 's,^,./,'); \
+	DROVER_SOAK=$(SCHEDULES) go test -count=1 -p 1 -timeout 4h -v $(TESTFLAGS) $$dirs
 
 .PHONY: build
 build: ## the static binary, bin/drover
