@@ -46,6 +46,7 @@ type agent struct {
 	stopBy   time.Duration // 0: not asked to stop
 	ran      bool          // jobs ran in this life
 	best     highest
+	last     *snapshot // diverged one that was stored last
 }
 
 type logged struct {
@@ -137,7 +138,7 @@ func (a *agent) start() {
 	a.alive, a.paused, a.jobs, a.ran, a.stopBy = true, false, false, false, 0
 	a.ids, a.inLog, a.pending, a.held = nil, nil, nil, nil
 	a.ops, a.counted, a.counting = map[string]uint64{}, map[uint64]*request{}, set{}
-	a.lock, a.known, a.best = "", set{}, highest{}
+	a.lock, a.known, a.best, a.last = "", set{}, highest{}, nil
 	a.m = protocol.New(a.cfg)
 	a.input(protocol.Boot{Local: a.disk.local(a.boot)})
 }

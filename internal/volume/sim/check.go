@@ -98,7 +98,7 @@ func (w *world) checkPacks() {
 		w.failf("packs %v of the head's %s are gone", w.repo.snapshots[head].packs.minus(w.repo.exist), head)
 	}
 	for _, id := range sorted(w.repo.snapshots) {
-		if s := w.repo.snapshots[id]; s.diverged && s.object && !w.repo.intact(id) {
+		if s := w.repo.snapshots[id]; s.pinned && s.object && !w.repo.intact(id) {
 			w.failf("packs %v of diverged %s are gone", s.packs.minus(w.repo.exist), id)
 		}
 	}

@@ -26,6 +26,7 @@ type snapshot struct {
 	content   set
 	packs     set
 	diverged  bool
+	pinned    bool // diverged: the lock that it was stored under was there afterwards
 	committed bool
 	object    bool // its object is stored
 }
@@ -231,6 +232,9 @@ func (a *agent) checkLock() {
 		if w.away(a) {
 			in = protocol.LockChecked{Err: errAway}
 		}
+		if in.Present && a.last != nil && a.waits(op) {
+			a.last.pinned = true
+		}
 		w.after(w.latency(), func() { a.finish(op, in) })
 	})
 }
@@ -346,6 +350,7 @@ func (a *agent) saveDiverged(d protocol.SaveDiverged) {
 			w.ids++
 			s := &snapshot{id: "d" + strconv.Itoa(w.ids), content: content, packs: packs, diverged: true, object: true}
 			w.repo.snapshots[s.id] = s
+			a.last = s
 			w.repo.index = w.repo.index.union(packs)
 			w.kept++
 			w.logf("%s kept %s: %v", a.id, s.id, s.content)
