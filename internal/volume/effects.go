@@ -11,10 +11,13 @@ import (
 )
 
 // headTimeout bounds one attempt at the head: a hung connection must become an
-// unknown answer while there is time to ask again.
+// unknown answer while there is time to ask again, more than once, within a TTL.
 func (r *Runtime) headTimeout() time.Duration {
-	return max(r.opt.Protocol.TTL/2, 2*time.Second)
+	return max(r.opt.Protocol.TTL/4, minHeadTimeout)
 }
+
+// minHeadTimeout is what even a near store needs under load.
+const minHeadTimeout = 250 * time.Millisecond
 
 func (r *Runtime) readHead(ctx context.Context) protocol.Input {
 	ctx, cancel := context.WithTimeout(ctx, r.headTimeout())
@@ -218,6 +221,7 @@ func (r *Runtime) startJobs(ctx context.Context) {
 	if r.opt.Jobs == nil {
 		return
 	}
+	r.filled = true // from now on they are for the machine to know
 	started := make(chan struct{})
 	r.starting = started
 	r.effect(func() protocol.Input {

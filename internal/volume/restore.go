@@ -55,8 +55,14 @@ func (r *Runtime) headSnapshot(ctx context.Context, h protocol.Head) (*format.Sn
 // restore makes the paths exactly the head's snapshot.
 func (r *Runtime) restore(ctx context.Context, h protocol.Head) error {
 	start := time.Now()
+	if err := r.checkPaths(h); err != nil {
+		return err
+	}
 	sn, err := r.headSnapshot(ctx, h)
 	if err != nil {
+		return err
+	}
+	if err := r.keepLateFiles(ctx, h); err != nil {
 		return err
 	}
 	if err := r.v.Repo.LoadIndex(ctx); err != nil {
@@ -72,6 +78,26 @@ func (r *Runtime) restore(ctx context.Context, h protocol.Head) error {
 	r.mu.Lock()
 	r.stats.Restore, r.stats.Restored = time.Since(start), *res
 	r.mu.Unlock()
+	return nil
+}
+
+// keepLateFiles saves files that somebody put below the paths after this process
+// had found none there, before the first restore removes them.
+func (r *Runtime) keepLateFiles(ctx context.Context, h protocol.Head) error {
+	if r.filled {
+		return nil
+	}
+	present, err := anyFile(r.opt.Tree.Paths)
+	if err != nil {
+		return err
+	}
+	if present && !r.opt.Protocol.DiscardImageFiles {
+		saved := r.saveDiverged(ctx, protocol.SaveDiverged{Head: h, Reason: "files appeared while this instance stood by"})
+		if err := saved.(protocol.DivergedSaved).Err; err != nil {
+			return err
+		}
+	}
+	r.filled = true
 	return nil
 }
 

@@ -71,6 +71,7 @@ type Runtime struct {
 	captured counted // the last captured one
 	fresh    bool    // the index was loaded under this claim
 
+	filled      bool // there were files at the start, or we have put some there
 	predecessor dead // the holder that the claim under way deposes
 }
 
@@ -210,6 +211,7 @@ func (r *Runtime) look(ctx context.Context) (protocol.Local, error) {
 	if err != nil {
 		return protocol.Local{}, err
 	}
+	r.filled = present
 	local := protocol.Local{FilesPresent: present}
 	rec, err := r.opt.DataDir.load(r.v.Name)
 	if err != nil || rec == nil {

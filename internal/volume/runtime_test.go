@@ -428,3 +428,24 @@ func TestOpenRefusesWhatIsNotOurs(t *testing.T) {
 		t.Errorf("empty: %v, want ErrNoRepository", err)
 	}
 }
+
+func TestFilesThatAppearOnAStandbyAreKept(t *testing.T) {
+	st := mem.New()
+	state := filepath.Join(t.TempDir(), "state")
+	a := newServer(t, st, "a", state).start().waitStarted()
+	a.write("file", "committed")
+	a.backup()
+	a.crash()
+	if err := os.RemoveAll(state); err != nil {
+		t.Fatal(err)
+	}
+	b := newServer(t, st, "b", state).start()
+	b.waitPhase(protocol.PhaseStandby)
+	b.write("note", "somebody's")
+	b.waitStarted()
+	b.want("file", "committed")
+	b.wantNone("note")
+	if _, stats := b.rt.Status(); len(stats.Diverged) != 1 {
+		t.Fatalf("diverged snapshots %v, want one", stats.Diverged)
+	}
+}
