@@ -186,7 +186,7 @@ func (r *Runtime) checkPaths(h protocol.Head) error {
 func CheckPaths(h protocol.Head, paths []string) error {
 	for _, p := range h.Paths {
 		if !slices.Contains(paths, p) {
-			return fmt.Errorf("%w: the newest snapshot holds %s, this would not: name it too, or say --replace-paths", ErrPaths, p)
+			return fmt.Errorf("%w: the newest snapshot holds %s, which is none of the paths given: name it too (drover snapshot --replace-paths commits without it)", ErrPaths, p)
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 
 	"drover/internal/repo"
 	"drover/internal/repo/format"
+	"drover/internal/volume/protocol"
 )
 
 // Prune removes what no snapshot object needs. Our lock becomes an exclusive one,
@@ -23,6 +24,11 @@ func (s *Session) Prune(ctx context.Context, opt repo.PruneOptions) (repo.PruneR
 	}
 	if err := s.v.setCondemned(seen.Head); err != nil {
 		return repo.PruneReport{}, err
+	}
+	if !opt.DryRun {
+		if err := s.removeStillborn(ctx, seen.Head); err != nil {
+			return repo.PruneReport{}, err
+		}
 	}
 	opt.Condemn = func(ctx context.Context, packs []format.ID) error {
 		var condemned []string
@@ -43,6 +49,33 @@ func (s *Session) Prune(ctx context.Context, opt repo.PruneOptions) (repo.PruneR
 		return report, fmt.Errorf("take pruned packs off the head's list: %w", err)
 	}
 	return report, nil
+}
+
+// removeStillborn removes the snapshot objects of commits that died after storing
+// it and before its index (both are stored at once): nothing can be restored from
+// them, and of an earlier epoch none can be committed any more. One whose tree is
+// there is kept, committed or not.
+func (s *Session) removeStillborn(ctx context.Context, h protocol.Head) error {
+	all, err := s.v.History(ctx, h)
+	if err != nil {
+		return fmt.Errorf("list snapshots: %w", err)
+	}
+	if err := s.v.Repo.LoadIndex(ctx); err != nil {
+		return err
+	}
+	for _, e := range all {
+		if e.Committed || e.Diverged || e.Epoch == 0 || e.Epoch >= h.Epoch || e.Tree == nil {
+			continue
+		}
+		if _, ok := s.v.Repo.Lookup(format.Handle{Type: format.TreeBlob, ID: *e.Tree}); ok {
+			continue
+		}
+		s.opt.Log.Warn("removing the snapshot object of a commit that died before its data was indexed", "snapshot", e.ID.String(), "epoch", e.Epoch)
+		if err := s.v.Repo.RemoveSnapshot(ctx, e.ID); err != nil {
+			return fmt.Errorf("remove stillborn snapshot: %w", err)
+		}
+	}
+	return nil
 }
 
 // lockExclusively replaces the session's shared lock. Errors: repo.ErrLocked.
