@@ -61,5 +61,11 @@ func (r *Runtime) totals(ctx context.Context, h protocol.Head, before archive.To
 		return archive.Totals{}, err
 	}
 	more, err := archive.Delta(ctx, r.v.Repo, r.opt.Tree.Cache, tree, res.Tree)
+	if err != nil && ctx.Err() == nil {
+		// The new trees are in no stored pack yet, so without the local cache (its
+		// disk is full, say) nobody can tell. The next full walk counts again.
+		r.opt.Log.Warn("cannot count the volume's files: the former number stands in", "err", err)
+		return before, nil
+	}
 	return archive.Totals{Files: before.Files + more.Files, Bytes: before.Bytes + more.Bytes}, err
 }
