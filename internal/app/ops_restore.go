@@ -67,7 +67,7 @@ func (o *Ops) restore(ctx context.Context, v *volume.Volume, opt RestoreOptions)
 		return RestoreResult{}, fmt.Errorf("load index: %w", err)
 	}
 	ropt := restore.Options{
-		Target: opt.Target, Delete: opt.Delete, Include: opt.Include, StrictMetadata: opt.StrictMetadata, Sync: true,
+		Target: opt.Target, Delete: opt.Delete, Include: opt.Include, StrictMetadata: opt.StrictMetadata,
 		Keep: func(p string) bool { return volume.IsMarker(sn.Paths, p) },
 	}
 	var files, bytes int64

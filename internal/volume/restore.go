@@ -69,7 +69,7 @@ func (r *Runtime) restore(ctx context.Context, h protocol.Head) error {
 		return fmt.Errorf("load index: %w", err)
 	}
 	res, err := restore.Run(ctx, r.v.Repo, sn, restore.Options{
-		Delete: true, Sync: true, StrictMetadata: r.opt.Tree.StrictMetadata,
+		Delete: true, StrictMetadata: r.opt.Tree.StrictMetadata,
 		Keep: r.keep,
 	})
 	if err != nil {

@@ -244,8 +244,9 @@ func (r *Runtime) do(ctx context.Context, a protocol.Action) {
 		r.effect(func() protocol.Input { return r.saveDiverged(ctx, a) })
 	case protocol.Restore:
 		r.scoped(ctx, func(ctx context.Context) protocol.Input {
-			err := r.restore(ctx, a.Head)
-			return protocol.Restored{Synced: err == nil, Err: err}
+			// Not synced: the application need not wait for the disk. After a power
+			// cut before the first commit the files are restored again.
+			return protocol.Restored{Err: r.restore(ctx, a.Head)}
 		})
 	case protocol.StartJobs:
 		r.startJobs(ctx)

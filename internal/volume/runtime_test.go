@@ -35,6 +35,7 @@ type server struct {
 	ended  chan error
 	cancel context.CancelFunc
 	opt    func(*Options)
+	became chan struct{} // a value after the status changed
 }
 
 // fakeJobs counts; the processes themselves are another package's.
@@ -106,6 +107,13 @@ func (s *server) start() *server {
 		Tree: TreeOptions{Paths: []string{s.state}, Host: "test"},
 		Jobs: s.jobs, DataDir: s.data, Log: slog.New(slog.NewTextHandler(testWriter{s.t, s.id}, nil)),
 	}
+	s.became = make(chan struct{}, 1)
+	opt.Notify = func(protocol.Status) {
+		select {
+		case s.became <- struct{}{}:
+		default:
+		}
+	}
 	if s.opt != nil {
 		s.opt(&opt)
 	}
@@ -161,7 +169,7 @@ func (s *server) waitStarted() *server {
 	case <-s.jobs.started:
 	case err := <-s.ended:
 		s.t.Fatalf("%s ended: %v", s.id, err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		st, _ := s.rt.Status()
 		s.t.Fatalf("%s did not start its jobs: %+v", s.id, st)
 	}
@@ -170,16 +178,17 @@ func (s *server) waitStarted() *server {
 
 func (s *server) waitPhase(want protocol.Phase) {
 	s.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		st, _ := s.rt.Status()
 		if st.Phase == want {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-s.became:
+		case <-limit:
 			s.t.Fatalf("%s is %s (%s), want %s", s.id, st.Phase, st.Reason, want)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -211,7 +220,7 @@ func (s *server) wantNone(name string) {
 
 func (s *server) backup() Outcome {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
 	out, err := s.rt.Backup(ctx)
 	if err != nil {

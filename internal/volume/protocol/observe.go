@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // reading is the state of reads of the head, of which one is under way at most.
 type reading struct {
@@ -17,9 +20,12 @@ type watch struct {
 	last  Time // its receipt
 }
 
+// longestPoll bounds how long a released head waits for a standby.
+const longestPoll = time.Second
+
 // poll is how often a standby looks; a third of the TTL is the longest gap
 // that an observation bears.
-func (m *Machine) poll() Time { return m.cfg.TTL / 5 }
+func (m *Machine) poll() Time { return min(m.cfg.TTL/5, longestPoll) }
 
 // nextRead says when the head is to be read, if at all.
 func (m *Machine) nextRead() (Time, bool) {
