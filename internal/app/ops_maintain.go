@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"drover/client"
@@ -153,12 +154,13 @@ func (o *Ops) forget(ctx context.Context, v *volume.Volume, s *volume.Session, o
 func choose(entries []volume.Entry, opt ForgetOptions) (map[format.ID]bool, error) {
 	doomed := map[format.ID]bool{}
 	for _, name := range opt.Snapshots {
-		i := slices.IndexFunc(entries, func(e volume.Entry) bool {
-			return len(name) >= 4 && len(name) <= 64 && e.ID.String()[:len(name)] == name
-		})
+		named := func(e volume.Entry) bool { return len(name) >= 4 && strings.HasPrefix(e.ID.String(), name) }
+		i := slices.IndexFunc(entries, named)
 		switch {
 		case i < 0:
 			return nil, fmt.Errorf("find snapshot %s: %w", name, repo.ErrSnapshotNotFound)
+		case slices.ContainsFunc(entries[i+1:], named):
+			return nil, fmt.Errorf("forget snapshot %s: more than one snapshot begins so", name)
 		case entries[i].Head:
 			return nil, fmt.Errorf("forget snapshot %s: it is the head's, the newest state of the volume", name)
 		}

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -73,6 +74,10 @@ func (a *agent) Backup(ctx context.Context, queue bool) (client.Backup, error) {
 	}
 	start := time.Now()
 	if queue {
+		if s, _ := rt.Status(); s.Phase == protocol.PhaseStandby {
+			err := fmt.Errorf("%w by another instance: %s", ErrHeld, s.Head.Holder.ID)
+			return backupOf(volume.Outcome{}, 0, err), err
+		}
 		rt.Queue()
 		return client.Backup{Queued: true}, nil
 	}
