@@ -154,8 +154,11 @@ func (s *silentSearch) inspectAs(pid int) error {
 		return fs.ErrPermission
 	}
 	uid, gid, err := owner(pid)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return nil // it has ended
+	}
+	if err != nil {
+		return err
 	}
 	result := make(chan error, 1)
 	go func() {

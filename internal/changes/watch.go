@@ -145,11 +145,11 @@ func identify(path string) (fileID, error) {
 	if err := unix.Lstat(path, &st); err != nil {
 		return fileID{}, fmt.Errorf("stat %s: %w", path, err)
 	}
-	return fileID{uint64(st.Dev), st.Ino}, nil
+	return fileID{uint64(st.Dev), st.Ino}, nil //nolint:unconvert // 32 bits on mips
 }
 
 func (t *Tracker) cannotWatch(path string, err error) {
-	if err == unix.ENOSPC {
+	if errors.Is(err, unix.ENOSPC) {
 		t.watches.doubt = noWatches
 		return
 	}

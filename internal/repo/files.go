@@ -33,7 +33,7 @@ func listFiles(ctx context.Context, st objstore.Store, t format.FileType, fn fun
 	return st.List(ctx, string(t)+"/", func(info objstore.Info) error {
 		id, err := format.ParseID(info.Key[strings.LastIndexByte(info.Key, '/')+1:])
 		if err != nil || t.Key(id) != info.Key {
-			return nil
+			return nil //nolint:nilerr // not the repository's, see above
 		}
 		return fn(id, info)
 	})

@@ -167,7 +167,7 @@ func (w *Writer) Finish(ctx context.Context, sn *format.Snapshot) (format.ID, St
 	defer stop()
 	defer w.Abort()
 	if err := errors.Join(w.flush(ctx, &w.data), w.flush(ctx, &w.tree)); err != nil {
-		w.fail(err)
+		_ = w.fail(err)
 	}
 	w.wg.Wait()
 	w.mu.Lock()
@@ -229,7 +229,7 @@ func (w *Writer) saveIndex(ctx context.Context, packs []indexPack) error {
 // Abort ends the Writer and waits for its goroutines. Packs that were stored and
 // are in no index stay as orphans. After Finish it does nothing.
 func (w *Writer) Abort() {
-	w.fail(errWriterDone)
+	_ = w.fail(errWriterDone)
 	w.wg.Wait()
 	w.r.mu.Lock()
 	defer w.r.mu.Unlock()
@@ -349,7 +349,7 @@ func (w *Writer) send(ctx context.Context, p *packer) error {
 	w.wg.Go(func() {
 		defer func() { <-w.slots }()
 		if err := w.upload(o); err != nil {
-			w.fail(err)
+			_ = w.fail(err)
 		}
 	})
 	return nil

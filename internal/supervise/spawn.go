@@ -183,7 +183,7 @@ func lookPath(command, dir string, env []string) (string, error) {
 			path = value
 		}
 	}
-	found := error(fs.ErrNotExist)
+	found := fs.ErrNotExist
 	for _, entry := range filepath.SplitList(path) {
 		full := filepath.Join(entry, command)
 		probe := full

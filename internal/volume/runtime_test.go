@@ -117,10 +117,10 @@ func (s *server) start() *server {
 	if s.opt != nil {
 		s.opt(&opt)
 	}
-	s.rt = NewRuntime(v, opt)
+	rt, ended := NewRuntime(v, opt), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.ended = cancel, make(chan error, 1)
-	go func() { s.ended <- s.rt.Run(ctx) }()
+	s.rt, s.cancel, s.ended = rt, cancel, ended
+	go func() { ended <- rt.Run(ctx) }()
 	return s
 }
 

@@ -152,7 +152,7 @@ func (a *run) chooseHinted(d localfs.Dir, path string, old []format.Entry, h *hi
 // stat looks at one entry; nil means that it is not part of the backup.
 func (a *run) stat(d localfs.Dir, path, name string, old *format.Entry, h *hint) (*look, error) {
 	if format.CheckName(name) != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // a hint's: no directory has an entry of that name
 	}
 	l := look{name: name, file: name, path: join(path, name), old: old, h: h}
 	if a.excluded(l.path) {

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,6 +47,15 @@ func Noise(n int) []byte {
 	data := make([]byte, n)
 	_, _ = rand.NewChaCha8(seed).Read(data) // never fails
 	return data
+}
+
+// GoRoot is the directory of the Go toolchain: a large tree that every machine
+// with these tests has.
+func GoRoot(t testing.TB) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	Must(t, err)
+	return strings.TrimSpace(string(out))
 }
 
 // Describe lists all that is below dir, and dir itself: path → metadata and content.

@@ -217,11 +217,11 @@ func Fill(n *format.Node, t format.NodeType, st *Stat) {
 	switch t {
 	case format.NodeFile:
 		n.Size = uint64(st.Size)
-		n.Links = st.Nlink
+		n.Links = uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
 	case format.NodeSymlink:
-		n.Links = st.Nlink
+		n.Links = uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
 	case format.NodeDevice, format.NodeCharDev:
 		n.Device = st.Rdev
-		n.Links = st.Nlink
+		n.Links = uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
 	}
 }

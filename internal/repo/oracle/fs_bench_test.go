@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -38,7 +37,7 @@ func mixedTree(b *testing.B) string {
 	b.Helper()
 	dir := filepath.Join(b.TempDir(), "vol")
 	for _, part := range []string{"src", "test", "pkg"} {
-		fstest.Must(b, os.CopyFS(filepath.Join(dir, part), os.DirFS(filepath.Join(runtime.GOROOT(), part))))
+		fstest.Must(b, os.CopyFS(filepath.Join(dir, part), os.DirFS(filepath.Join(fstest.GoRoot(b), part))))
 	}
 	for left := benchMB(b); left > 0; left -= 128 {
 		n := min(left, 128) << 20

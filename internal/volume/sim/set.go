@@ -11,9 +11,7 @@ type set [4]uint64
 
 const setSize = 4 * 64
 
-func (s set) has(n int) bool { return s[n/64]&(1<<(n%64)) != 0 }
 func (s *set) add(n int)     { s[n/64] |= 1 << (n % 64) }
-func (s *set) remove(n int)  { s[n/64] &^= 1 << (n % 64) }
 
 func (s set) union(o set) set {
 	for i := range s {
