@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"strings"
 	"testing"
 	"time"
 )
@@ -18,7 +17,7 @@ func TestHolderIsStopped(t *testing.T) {
 	w.clone(first, "/work-copy")
 	pushed := w.push(first, "/work-copy", "pushed")
 	const note = "the last byte"
-	sh(first.Container, `echo "$1" >`+repository+`/description`, note)
+	first.describe(note)
 
 	began := time.Now()
 	if code := first.Stop(20 * time.Second); code == 137 {
@@ -27,8 +26,6 @@ func TestHolderIsStopped(t *testing.T) {
 	stopped := time.Since(began)
 	second.awaitServing(soon)
 	t.Logf("stopped in %.1f s, the standby served after %.1f s (TTL %v)", stopped.Seconds(), time.Since(began).Seconds(), long)
-	if got := strings.TrimSpace(second.MustExec("cat", repository+"/description")); got != note {
-		t.Errorf("the file says %q, want %q", got, note)
-	}
+	second.described(note)
 	w.serves(second, pushed)
 }

@@ -3,12 +3,9 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
-
-	"drover/internal/testkit/dockertest"
 )
 
 // TestTwoStartAtOnce: of two instances that start together on an empty bucket
@@ -16,34 +13,7 @@ import (
 func TestTwoStartAtOnce(t *testing.T) {
 	w := newWorld(t, short, nil)
 	servers := []*server{w.server("one"), w.server("two")}
-	roles := func(ctx context.Context) (holders, standbys []*server, err error) {
-		for _, s := range servers {
-			st, err := s.look(ctx)
-			if err != nil {
-				return nil, nil, err
-			}
-			switch st.Role {
-			case "holder":
-				holders = append(holders, s)
-			case "standby":
-				standbys = append(standbys, s)
-			}
-		}
-		return holders, standbys, nil
-	}
-	var holder, standby *server
-	dockertest.Await(t, takeover, "one holder and one standby", func(ctx context.Context) error {
-		holders, standbys, err := roles(ctx)
-		if err != nil {
-			return err
-		}
-		if len(holders) != 1 || len(standbys) != 1 {
-			return fmt.Errorf("%d holders, %d standbys", len(holders), len(standbys))
-		}
-		holder, standby = holders[0], standbys[0]
-		return nil
-	})
-	holder.awaitServing(soon)
+	holder, standby := w.settled(servers...)
 	if standby.jobRuns() {
 		t.Errorf("%s stands by, and runs %q", standby.Name, standby.Processes())
 	}

@@ -166,6 +166,29 @@ func (s *server) awaitServing(within time.Duration) client.Status {
 	return st
 }
 
+// settled waits until one of two instances holds the volume and serves, and the
+// other stands by.
+func (w *world) settled(servers ...*server) (holder, standby *server) {
+	w.t.Helper()
+	dockertest.Await(w.t, takeover, "one holder and one standby", func(ctx context.Context) error {
+		roles := map[string][]*server{}
+		for _, s := range servers {
+			st, err := s.look(ctx)
+			if err != nil {
+				return err
+			}
+			roles[st.Role] = append(roles[st.Role], s)
+		}
+		if len(roles["holder"]) != 1 || len(roles["standby"]) != 1 {
+			return fmt.Errorf("%d holders, %d standbys", len(roles["holder"]), len(roles["standby"]))
+		}
+		holder, standby = roles["holder"][0], roles["standby"][0]
+		return nil
+	})
+	holder.awaitServing(soon)
+	return holder, standby
+}
+
 // jobRuns tells whether the application runs on the instance.
 func (s *server) jobRuns() bool {
 	s.w.t.Helper()
@@ -364,6 +387,21 @@ func (s *server) awaitHas(id string) {
 		}
 		return nil
 	})
+}
+
+// describe writes a file of the repository that git itself leaves alone: no hook
+// backs it up.
+func (s *server) describe(text string) {
+	s.w.t.Helper()
+	sh(s.Container, `echo "$1" >`+repository+`/description`, text)
+}
+
+// described checks that the file that describe wrote says text.
+func (s *server) described(text string) {
+	s.w.t.Helper()
+	if got := strings.TrimSpace(s.MustExec("cat", repository+"/description")); got != text {
+		s.w.t.Errorf("on %s the file says %q, want %q", s.Name, got, text)
+	}
 }
 
 // jobPID is the process that the instance's main job began with.

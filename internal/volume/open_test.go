@@ -67,8 +67,11 @@ func TestStartThatDiesIsFinishedByTheNext(t *testing.T) {
 	for n := 1; n <= len(clean.Calls()); n++ {
 		for _, done := range []bool{false, true} {
 			st := newStore(t)
+			var mu sync.Mutex
 			dead := false
 			view := faulty.New(st, func(c faulty.Call) faulty.Fault {
+				mu.Lock()
+				defer mu.Unlock()
 				switch {
 				case dead || c.N == n && !done:
 					dead = true

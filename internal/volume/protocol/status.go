@@ -61,7 +61,7 @@ func (m *Machine) settling() string {
 	case m.seen == nil:
 		return ""
 	}
-	return m.settleReason() + "; local changes are being kept as a diverged snapshot"
+	return m.settleReason() + "; local changes, if any, are being kept as a diverged snapshot"
 }
 
 // tell reports a change of the status that somebody may wait for; a renewal is none.
