@@ -71,7 +71,7 @@ func remove(t *testing.T, dir string) {
 // inMemory is a directory on a file system in memory.
 func inMemory(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "drover-bench-")
+	dir, err := os.MkdirTemp("/dev/shm", "drover-bench-") //nolint:usetesting // TempDir is not there
 	if err != nil {
 		t.Fatal(err)
 	}

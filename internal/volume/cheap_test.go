@@ -92,7 +92,7 @@ func openVolume(t testing.TB, st objstore.Store) *Volume {
 // many syncs, and on a disk for those of everybody else too.
 func fastDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "drover-volume-")
+	dir, err := os.MkdirTemp("/dev/shm", "drover-volume-") //nolint:usetesting // TempDir is not there
 	if err != nil {
 		return t.TempDir()
 	}

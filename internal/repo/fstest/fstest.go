@@ -53,7 +53,7 @@ func Noise(n int) []byte {
 // with these tests has.
 func GoRoot(t testing.TB) string {
 	t.Helper()
-	out, err := exec.Command("go", "env", "GOROOT").Output()
+	out, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
 	Must(t, err)
 	return strings.TrimSpace(string(out))
 }

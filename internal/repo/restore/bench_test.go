@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"drover/internal/repo/fstest"
@@ -17,7 +16,7 @@ func BenchmarkRestore(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			src := filepath.Join(b.TempDir(), "vol")
 			if name == "small" {
-				fstest.Must(b, os.CopyFS(src, os.DirFS(filepath.Join(runtime.GOROOT(), "src"))))
+				fstest.Must(b, os.CopyFS(src, os.DirFS(filepath.Join(fstest.GoRoot(b), "src"))))
 			} else {
 				for i := range 4 {
 					fstest.Write(b, fmt.Sprint(src, "/", i), string(fstest.Noise(64<<20)))

@@ -84,7 +84,7 @@ func TestUnprivileged(t *testing.T) {
 	input, err := json.Marshal(p)
 	fstest.Must(t, err)
 	// Neither the test's directory nor its binary is open to others.
-	dir, err := os.MkdirTemp("", "restore")
+	dir, err := os.MkdirTemp("", "restore") //nolint:usetesting // see above
 	fstest.Must(t, err)
 	t.Cleanup(func() { fstest.Must(t, os.RemoveAll(dir)) })
 	self, err := os.Executable()

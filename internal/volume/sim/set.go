@@ -11,7 +11,7 @@ type set [4]uint64
 
 const setSize = 4 * 64
 
-func (s *set) add(n int)     { s[n/64] |= 1 << (n % 64) }
+func (s *set) add(n int) { s[n/64] |= 1 << (n % 64) }
 
 func (s set) union(o set) set {
 	for i := range s {
