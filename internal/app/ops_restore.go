@@ -83,9 +83,12 @@ func (o *Ops) restore(ctx context.Context, v *volume.Volume, opt RestoreOptions)
 	}
 	var incomplete *restore.IncompleteError
 	if errors.As(err, &incomplete) {
-		err = fmt.Errorf("%w: %w", ErrIncomplete, err)
+		return out, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
-	return out, err
+	if err != nil {
+		return out, fmt.Errorf("restore: %w", err)
+	}
+	return out, nil
 }
 
 // skipped names the metadata that could not be set, and how often.

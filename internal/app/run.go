@@ -350,6 +350,9 @@ func (a *agent) notify(s protocol.Status) {
 		return
 	}
 	level := slog.LevelInfo
+	if s.Phase == protocol.PhaseRestoring && s.Reason != "" {
+		level = slog.LevelWarn
+	}
 	if s.Phase == protocol.PhaseFault || s.Phase == protocol.PhaseDeposed || s.Phase == protocol.PhaseFenced {
 		level = slog.LevelError
 	}

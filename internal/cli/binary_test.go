@@ -12,7 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"drover/client"
+	"drover/internal/repo/fstest"
+	"drover/internal/testkit/s3server"
 )
 
 // machine is a directory with the real binary, a bucket and state, and the environment
@@ -177,7 +181,7 @@ func TestBinary(t *testing.T) {
 	}
 	for name, test := range map[string]func(*testing.T, *machine){
 		"supervisor": testSupervisor, "store": testStore, "agent": testAgent, "two agents": testTwoAgents,
-		"bad input": testBadStores, "unreadable": testUnreadable, "interrupt": testInterrupt,
+		"same disk": testSameDisk, "same id": testSameID, "bad input": testBadStores, "careless store": testCarelessStore, "full disk": testFullDisk, "unreadable": testUnreadable, "interrupt": testInterrupt,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -342,5 +346,100 @@ func testInterrupt(t *testing.T, m *machine) {
 	p.signal(syscall.SIGINT)
 	if got := p.wait(); got.code != 130 || strings.Count(got.err, "\n") != 1 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// testCarelessStore: a store that ignores conditions would let two instances write
+// history; nothing is begun there.
+func testCarelessStore(t *testing.T, m *machine) {
+	s3 := s3server.StartCareless(t)
+	m = m.with("DROVER_STORE="+s3.URL("app"), "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_CA_BUNDLE=", "AWS_CONFIG_FILE=/none", "AWS_SHARED_CREDENTIALS_FILE=/none")
+	const refusal = "ignores conditional writes"
+	m.is(1, refusal, "probe")
+	m.is(1, refusal, "init")
+	m.is(1, refusal, "run", "--state", m.dir+"/state", "--log-level", "error", "--", "sh", "-c", `touch "$STATE/ran"`)
+	if _, err := os.Stat(m.dir + "/state/ran"); err == nil {
+		t.Error("the application ran")
+	}
+	if keys := s3.Keys(); len(keys) != 0 {
+		t.Errorf("left in the store: %v", keys)
+	}
+}
+
+// testFullDisk: a restore that does not fit names the file, and an application is not
+// started on half a tree. With room, the next start goes on.
+func testFullDisk(t *testing.T, m *machine) {
+	if os.Geteuid() != 0 {
+		return // only root can make a small disk
+	}
+	noise := string(fstest.Noise(2 << 20))
+	big := m.write("state/big", noise)
+	m.is(0, "created", "init")
+	m.is(0, "committed", "snapshot", m.dir+"/state")
+	fstest.Must(t, os.Remove(big), os.Mkdir(m.dir+"/small", 0o755))
+	mount := func(dir, size string) {
+		t.Helper()
+		fstest.Must(t, unix.Mount("drover-test", dir, "tmpfs", 0, "size="+size))
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	}
+	mount(m.dir+"/small", "1m")
+	m.is(1, big+": no space left on device", "restore", "--target", m.dir+"/small")
+
+	mount(m.dir+"/state", "1m")
+	run := []string{"run", "--state", m.dir + "/state", "--log-level", "warn", "--", "sh", "-c", `cp "$STATE/big" "$STATE/../ran"`}
+	agent := m.start(run...)
+	m.status("says that the disk is full", func(s client.Status) bool {
+		return strings.Contains(s.Message, big+": no space left on device")
+	})
+	agent.signal(syscall.SIGTERM)
+	if got := agent.wait(); got.code != 0 || !strings.Contains(got.err, "no space left on device") {
+		t.Errorf("an agent that cannot restore: %+v", got)
+	}
+	if _, err := os.Stat(m.dir + "/ran"); err == nil {
+		t.Error("the application was started on half a tree")
+	}
+	mount(m.dir+"/state", "8m")
+	if got := m.do(run...); got.code != 0 {
+		t.Errorf("with room: %+v", got)
+	}
+	if text, err := os.ReadFile(m.dir + "/ran"); err != nil || string(text) != noise {
+		t.Errorf("with room, the application saw %d bytes: %v", len(text), err)
+	}
+}
+
+// testSameDisk: two agents with one data directory are one too many.
+func testSameDisk(t *testing.T, m *machine) {
+	args := []string{"run", "--state", m.dir + "/state", "--log-level", "error", "--", "sleep", "600"}
+	one := m.start(args...)
+	defer func() { _ = one.cmd.Process.Kill() }()
+	m.status("holder", role("holder"))
+	m.with("DROVER_SOCKET="+m.dir+"/s2").is(11, m.dir+"/data", args...)
+	m.is(0, "committed", "backup")
+	one.signal(syscall.SIGTERM)
+	if got := one.wait(); got.code != 143 {
+		t.Errorf("the first agent: %+v", got)
+	}
+}
+
+// testSameID: an instance with the id of another, but not its disk, is another one. It
+// waits like any standby, and has the volume when that is free.
+func testSameID(t *testing.T, m *machine) {
+	args := []string{"run", "--state", m.dir + "/state", "--log-level", "error", "--", "sleep", "600"}
+	one := m.start(args...)
+	defer func() { _ = one.cmd.Process.Kill() }()
+	m.status("holder", role("holder"))
+	fstest.Must(t, os.Mkdir(m.dir+"/data2", 0o755), os.Mkdir(m.dir+"/state2", 0o755))
+	twin := m.with("DROVER_SOCKET="+m.dir+"/s2", "DROVER_DATA_DIR="+m.dir+"/data2")
+	two := twin.start("run", "--state", m.dir+"/state2", "--log-level", "error", "--", "sleep", "600")
+	defer func() { _ = two.cmd.Process.Kill() }()
+	twin.status("standby", role("standby"))
+	m.is(0, "committed", "backup")
+	two.signal(syscall.SIGTERM)
+	if got := two.wait(); got.code != 0 {
+		t.Errorf("the twin: %+v", got)
+	}
+	one.signal(syscall.SIGTERM)
+	if got := one.wait(); got.code != 143 {
+		t.Errorf("the first agent: %+v", got)
 	}
 }

@@ -73,7 +73,7 @@ func (r *Runtime) restore(ctx context.Context, h protocol.Head) error {
 		Keep: r.keep,
 	})
 	if err != nil {
-		return fmt.Errorf("restore: %w", err)
+		return err
 	}
 	r.mu.Lock()
 	r.stats.Restore, r.stats.Restored = time.Since(start), *res

@@ -165,7 +165,7 @@ func Run(ctx context.Context, r *repo.Repository, sn *format.Snapshot, opt Optio
 		err = cause
 	}
 	if err != nil {
-		return a.res.result(), fmt.Errorf("restore: %w", err)
+		return a.res.result(), err
 	}
 	if err := a.incomplete(); err != nil {
 		return a.res.result(), err
