@@ -12,6 +12,8 @@ type tenure struct {
 	restored bool // or the head's have been brought
 	synced   bool // the file system was synced after the head's snapshot was taken or brought
 	ready    bool // the files are right, and the record says that we hold
+	failing  bool // restoring them has failed …
+	failed   Time // … for the first time
 }
 
 // intent is a claim that we are about to write, or have written.
@@ -24,7 +26,7 @@ type intent struct {
 
 // claimable says whether the head, as last seen, may be claimed now.
 func (m *Machine) claimable() bool {
-	if m.own != nil || m.seen == nil || m.fault != "" || m.stop != nil && !m.leftBehind() {
+	if m.own != nil || m.seen == nil || m.fault != "" || m.stop != nil && !m.leftBehind() || m.now < m.shy {
 		return false
 	}
 	if m.seen.Head.State != Held {
@@ -106,6 +108,7 @@ func (m *Machine) putClaim() {
 func (m *Machine) claimed(w *write) {
 	m.own = &tenure{epoch: w.head.Epoch, claim: w.head.Claim, keep: m.intent.keep, synced: m.intent.synced}
 	m.intent, m.watch, m.deposed, m.fresh = nil, watch{}, "", true
+	m.shy, m.yieldErr = 0, nil
 	m.commitRetry.succeed()
 	m.force = m.own.keep // our former life may have ended before it saw that its lock was gone
 }

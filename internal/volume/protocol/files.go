@@ -106,7 +106,7 @@ func (m *Machine) takeDiverged(in DivergedSaved) {
 // before the first job starts.
 func (m *Machine) actPrepare() bool {
 	o := m.own
-	if o == nil || o.ready || m.fault != "" || m.work.busy() || m.stop != nil && !o.keep {
+	if o == nil || o.ready || m.fault != "" || m.work.busy() || (m.stop != nil || m.releasing()) && !o.keep {
 		return false
 	}
 	switch {
@@ -148,6 +148,9 @@ func (m *Machine) takeRestored(in Restored) {
 	m.work.err = in.Err
 	if in.Err != nil {
 		m.work.retry.fail(m.now, m.cfg.TTL)
+		if !m.own.failing {
+			m.own.failing, m.own.failed = true, m.now
+		}
 		return
 	}
 	m.work.retry.succeed()

@@ -28,6 +28,8 @@ type Machine struct {
 	own       *tenure // nil: we do not hold, or do not know it yet
 	intent    *intent
 	deposed   string // by whom, until what was left is settled
+	shy       Time   // until then the volume is left to others, after it was given back …
+	yieldErr  error  // … because of this
 
 	// The disk and the jobs on it.
 	local     Local
@@ -114,7 +116,7 @@ func (m *Machine) take(in Input) {
 // renewal last, since each of the others renews too.
 func (m *Machine) act() bool {
 	return m.actFence() || m.actStop() || m.actResend() || m.actRead() ||
-		m.actSettle() || m.actClaim() || m.actPrepare() || m.actStartJobs() ||
+		m.actSettle() || m.actClaim() || m.actYield() || m.actPrepare() || m.actStartJobs() ||
 		m.actCommit() || m.actEdit() || m.actRenew() || m.actDropLock()
 }
 
@@ -180,8 +182,12 @@ func (m *Machine) timers(yield func(Time)) {
 	if m.write != nil {
 		yield(m.write.retry.at)
 	}
+	yield(m.shy)
 	if m.own != nil {
 		yield(m.renewDue())
+		if m.own.failing {
+			yield(m.own.yieldDue(m.cfg.TTL))
+		}
 		if m.strict() {
 			yield(m.own.deadline)
 		}

@@ -42,6 +42,8 @@ func (m *Machine) reason() string {
 	switch {
 	case m.fault != "":
 		return m.fault
+	case m.own == nil && m.yieldErr != nil && m.seen.Head.State != Held:
+		return fmt.Sprintf("gave the volume back, since it cannot be restored here: %v", m.yieldErr)
 	case m.own == nil && (m.jobs.alive() || m.mustSettle()):
 		return m.settling()
 	case m.lock.id == "" && m.lock.err != nil && (m.own != nil || m.claimable()):

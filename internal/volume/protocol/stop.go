@@ -73,7 +73,7 @@ func (m *Machine) actStop() bool {
 	case stageDelta:
 		return m.stopDelta()
 	}
-	return m.release()
+	return m.release(ErrStopping)
 }
 
 // settledCommits says whether no commit is under way or wanted.
@@ -120,12 +120,12 @@ func (m *Machine) stopDelta() bool {
 	return true
 }
 
-// release gives the head back; whoever comes next need not wait.
-func (m *Machine) release() bool {
+// release gives the head back; whoever comes next need not wait. Requests end with err.
+func (m *Machine) release(err error) bool {
 	if m.write != nil || m.fault != "" {
 		return false
 	}
-	m.failAll(ErrStopping)
+	m.failAll(err)
 	h := m.ownHead()
 	h.State, h.Holder.Lock = Released, ""
 	m.startWrite(releaseWrite, h)
@@ -136,6 +136,10 @@ func (m *Machine) released() {
 	m.own = nil
 	if m.lock.id != "" {
 		m.dropLock()
+	}
+	if m.stop == nil {
+		m.yielded()
+		return
 	}
 	m.exit(m.stop.err)
 }
@@ -151,7 +155,7 @@ func (m *Machine) stopUnready() bool {
 	if m.work.busy() {
 		return m.cancelWork()
 	}
-	return m.recording == nil && m.release()
+	return m.recording == nil && m.release(ErrStopping)
 }
 
 // stopStandby waits for what must not be left half done: a claim that may yet
