@@ -379,10 +379,10 @@ func (a *agent) restore(r protocol.Restore) {
 			}
 			a.finish(op, protocol.Restored{Err: errAway})
 		default:
-			d.cache, d.half, d.image = s.content, false, set{}
+			d.cache, d.half = s.content, false
 			synced := w.chance(0.5)
-			if synced {
-				d.durable = d.cache
+			if synced { // else what was removed may be back after a power cut
+				d.durable, d.image = d.cache, set{}
 			}
 			w.logf("%s restored %q: %v", a.id, s.id, d.cache)
 			a.finish(op, protocol.Restored{Synced: synced})
