@@ -52,7 +52,7 @@ func (w *world) checkCommit(a *agent, old, next protocol.Head) {
 		w.failf("%s commits %s, made upon %q, upon %q: the history forks", a.id, s.id, s.upon, old.Snapshot)
 	}
 	if !w.repo.intact(s.id) {
-		if w.class != Pruning || a.lock != "" && w.repo.locks[a.lock] != nil {
+		if w.class != Pruning || w.repo.locks[next.Holder.Lock] != nil { // the write may be of a former life, with its lock
 			w.failf("%s commits %s, of whose packs %v are missing", a.id, s.id, s.packs.minus(w.repo.exist))
 		}
 		w.damaged = true
