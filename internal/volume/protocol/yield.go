@@ -5,7 +5,7 @@ package protocol
 // released, and for another TTL this instance leaves it to others.
 func (m *Machine) actYield() bool {
 	o := m.own
-	if o == nil || !o.failing || o.restored || m.stop != nil || m.cfg.Detached || m.now < o.yieldDue(m.cfg.TTL) {
+	if o == nil || !o.failing || o.restored || m.stop != nil || m.cfg.Detached || m.now < o.yieldDue(m.cfg.TTL) || m.broken(NoYield) {
 		return false
 	}
 	if m.work.busy() || m.recording != nil {

@@ -7,6 +7,7 @@ type disk struct {
 	cache   set    // what processes read
 	durable set    // what is on the platter
 	half    bool   // a restore began and did not end
+	full    bool   // no restore ever ends
 	image   set    // came with the disk, not from any application
 	ranAt   uint64 // epoch in which jobs were last started on it; 0: never, or not to be relied upon
 
@@ -18,7 +19,7 @@ type disk struct {
 
 // newDisk is empty, or has an image's files in it.
 func (w *world) newDisk(files bool) *disk {
-	d := &disk{}
+	d := &disk{full: w.class != Outage && !w.calm && w.chance(0.05)}
 	if files {
 		if n, ok := w.newWrite(); ok {
 			d.cache.add(n)

@@ -371,6 +371,8 @@ func (a *agent) restore(r protocol.Restore) {
 	a.local(w.between(0, 3*time.Second), func() {
 		switch {
 		case !a.waits(op):
+		case d.full:
+			a.finish(op, protocol.Restored{Err: errFull})
 		case w.away(a):
 			a.finish(op, protocol.Restored{Err: errAway})
 		case !w.repo.intact(s.id) && s.id != "":

@@ -162,6 +162,7 @@ func TestMutantsAreFound(t *testing.T) {
 		{protocol.LowerHead, PutBack, 500},
 		{protocol.NoKill, Plain, 500},
 		{protocol.ReleaseUncaptured, Plain, 500},
+		{protocol.NoYield, Plain, 500},
 	} {
 		t.Run(string(m.rule), func(t *testing.T) {
 			found := uint64(0)

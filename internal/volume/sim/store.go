@@ -8,7 +8,10 @@ import (
 	"drover/internal/volume/protocol"
 )
 
-var errAway = errors.New("the store is away")
+var (
+	errAway = errors.New("the store is away")
+	errFull = errors.New("the disk is full")
+)
 
 // store holds the head, and all that it ever was.
 type store struct {
