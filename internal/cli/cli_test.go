@@ -63,6 +63,10 @@ func (f *fakeOps) Snapshots(context.Context, bool) ([]client.Snapshot, error) {
 	}, f.err
 }
 
+func (f *fakeOps) SnapshotAt(_ context.Context, at time.Time) (client.Snapshot, error) {
+	return client.Snapshot{ID: "1111111122222222", Time: at.Add(-90 * time.Second)}, f.err
+}
+
 func (f *fakeOps) Ls(_ context.Context, snapshot, path string, fn func(app.Entry) error) error {
 	if f.err != nil {
 		return f.err
@@ -163,7 +167,7 @@ func TestExitCodes(t *testing.T) {
 	} {
 		ops := &fakeOps{err: test.err}
 		for _, args := range [][]string{
-			{"init"}, {"snapshot", "/a"}, {"restore"}, {"snapshots"}, {"ls"}, {"verify"}, {"forget", "--keep-last", "1"},
+			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"verify"}, {"forget", "--keep-last", "1"},
 			{"prune"}, {"probe"}, {"restic-env"}, {"status", "--socket", "/no/agent/here"},
 		} {
 			ops.closed = false
@@ -199,6 +203,7 @@ func TestBadInput(t *testing.T) {
 		"run --on-change":                 `flag needs an argument: --on-change`,
 		"snapshot":                        `no store given`,
 		"restore a b":                     `unexpected argument "b"`,
+		"restore --at noon":               `--at: "noon" is not a time; write one as in "2026-01-31 15:04"`,
 		"forget":                          `no rule says what to keep; give --keep-last`,
 		"forget --keep-last -1":           `cannot keep -1; give a number of 1 or more`,
 		"forget --keep-last x":            `--keep-last: "x" is not a whole number`,
@@ -217,6 +222,11 @@ func TestBadInput(t *testing.T) {
 		}
 		if got.code != exitUsage || got.out != "" || strings.Count(got.err, "\n") != 1 || !strings.Contains(got.err, want) {
 			t.Errorf("%s: got %+v\nwant %s", args, got, want)
+		}
+	}
+	for _, args := range []string{"restore abcd --at 2h", "ls abcd --at 2h /srv"} {
+		if got := try(t, &fakeOps{}, storeEnv, strings.Fields(args)...); got.code != exitUsage || !strings.Contains(got.err, "a snapshot and --at; give one of them") {
+			t.Errorf("%s: %+v", args, got)
 		}
 	}
 	if got := try(t, &fakeOps{}, storeEnv, "snapshot"); got.code != exitUsage || !strings.Contains(got.err, "no path given") {

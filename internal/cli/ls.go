@@ -17,7 +17,7 @@ import (
 func (s *session) lsCommand() *cobra.Command {
 	var long bool
 	cmd := &cobra.Command{
-		Use:   "ls [SNAPSHOT|latest] [PATH]",
+		Use:   "ls [SNAPSHOT|latest|--at TIME] [PATH]",
 		Short: "List the files of a snapshot",
 		Long: `Lists what lies at or below PATH in a snapshot, the newest committed one by default.
 With --json, one object a line.
@@ -25,24 +25,27 @@ With --json, one object a line.
 ` + storeExits(),
 		Example: `  drover ls
   drover ls -l latest /srv/git
+  drover ls --at 3d /srv/git
   drover ls 1a2b3c4d --json`,
 		Args:              atMost(2),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	addSettings(cmd.Flags(), cmd, app.GroupStore)
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "show mode, owner, size and time")
+	at := s.addAt(cmd)
 	s.jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		snapshot, path := "latest", ""
-		if len(args) == 1 && strings.HasPrefix(args[0], "/") {
-			path = args[0] // an id never begins so
-		} else if len(args) > 0 {
-			snapshot = args[0]
+		name, path := arg(args, 0), arg(args, 1)
+		if len(args) == 1 && strings.HasPrefix(name, "/") {
+			name, path = "", name // an id never begins so
 		}
-		if len(args) > 1 {
-			path = args[1]
-		}
-		return s.withOps(cmd, func(ctx context.Context, o operations) error { return s.ls(ctx, o, snapshot, path, long) })
+		return s.withOps(cmd, func(ctx context.Context, o operations) error {
+			snapshot, err := s.choose(ctx, o, name, at)
+			if err != nil {
+				return err
+			}
+			return s.ls(ctx, o, snapshot, path, long)
+		})
 	}
 	return cmd
 }

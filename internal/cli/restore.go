@@ -15,13 +15,17 @@ import (
 func (s *session) restoreCommand() *cobra.Command {
 	var opt app.RestoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore [SNAPSHOT|latest] [--target DIR] [--delete]",
+		Use:   "restore [SNAPSHOT|latest|--at TIME] [--target DIR] [--delete]",
 		Short: "Restore a snapshot, in place or below a directory",
 		Long: `Restores the newest committed state, or the snapshot that is named by its id or the
-beginning of it. With --target the stored absolute paths appear below DIR; without, they
-are restored in place, which is refused while the volume is held. Files that are not in
-the snapshot stay, unless --delete is given. Every byte is checked; a restore that
-misses one fails and names the path.
+beginning of it, or with --at the newest committed one that is not newer than TIME: a
+local time, one in RFC 3339, or how long ago. With --target the stored absolute paths
+appear below DIR; without, they are restored in place, which is refused while the volume
+is held. Files that are not in the snapshot stay, unless --delete is given. Every byte is
+checked; a restore that misses one fails and names the path.
+
+An agent that starts next finds that files restored in place are not those of the newest
+state, and brings that back: drover rollback makes an older state the newest one.
 
 What only root may set (owner, devices, security attributes) is left out for other
 users and counted in one line; --strict-metadata makes that an error.
@@ -29,6 +33,8 @@ users and counted in one line; --strict-metadata makes that an error.
 ` + storeExits(exitIncomplete),
 		Example: `  drover restore
   drover restore --delete
+  drover restore --at '2026-01-31 15:04' --target /tmp/then
+  drover restore --at 2h --target /tmp/earlier
   drover restore 1a2b3c4d --target /tmp/yesterday --include /srv/git/project.git`,
 		Args:              atMost(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -38,13 +44,15 @@ users and counted in one line; --strict-metadata makes that an error.
 	cmd.Flags().BoolVar(&opt.Delete, "delete", false, "remove files below the restored paths that are not in the snapshot")
 	cmd.Flags().StringArrayVar(&opt.Include, "include", nil, "restore only what matches `PATTERN`, by restic's rules (repeatable)")
 	cmd.Flags().BoolVar(&opt.StrictMetadata, "strict-metadata", false, "fail if any metadata cannot be set")
+	at := s.addAt(cmd)
 	s.jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		opt.Snapshot = "latest"
-		if len(args) > 0 {
-			opt.Snapshot = args[0]
-		}
-		return s.withOps(cmd, func(ctx context.Context, o operations) error { return s.restore(ctx, o, opt) })
+		return s.withOps(cmd, func(ctx context.Context, o operations) (err error) {
+			if opt.Snapshot, err = s.choose(ctx, o, arg(args, 0), at); err != nil {
+				return err
+			}
+			return s.restore(ctx, o, opt)
+		})
 	}
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"time"
 
 	"drover/client"
 	"drover/internal/app"
@@ -15,6 +16,7 @@ type operations interface {
 	Snapshot(ctx context.Context, opt app.SnapshotOptions) (client.Backup, error)
 	Restore(ctx context.Context, opt app.RestoreOptions) (app.RestoreResult, error)
 	Snapshots(ctx context.Context, all bool) ([]client.Snapshot, error)
+	SnapshotAt(ctx context.Context, at time.Time) (client.Snapshot, error)
 	Ls(ctx context.Context, snapshot, path string, fn func(app.Entry) error) error
 	Verify(ctx context.Context, opt app.VerifyOptions) (app.VerifyReport, error)
 	Forget(ctx context.Context, opt app.ForgetOptions) (app.ForgetReport, error)
