@@ -25,6 +25,8 @@ type directory struct {
 	managed bool         // it is one of the snapshot's paths, or below one
 	fresh   bool         // this run made it, so nothing is in the way in it
 	lost    bool         // it could not be made
+	same    bool         // what is below it is on the disk already
+	known   []string     // entries that are on the disk already
 	subs    []*directory // in order of names
 	files   []*format.Node
 
@@ -63,23 +65,33 @@ func (a *run) plan(ctx context.Context, sn *format.Snapshot) (*plan, error) {
 	}
 	a.p = p
 	p.top.managed = slices.Contains(p.paths, "/")
-	level := map[*directory]format.ID{p.top: *sn.Tree}
+	first := trees{id: *sn.Tree}
+	if base := a.opt.Base; base != nil && a.opt.Include == nil && slices.Equal(base.Paths, sn.Paths) {
+		first.base, a.delta = base.Tree, base.Tree != nil
+	}
+	level := map[*directory]trees{p.top: first}
 	names := make(map[string]string)
 	for entries := 0; len(level) > 0; {
-		trees, err := a.loadTrees(ctx, level)
+		data, err := a.loadTrees(ctx, level)
 		if err != nil {
 			return nil, err
 		}
-		next := make(map[*directory]format.ID)
-		for dir, id := range level {
-			nodes, err := format.DecodeTree(trees[id])
+		next := make(map[*directory]trees)
+		for dir, t := range level {
+			nodes, err := format.DecodeTree(data[t.id])
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", dir.path, err)
 			}
 			if entries += len(nodes); entries > maxEntries {
 				return nil, errors.New("the snapshot has too many files")
 			}
-			if err := a.addNodes(p, dir, nodes, names, next); err != nil {
+			var base map[string]*format.Node
+			if t.base != nil {
+				if base, err = baseNodes(data[*t.base]); err != nil {
+					return nil, fmt.Errorf("%s: %w", dir.path, err)
+				}
+			}
+			if err := a.addNodes(p, dir, nodes, base, names, next); err != nil {
 				return nil, err
 			}
 		}
@@ -89,11 +101,16 @@ func (a *run) plan(ctx context.Context, sn *format.Snapshot) (*plan, error) {
 	return p, nil
 }
 
-func (a *run) addNodes(p *plan, dir *directory, nodes []format.Node, names map[string]string, next map[*directory]format.ID) error {
+func (a *run) addNodes(p *plan, dir *directory, nodes []format.Node, base map[string]*format.Node, names map[string]string, next map[*directory]trees) error {
 	for i := range nodes {
 		n := &nodes[i]
 		path := join(dir.path, n.Name)
 		if !a.included(path) {
+			continue
+		}
+		if skip, err := a.skip(dir, n, base); err != nil {
+			return err
+		} else if skip {
 			continue
 		}
 		n.User, n.Group = intern(names, n.User), intern(names, n.Group)
@@ -109,7 +126,13 @@ func (a *run) addNodes(p *plan, dir *directory, nodes []format.Node, names map[s
 		}
 		sub := &directory{parent: dir, name: n.Name, path: path, node: n, managed: dir.managed || slices.Contains(p.paths, path)}
 		dir.subs = append(dir.subs, sub)
-		next[sub] = *n.Subtree
+		t := trees{id: *n.Subtree}
+		if old := base[n.Name]; old != nil {
+			t.base = old.Subtree
+		}
+		if sub.same = dir.managed && t.base != nil && *t.base == t.id; !sub.same {
+			next[sub] = t
+		}
 	}
 	return nil
 }
@@ -174,10 +197,16 @@ func sameFile(a, b *format.Node) bool { return a.Size == b.Size && slices.Equal(
 
 // loadTrees loads the trees of a level, with few requests. It tells which path
 // is lost with a tree that cannot be had.
-func (a *run) loadTrees(ctx context.Context, level map[*directory]format.ID) (map[format.ID][]byte, error) {
+func (a *run) loadTrees(ctx context.Context, level map[*directory]trees) (map[format.ID][]byte, error) {
 	paths := make(map[format.ID]string, len(level))
-	for dir, id := range level {
-		paths[id] = dir.path
+	for dir, t := range level {
+		paths[t.id] = dir.path
+		if t.base != nil {
+			if _, ok := a.r.Lookup(format.Handle{Type: format.TreeBlob, ID: *t.base}); !ok {
+				return nil, errBase // it was forgotten, and pruned
+			}
+			paths[*t.base] = dir.path
+		}
 	}
 	need := newNeeds(a.r)
 	for id, path := range paths {

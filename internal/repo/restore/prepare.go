@@ -30,9 +30,16 @@ func (a *run) prepare(ctx context.Context, d *directory) error {
 			a.fail(d.path, err)
 		}
 	}
+	if d.same {
+		a.dirs.put(h)
+		return nil
+	}
 	existing := map[string]struct{}{}
-	if !d.fresh {
+	switch {
+	case !d.fresh:
 		existing, err = a.clear(ctx, h.Dir, d)
+	case len(d.known) > 0:
+		err = errBase
 	}
 	if err == nil {
 		err = a.fill(ctx, h.Dir, d, existing)
@@ -98,6 +105,11 @@ func (a *run) clear(ctx context.Context, dir localfs.Dir, d *directory) (map[str
 	for _, name := range names {
 		existing[name] = struct{}{}
 	}
+	for _, name := range d.known {
+		if _, ok := existing[name]; !ok {
+			return nil, errBase
+		}
+	}
 	if !a.opt.Delete || !d.managed {
 		return existing, nil
 	}
@@ -107,6 +119,9 @@ func (a *run) clear(ctx context.Context, dir localfs.Dir, d *directory) (map[str
 	}
 	for _, n := range d.files {
 		wanted[n.Name] = struct{}{}
+	}
+	for _, name := range d.known {
+		wanted[name] = struct{}{}
 	}
 	for _, name := range names {
 		path := join(d.path, name)
@@ -136,6 +151,9 @@ func (a *run) fill(ctx context.Context, dir localfs.Dir, d *directory, existing 
 	for _, sub := range d.subs {
 		_, there := existing[sub.name]
 		if err := a.makeDir(ctx, dir, sub, there); err != nil {
+			if errors.Is(err, errBase) {
+				return err
+			}
 			a.fail(sub.path, err)
 			sub.lost = true
 		}
@@ -179,6 +197,9 @@ func (a *run) makeDir(ctx context.Context, dir localfs.Dir, sub *directory, ther
 		case !errors.Is(err, unix.ENOENT):
 			return err
 		}
+	}
+	if sub.same {
+		return errBase
 	}
 	if err := a.step("mkdir", sub.path); err != nil {
 		return err

@@ -43,6 +43,10 @@ type Options struct {
 	// Include are absolute paths; only these and what is below them is restored.
 	// nil: all.
 	Include []string
+	// Base is a snapshot that the paths are exactly: Run brought them there in their
+	// own place, and nobody has used them since. Then only what differs is looked at.
+	// nil: everything is read and compared.
+	Base *format.Snapshot
 	// Keep reports whether the file at a path (as in the snapshot) is left alone.
 	Keep func(path string) bool
 	// StrictMetadata makes an owner, attribute or device that cannot be set an
@@ -124,6 +128,7 @@ type run struct {
 	dirs     handles
 	p        *plan
 	root     bool // privileged
+	delta    bool // only what differs from Options.Base is looked at
 	cancel   context.CancelCauseFunc
 
 	mu     sync.Mutex
@@ -161,6 +166,10 @@ func Run(ctx context.Context, r *repo.Repository, sn *format.Snapshot, opt Optio
 	}
 	a.cancel = cancel
 	err = a.restore(ctx, sn)
+	if errors.Is(err, errBase) && context.Cause(ctx) == nil {
+		opt.Base = nil
+		return Run(ctx, r, sn, opt)
+	}
 	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, context.Canceled) {
 		err = cause
 	}
