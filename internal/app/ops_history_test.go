@@ -122,3 +122,38 @@ func TestSnapshotAt(t *testing.T) {
 		t.Errorf("beside a diverged one: got %s, %v; want %s", got.ID, err, second)
 	}
 }
+
+// TestDiff: the default is what the newest commit changed; any two may be named.
+func TestDiff(t *testing.T) {
+	w := newWorkshop(t)
+	w.write("stays", "1")
+	w.write("goes", "1")
+	first := w.commit()
+	if _, err := w.ops().Diff(t.Context(), "", "", nil); !errors.Is(err, repo.ErrSnapshotNotFound) {
+		t.Errorf("of the first commit: %v", err)
+	}
+	w.write("new/file", "1")
+	fstest.Must(t, os.Remove(filepath.Join(w.state, "goes")))
+	second := w.commit()
+	w.write("stays", "2")
+	third := w.commit()
+	for _, c := range []struct{ from, to, want, ends string }{
+		{"", "", "changed stays; ", second + third},
+		{first[:10], second[:10], "removed goes; added new; added new/file; ", first + second},
+		{second, first, "added goes; removed new; removed new/file; ", second + first},
+		{first, "", "removed goes; added new; added new/file; changed stays; ", first + third},
+		{third, "latest", "", third + third},
+	} {
+		got := ""
+		res, err := w.ops().Diff(t.Context(), c.from, c.to, func(d Change) error {
+			got += string(d.Kind) + strings.Replace(d.Path, w.state+"/", " ", 1) + "; "
+			return nil
+		})
+		if err != nil || got != c.want || res.From.ID+res.To.ID != c.ends {
+			t.Errorf("from %q to %q: %q, %+v, %v; want %q", c.from, c.to, got, res, err, c.want)
+		}
+		if n := int64(strings.Count(got, ";")); res.Added+res.Removed+res.Changed != n {
+			t.Errorf("from %q to %q: counted %+v, listed %d", c.from, c.to, res, n)
+		}
+	}
+}

@@ -30,6 +30,8 @@ type fakeOps struct {
 	snapshot app.SnapshotOptions // that was asked for
 	restore  app.RestoreOptions
 	forget   app.ForgetOptions
+	ends     [2]string // of a comparison
+	changes  []app.Change
 	progress app.Progress // reported in the course of it
 	result   app.RestoreResult
 	backup   client.Backup
@@ -65,6 +67,19 @@ func (f *fakeOps) Snapshots(context.Context, bool) ([]client.Snapshot, error) {
 
 func (f *fakeOps) SnapshotAt(_ context.Context, at time.Time) (client.Snapshot, error) {
 	return client.Snapshot{ID: "1111111122222222", Time: at.Add(-90 * time.Second)}, f.err
+}
+
+func (f *fakeOps) Diff(_ context.Context, from, to string, fn func(app.Change) error) (app.DiffResult, error) {
+	f.ends = [2]string{from, to}
+	if f.err != nil {
+		return app.DiffResult{}, f.err
+	}
+	for _, c := range f.changes {
+		if err := fn(c); err != nil {
+			return app.DiffResult{}, err
+		}
+	}
+	return app.DiffResult{From: client.Snapshot{ID: "1111111122222222", Time: time.Unix(1e9, 0)}, To: client.Snapshot{ID: "3333333344444444", Time: time.Unix(1e9+60, 0)}, Added: 1, Changed: 2}, nil
 }
 
 func (f *fakeOps) Ls(_ context.Context, snapshot, path string, fn func(app.Entry) error) error {
@@ -167,7 +182,7 @@ func TestExitCodes(t *testing.T) {
 	} {
 		ops := &fakeOps{err: test.err}
 		for _, args := range [][]string{
-			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"verify"}, {"forget", "--keep-last", "1"},
+			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"diff"}, {"verify"}, {"forget", "--keep-last", "1"},
 			{"prune"}, {"probe"}, {"restic-env"}, {"status", "--socket", "/no/agent/here"},
 		} {
 			ops.closed = false
@@ -224,7 +239,7 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("%s: got %+v\nwant %s", args, got, want)
 		}
 	}
-	for _, args := range []string{"restore abcd --at 2h", "ls abcd --at 2h /srv"} {
+	for _, args := range []string{"restore abcd --at 2h", "ls abcd --at 2h /srv", "diff abcd abcd --at 2h"} {
 		if got := try(t, &fakeOps{}, storeEnv, strings.Fields(args)...); got.code != exitUsage || !strings.Contains(got.err, "a snapshot and --at; give one of them") {
 			t.Errorf("%s: %+v", args, got)
 		}
@@ -286,7 +301,7 @@ $`)
 // TestJSON: what --json prints is JSON, and nothing but it is on stdout.
 func TestJSON(t *testing.T) {
 	for _, args := range []string{
-		"init", "snapshot /a", "restore", "snapshots", "verify", "forget --keep-last 1", "prune", "probe", "restic-env",
+		"init", "snapshot /a", "restore", "snapshots", "verify", "diff", "forget --keep-last 1", "prune", "probe", "restic-env",
 		"status --socket /no/agent", "version",
 	} {
 		got := try(t, &fakeOps{}, storeEnv, append(strings.Fields(args), "--json")...)

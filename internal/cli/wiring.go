@@ -17,6 +17,7 @@ type operations interface {
 	Restore(ctx context.Context, opt app.RestoreOptions) (app.RestoreResult, error)
 	Snapshots(ctx context.Context, all bool) ([]client.Snapshot, error)
 	SnapshotAt(ctx context.Context, at time.Time) (client.Snapshot, error)
+	Diff(ctx context.Context, from, to string, fn func(app.Change) error) (app.DiffResult, error)
 	Ls(ctx context.Context, snapshot, path string, fn func(app.Entry) error) error
 	Verify(ctx context.Context, opt app.VerifyOptions) (app.VerifyReport, error)
 	Forget(ctx context.Context, opt app.ForgetOptions) (app.ForgetReport, error)
