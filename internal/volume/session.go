@@ -5,20 +5,30 @@ import (
 	"errors"
 	"fmt"
 
+	"drover/internal/objstore"
 	"drover/internal/volume/protocol"
 )
 
 // Session is a command's short claim of a volume that no agent holds.
 type Session struct {
 	*Runtime
-	ended chan error
+	source source
+	ended  chan error
 }
+
+// source makes a snapshot object upon the head of something else than files.
+type source func(ctx context.Context, r *Runtime, a protocol.Capture) (protocol.Captured, CaptureStats, error)
 
 // Claim claims v for the time of f, and releases it. Tree and Log of opt are
 // used. A head that nobody renews is taken over after its TTL. f's context ends
 // with ctx and with the claim; the volume is released either way.
 // Errors: ErrHeld if somebody holds it and lives, or took it meanwhile; f's.
 func (v *Volume) Claim(ctx context.Context, opt Options, f func(ctx context.Context, s *Session) error) error {
+	return v.claim(ctx, opt, nil, f)
+}
+
+// claim is Claim for a session whose backups are of from; nil: of opt.Tree's paths.
+func (v *Volume) claim(ctx context.Context, opt Options, from source, f func(ctx context.Context, s *Session) error) error {
 	work, lose := context.WithCancelCause(ctx)
 	defer lose(nil)
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -28,8 +38,8 @@ func (v *Volume) Claim(ctx context.Context, opt Options, f func(ctx context.Cont
 	opt.Protocol.Fence = protocol.FenceHistory
 	opt.Jobs, opt.Changes, opt.DataDir = nil, nil, nil
 	opt.Notify = notifySession(holds, lose)
-	s := &Session{Runtime: NewRuntime(v, opt), ended: make(chan error, 1)}
-	go func() { s.ended <- s.Run(run) }()
+	s := &Session{Runtime: NewRuntime(v, opt), source: from, ended: make(chan error, 1)}
+	go func() { s.ended <- s.live(run) }()
 	select {
 	case err := <-s.ended:
 		return claimError(err, s)
@@ -41,6 +51,47 @@ func (v *Volume) Claim(ctx context.Context, opt Options, f func(ctx context.Cont
 	err := f(work, s)
 	s.Stop(opt.Protocol.TTL)
 	return errors.Join(err, claimError(<-s.ended, s))
+}
+
+// live is Run of a session, which finds nothing on a disk.
+func (s *Session) live(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer s.finish(cancel)
+	in := protocol.Input(protocol.Boot{})
+	for {
+		for _, a := range s.machine.Step(Now(), in) {
+			switch a := a.(type) {
+			case protocol.Exit:
+				return a.Err
+			case protocol.Capture:
+				s.capture(ctx, a)
+			default:
+				s.do(ctx, a)
+			}
+		}
+		var err error
+		if in, err = s.next(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// capture makes one attempt; the machine repeats it while the store is away.
+func (s *Session) capture(ctx context.Context, a protocol.Capture) {
+	if s.source == nil {
+		s.do(ctx, a)
+		return
+	}
+	s.scoped(ctx, func(ctx context.Context) protocol.Input {
+		in, stats, err := s.source(ctx, s.Runtime, a)
+		s.mu.Lock()
+		s.stats.LastBackup = stats
+		s.mu.Unlock()
+		if err != nil {
+			return protocol.Captured{Transient: errors.Is(err, objstore.ErrUnavailable), Err: err}
+		}
+		return in
+	})
 }
 
 // notifySession tells the first time that the session holds, and that it does no more.

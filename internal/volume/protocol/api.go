@@ -126,6 +126,7 @@ type Config struct {
 	// with ErrHeld instead of standing by.
 	Detached    bool
 	FinalCommit bool // commit once more when stopping
+	Warm        bool // a standby keeps a copy of the newest snapshot in its paths
 	// NewID returns 128 fresh random bits in hexadecimal: of the kernel's, at
 	// that moment, so that a rolled-back machine does not make the same again.
 	NewID func() string
@@ -177,8 +178,9 @@ type (
 	}
 	// Restored answers a Restore.
 	Restored struct {
-		Synced bool // the file system was synced after it
-		Err    error
+		Synced    bool // the file system was synced after it
+		Untouched bool // with Err: nothing was changed on the disk
+		Err       error
 	}
 	// BackupWanted asks for a commit of what is on the disk now. A Request
 	// joins only a capture that has not started.
@@ -276,8 +278,14 @@ type (
 		Head   Head
 		Reason string
 	}
-	// Restore: make the paths exactly the snapshot of Head; answer Restored.
-	Restore struct{ Head Head }
+	// Restore: make the paths exactly the snapshot of Head; answer Restored. Base, if
+	// any, is the snapshot that they are now. Follow: for a standby, without a lock;
+	// files that somebody put there meanwhile are an error.
+	Restore struct {
+		Head   Head
+		Base   string
+		Follow bool
+	}
 	// StartJobs, StopJobs (in order, gracefully), KillJobs (at once, all):
 	// JobsExited answers the last two, and comes unasked if the main job ends.
 	StartJobs struct{}
@@ -345,6 +353,7 @@ type Status struct {
 	Phase     Phase
 	Head      Head // as last seen or written
 	Reason    string
-	Renewed   Time // send time of the last successful write of the head
-	Ambiguous bool // a write of the head is unresolved
+	Renewed   Time   // send time of the last successful write of the head
+	Ambiguous bool   // a write of the head is unresolved
+	Copied    uint64 // seq of the commit that a standby has a copy of; 0: none
 }

@@ -42,7 +42,7 @@ func (m *Machine) reclaimable() bool {
 }
 
 func (m *Machine) actClaim() bool {
-	if m.write != nil || m.read.out || m.recording != nil || !m.claimable() || m.jobs.alive() || m.work.busy() || m.mustSettle() {
+	if m.write != nil || m.read.out || m.recording != nil || !m.claimable() || m.jobs.alive() || m.work.busy() && !m.following() || m.mustSettle() {
 		return false
 	}
 	if m.refusesFiles() {

@@ -13,13 +13,16 @@ const (
 type fileWork struct {
 	job       fileJob
 	cancelled bool
-	retry     retry // of saving and restoring
-	err       error // why the last of them failed
+	follow    bool   // of restoring: for a standby
+	target    copied // of restoring: what the files become …
+	base      copied // … and were
+	retry     retry  // of saving and restoring
+	err       error  // why the last of them failed
 }
 
 func (w *fileWork) busy() bool { return w.job != idle }
 
-func (w *fileWork) begin(job fileJob) { w.job, w.cancelled = job, false }
+func (w *fileWork) begin(job fileJob) { w.job, w.cancelled, w.follow = job, false, false }
 
 func (w *fileWork) end() { w.job, w.cancelled = idle, false }
 
@@ -115,14 +118,13 @@ func (m *Machine) actPrepare() bool {
 		return true
 	case o.keep || o.restored:
 		return m.record(m.holderRecord(), !o.keep)
-	case !m.restoreNeeded():
+	case !m.restoreNeeded(), m.copied.snapshot != "" && m.copied.snapshot == m.seen.Head.Snapshot:
 		o.restored = true
 		return true
 	case !m.work.retry.ready(m.now):
 		return false
 	}
-	m.work.begin(restoring)
-	m.emit(Restore{Head: m.seen.Head})
+	m.bring()
 	return true
 }
 
@@ -139,20 +141,23 @@ func (m *Machine) takeRestored(in Restored) {
 	if m.work.job != restoring {
 		return
 	}
-	cancelled := m.work.cancelled
+	cancelled, follow := m.work.cancelled, m.following()
+	m.brought(in)
 	m.work.end()
 	m.local.FilesPresent = true
-	if m.own == nil || cancelled {
+	if m.own == nil && !follow || cancelled {
 		return
 	}
 	m.work.err = in.Err
 	if in.Err != nil {
 		m.work.retry.fail(m.now, m.cfg.TTL)
-		if !m.own.failing {
+		if !follow && !m.own.failing {
 			m.own.failing, m.own.failed = true, m.now
 		}
 		return
 	}
 	m.work.retry.succeed()
-	m.own.restored, m.own.synced = true, in.Synced
+	if !follow {
+		m.own.restored, m.own.synced = true, in.Synced
+	}
 }

@@ -28,6 +28,9 @@ func (m *Machine) actStartJobs() bool {
 		return false // a renewal is due first
 	}
 	m.jobs = jobs{state: jobsOn}
+	if !m.broken(CopyUsed) {
+		m.copied = copied{}
+	}
 	m.local.FilesPresent = true
 	m.emit(StartJobs{})
 	return true

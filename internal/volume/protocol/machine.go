@@ -38,6 +38,7 @@ type Machine struct {
 	recording *WriteRecord
 	recRetry  retry
 	work      fileWork
+	copied    copied
 	saved     bool // diverged files are stored; whether our lock outlived that is open
 	jobs      jobs
 
@@ -117,7 +118,7 @@ func (m *Machine) take(in Input) {
 func (m *Machine) act() bool {
 	return m.actFence() || m.actStop() || m.actResend() || m.actRead() ||
 		m.actSettle() || m.actClaim() || m.actYield() || m.actPrepare() || m.actStartJobs() ||
-		m.actCommit() || m.actEdit() || m.actRenew() || m.actDropLock()
+		m.actFollow() || m.actCommit() || m.actEdit() || m.actRenew() || m.actDropLock()
 }
 
 func (m *Machine) takeBoot(local Local) {

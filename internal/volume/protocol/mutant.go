@@ -31,6 +31,7 @@ const (
 	RecordBeforeSave  Mutant = "record-before-save" // and saved before the record says that it is
 	LowerHead         Mutant = "lower-head"         // a head that went back is refused
 	NoKill            Mutant = "no-kill"            // a deposed instance kills its jobs
+	CopyUsed          Mutant = "copy-used"          // a copy that jobs ran upon is none
 	NoYield           Mutant = "no-yield"           // a volume that cannot be restored here is given back
 	ReleaseUncaptured Mutant = "release-uncaptured" // the last commit comes after the jobs have ended
 )

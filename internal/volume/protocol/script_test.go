@@ -17,7 +17,7 @@ import (
 //
 // A line is one of:
 //
-//	config [strict] [adopt] [discard] [final] [detached] [mutant=NAME]   a new machine (ttl 10s, margin 2s), an empty head
+//	config [strict] [adopt] [discard] [final] [warm] [detached] [mutant=NAME]   a new machine (ttl 10s, margin 2s), an empty head
 //	head FIELD=VALUE...          what is in the store now, by another's hand
 //	boot [files] [sameboot] [markers] [role=…] [claim=…] [intended-claim=…] [last=…] [intended=…] [synced] [intended-synced] [restoring] [seen=EPOCH/SEQ]
 //	+DURATION                    time passes, with a Tick at the end
@@ -85,7 +85,7 @@ func (w *script) config(fields []string) {
 	a := parse(fields)
 	cfg := Config{
 		Volume: "data", Self: Holder{ID: "A"}, TTL: 10 * time.Second, Margin: 2 * time.Second, Fence: FenceHistory,
-		AdoptFiles: a.has("adopt"), DiscardImageFiles: a.has("discard"), Detached: a.has("detached"), FinalCommit: a.has("final"),
+		AdoptFiles: a.has("adopt"), DiscardImageFiles: a.has("discard"), Detached: a.has("detached"), FinalCommit: a.has("final"), Warm: a.has("warm"),
 		Mutant: Mutant(a["mutant"]),
 		NewID:  func() string { w.ids++; return "id" + strconv.Itoa(w.ids) },
 	}
@@ -253,7 +253,7 @@ func (w *script) answer(cmd string, a args) error {
 	case "diverged":
 		w.step(DivergedSaved{Snapshot: "d", Err: a.err()})
 	case "restored":
-		w.step(Restored{Synced: a.has("synced"), Err: a.err()})
+		w.step(Restored{Synced: a.has("synced"), Untouched: a.has("untouched"), Err: a.err()})
 	case "captured":
 		w.step(w.captured(a))
 	case "check":
@@ -387,7 +387,7 @@ func (w *script) describe(a Action) string {
 	case SaveDiverged:
 		return ask("diverged", fmt.Sprintf("save diverged from %s: %s", a.Head.Snapshot, a.Reason))
 	case Restore:
-		return ask("restore", fmt.Sprintf("restore %q", a.Head.Snapshot))
+		return ask("restore", fmt.Sprintf("restore %q", a.Head.Snapshot)+orNone(" upon ", a.Base)+flag(" as a copy", a.Follow))
 	case StartJobs:
 		return "start jobs"
 	case StopJobs:

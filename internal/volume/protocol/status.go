@@ -8,6 +8,9 @@ func (m *Machine) Status() Status {
 	if m.seen != nil {
 		s.Head = m.seen.Head
 	}
+	if m.own == nil {
+		s.Copied = m.copied.seq
+	}
 	if m.own != nil {
 		s.Renewed = m.own.renewed
 	}
@@ -51,6 +54,9 @@ func (m *Machine) reason() string {
 	case m.own != nil && !m.own.ready && m.work.err != nil:
 		return fmt.Sprintf("restore: %v", m.work.err)
 	case m.own == nil && m.seen != nil && m.seen.Head.State == Held:
+		if m.work.err != nil {
+			return fmt.Sprintf("held by %s; not copied yet: %v", m.seen.Head.Holder.ID, m.work.err)
+		}
 		return "held by " + m.seen.Head.Holder.ID
 	}
 	return ""
@@ -70,7 +76,7 @@ func (m *Machine) settling() string {
 func (m *Machine) tell() {
 	s, t := m.Status(), m.told
 	h, g := s.Head, t.Head
-	same := s.Phase == t.Phase && s.Reason == t.Reason && s.Ambiguous == t.Ambiguous &&
+	same := s.Phase == t.Phase && s.Reason == t.Reason && s.Ambiguous == t.Ambiguous && s.Copied == t.Copied &&
 		h.Epoch == g.Epoch && h.Claim == g.Claim && h.State == g.State && h.Seq == g.Seq && len(h.Condemned) == len(g.Condemned)
 	if same {
 		return

@@ -161,6 +161,9 @@ func (m *Machine) stopUnready() bool {
 // stopStandby waits for what must not be left half done: a claim that may yet
 // land, jobs that are being killed, used files that are being saved.
 func (m *Machine) stopStandby() bool {
+	if m.following() && !m.work.cancelled {
+		return m.cancelWork()
+	}
 	busy := m.write != nil || m.jobs.alive() || m.work.busy() || m.recording != nil || m.lock.taking
 	if m.fault == "" && (busy || m.mustSettle() || m.leftBehind()) {
 		return false

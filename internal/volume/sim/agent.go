@@ -105,7 +105,7 @@ func newAgent(w *world, id string) *agent {
 	a := &agent{w: w, id: id, disk: w.newDisk(w.chance(0.15))}
 	a.cfg = protocol.Config{
 		Volume: "data", Self: protocol.Holder{ID: id}, TTL: ttl, Fence: protocol.FenceHistory, FinalCommit: true,
-		AdoptFiles: w.adopt, DiscardImageFiles: w.discard, NewID: a.newID, Mutant: w.opt.Mutant,
+		AdoptFiles: w.adopt, DiscardImageFiles: w.discard, Warm: w.warm, NewID: a.newID, Mutant: w.opt.Mutant,
 	}
 	if w.class == Strict {
 		a.cfg.Fence, a.cfg.Margin = protocol.FenceStrict, strictMargin

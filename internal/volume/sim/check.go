@@ -145,7 +145,10 @@ func (w *world) checkStart(a *agent) {
 		w.failf("%s starts jobs on half a tree", a.id)
 	case !s.content.within(a.disk.cache):
 		w.failf("%s starts jobs without %v of %s", a.id, s.content.minus(a.disk.cache), s.id)
+	case a.disk.brought && s.content != a.disk.cache:
+		w.failf("%s starts jobs with %v, which are not of %s", a.id, a.disk.cache.minus(s.content), s.id)
 	}
+	a.disk.brought = false
 }
 
 // checkRunning: under strict no two instances run jobs at once.

@@ -8,6 +8,7 @@ type disk struct {
 	durable set    // what is on the platter
 	half    bool   // a restore began and did not end
 	full    bool   // no restore ever ends
+	brought bool   // the last that was done to the files was a restore
 	image   set    // came with the disk, not from any application
 	ranAt   uint64 // epoch in which jobs were last started on it; 0: never, or not to be relied upon
 

@@ -366,30 +366,48 @@ func (a *agent) restore(r protocol.Restore) {
 	w.checkOverwrite(a, r.Head)
 	s := w.repo.snapshots[r.Head.Snapshot]
 	old := d.cache
-	d.half = true
-	d.cache = w.mix(old, s.content)
+	untouched := w.away(a) && w.chance(0.5)
+	become := s.content
+	if r.Base != "" {
+		become = w.delta(old, w.repo.snapshots[r.Base].content, s.content)
+	}
+	if !untouched {
+		d.half = true
+		d.cache = w.mix(old, become)
+	}
 	a.local(w.between(0, 3*time.Second), func() {
 		switch {
 		case !a.waits(op):
+		case untouched:
+			a.finish(op, protocol.Restored{Err: errAway, Untouched: true})
 		case d.full:
 			a.finish(op, protocol.Restored{Err: errFull})
 		case w.away(a):
 			a.finish(op, protocol.Restored{Err: errAway})
 		case !w.repo.intact(s.id) && s.id != "":
-			if !w.damaged {
+			if !w.damaged && !r.Follow { // who follows may be behind, and reads the head again
 				w.failf("%s cannot restore %s: packs are missing", a.id, s.id)
 			}
 			a.finish(op, protocol.Restored{Err: errAway})
 		default:
-			d.cache, d.half = s.content, false
+			d.cache, d.half, d.brought = become, false, true
 			synced := w.chance(0.5)
 			if synced { // else what was removed may be back after a power cut
 				d.durable, d.image = d.cache, set{}
 			}
-			w.logf("%s restored %q: %v", a.id, s.id, d.cache)
+			w.logf("%s restored %q upon %q: %v", a.id, s.id, r.Base, d.cache)
 			a.finish(op, protocol.Restored{Synced: synced})
 		}
 	})
+}
+
+// delta is what becomes of files when only what differs from base is brought: right,
+// if they are what base says.
+func (w *world) delta(have, base, want set) set {
+	both := base.minus(base.minus(want))
+	kept := both.minus(both.minus(have))  // not looked at
+	stray := have.minus(base).minus(want) // seen only where something differs
+	return want.minus(both).union(kept).union(w.mix(set{}, stray))
 }
 
 // sorted keeps the order of maps out of the schedule.

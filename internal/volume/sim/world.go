@@ -72,6 +72,7 @@ type world struct {
 
 	adopt   bool
 	discard bool
+	warm    bool
 
 	store  store
 	repo   repo
@@ -120,7 +121,7 @@ func newWorld(opt Options) *world {
 		all := Classes()
 		w.class = all[opt.Seed%uint64(len(all))]
 	}
-	w.adopt, w.discard = w.chance(0.5), w.chance(0.2)
+	w.adopt, w.discard, w.warm = w.chance(0.5), w.chance(0.2), w.chance(0.6)
 	w.store = newStore()
 	w.repo = newRepo()
 	for i := range 2 + w.rng.IntN(3) {
