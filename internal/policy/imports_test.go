@@ -28,6 +28,7 @@ var rules = []rule{
 		"internal/app/...", "internal/config", "client",
 		"internal/initproc", "internal/supervise/...", "internal/volume/...", "internal/changes", "internal/control/...",
 		"internal/repo/...", "internal/objstore/...", "internal/coord/...", "internal/event", "internal/telemetry", "internal/proctree",
+		"internal/freeze",
 	}, "the composition root knows every part and none of them knows it: only app reads config and picks backends"},
 
 	// Features. They meet through event, or an interface that the consumer declares.
@@ -71,6 +72,8 @@ var rules = []rule{
 		"a backend knows its port and its vendor's SDK"},
 	{"internal/initproc/...", []string{"internal/initproc/...", "internal/proctree"},
 		"PID 1 must not fall with anything that it watches over"},
+	{"internal/freeze/...", []string{"internal/proctree"},
+		"holding processes still is one thing, what is read meanwhile another"},
 	{"internal/proctree/...", nil, "a leaf"},
 	{"internal/event/...", nil, "a leaf: everything may speak of events"},
 	{"internal/telemetry/...", nil, "a leaf"},
