@@ -26,8 +26,13 @@ const (
 
 const structure = listing
 
-// retryAfter is the time after which a doubt is looked into again.
-const retryAfter = time.Minute
+// A doubt is looked into again after firstRetry, and after twice as long each time that
+// it stays. Directories that are renamed while they are looked at may seem to be in two
+// places, once.
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
 
 // node is a watched directory. Its path never changes: a directory that is moved
 // becomes another node.
@@ -57,6 +62,7 @@ type watches struct {
 	lost   string // why the tree must be read again; empty: it need not
 	doubt  string // why, until then, each Drain says All
 	tried  time.Time
+	wait   time.Duration // after tried, until doubt is looked into
 	places []place
 	mounts string // the mounts at and below the places
 	byWD   map[int32]*node
@@ -70,7 +76,11 @@ func (t *Tracker) rewatch(ctx context.Context) {
 	begin := time.Now()
 	old := w.byWD
 	reason := w.lost
-	*w = watches{byWD: make(map[int32]*node), tried: begin}
+	wait := firstRetry
+	if w.doubt != "" {
+		wait = min(2*w.wait, lastRetry)
+	}
+	*w = watches{byWD: make(map[int32]*node), tried: begin, wait: wait}
 	for _, root := range t.roots {
 		if w.lost != "" {
 			break
@@ -454,7 +464,7 @@ func (t *Tracker) checkPlaces() {
 			return
 		}
 	}
-	if w.doubt != "" && time.Since(w.tried) > retryAfter {
+	if w.doubt != "" && time.Since(w.tried) > w.wait {
 		w.lost = w.doubt
 		return
 	}
