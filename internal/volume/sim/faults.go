@@ -198,7 +198,6 @@ func (w *world) mendHead() {
 func (w *world) becalm() {
 	w.logf("---- calm")
 	w.calm, w.calmAt, w.outage = true, w.now, 0
-	w.agents[0].disk.full = false // somebody has a good disk
 	w.mendHead()
 	for _, a := range w.agents {
 		a.cutOff = 0

@@ -380,7 +380,7 @@ func (a *agent) restore(r protocol.Restore) {
 		case !a.waits(op):
 		case untouched:
 			a.finish(op, protocol.Restored{Err: errAway, Untouched: true})
-		case d.full:
+		case d.full && !(w.calm && a == w.agents[0]): // in the end somebody has room
 			a.finish(op, protocol.Restored{Err: errFull})
 		case w.away(a):
 			a.finish(op, protocol.Restored{Err: errAway})
