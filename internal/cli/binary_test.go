@@ -180,7 +180,7 @@ func TestBinary(t *testing.T) {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	for name, test := range map[string]func(*testing.T, *machine){
-		"supervisor": testSupervisor, "store": testStore, "agent": testAgent, "two agents": testTwoAgents,
+		"supervisor": testSupervisor, "store": testStore, "agent": testAgent, "history": testHistory, "two agents": testTwoAgents,
 		"same disk": testSameDisk, "same id": testSameID, "bad input": testBadStores, "careless store": testCarelessStore, "full disk": testFullDisk, "unreadable": testUnreadable, "interrupt": testInterrupt,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,17 +26,19 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 // fakeOps answers every operation with err, or with something plausible.
 type fakeOps struct {
-	err      error
-	snapshot app.SnapshotOptions // that was asked for
-	restore  app.RestoreOptions
-	forget   app.ForgetOptions
-	ends     [2]string // of a comparison
-	changes  []app.Change
-	progress app.Progress // reported in the course of it
-	result   app.RestoreResult
-	backup   client.Backup
-	problems []string
-	closed   bool
+	err       error
+	snapshot  app.SnapshotOptions // that was asked for
+	restore   app.RestoreOptions
+	forget    app.ForgetOptions
+	ends      [2]string // of a comparison
+	changes   []app.Change
+	rollback  app.RollbackOptions
+	unchanged bool         // is what a rollback finds
+	progress  app.Progress // reported in the course of it
+	result    app.RestoreResult
+	backup    client.Backup
+	problems  []string
+	closed    bool
 }
 
 func (f *fakeOps) report(fn func(app.Progress)) {
@@ -80,6 +82,11 @@ func (f *fakeOps) Diff(_ context.Context, from, to string, fn func(app.Change) e
 		}
 	}
 	return app.DiffResult{From: client.Snapshot{ID: "1111111122222222", Time: time.Unix(1e9, 0)}, To: client.Snapshot{ID: "3333333344444444", Time: time.Unix(1e9+60, 0)}, Added: 1, Changed: 2}, nil
+}
+
+func (f *fakeOps) Rollback(_ context.Context, opt app.RollbackOptions) (app.RollbackResult, error) {
+	f.rollback = opt
+	return app.RollbackResult{Snapshot: "5555555566666666", Of: "1111111122222222", Seq: 3, Files: 1, Bytes: 2048, Seconds: 0.5, Unchanged: f.unchanged}, f.err
 }
 
 func (f *fakeOps) Ls(_ context.Context, snapshot, path string, fn func(app.Entry) error) error {
@@ -182,7 +189,7 @@ func TestExitCodes(t *testing.T) {
 	} {
 		ops := &fakeOps{err: test.err}
 		for _, args := range [][]string{
-			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"diff"}, {"verify"}, {"forget", "--keep-last", "1"},
+			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"diff"}, {"rollback", "a"}, {"verify"}, {"forget", "--keep-last", "1"},
 			{"prune"}, {"probe"}, {"restic-env"}, {"status", "--socket", "/no/agent/here"},
 		} {
 			ops.closed = false
@@ -218,6 +225,7 @@ func TestBadInput(t *testing.T) {
 		"run --on-change":                 `flag needs an argument: --on-change`,
 		"snapshot":                        `no store given`,
 		"restore a b":                     `unexpected argument "b"`,
+		"rollback":                        `no snapshot given; name one of drover snapshots, or say --at TIME`,
 		"restore --at noon":               `--at: "noon" is not a time; write one as in "2026-01-31 15:04"`,
 		"forget":                          `no rule says what to keep; give --keep-last`,
 		"forget --keep-last -1":           `cannot keep -1; give a number of 1 or more`,
@@ -239,7 +247,7 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("%s: got %+v\nwant %s", args, got, want)
 		}
 	}
-	for _, args := range []string{"restore abcd --at 2h", "ls abcd --at 2h /srv", "diff abcd abcd --at 2h"} {
+	for _, args := range []string{"restore abcd --at 2h", "ls abcd --at 2h /srv", "diff abcd abcd --at 2h", "rollback abcd --at 2h"} {
 		if got := try(t, &fakeOps{}, storeEnv, strings.Fields(args)...); got.code != exitUsage || !strings.Contains(got.err, "a snapshot and --at; give one of them") {
 			t.Errorf("%s: %+v", args, got)
 		}
@@ -263,6 +271,7 @@ func TestHuman(t *testing.T) {
 		"verify":                          {0, "no problem found: 2 snapshots, 1 pack, 9 blobs\n", ""},
 		"prune":                           {0, "freed 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
 		"prune --dry-run":                 {0, "would free 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
+		"rollback 1111":                   {0, "committed 55555555 (seq 3) with the state of 11111111: 1 file, 2.0 KiB in 500ms\n", ""},
 		"restic-env":                      {0, "export RESTIC_REPOSITORY='/it'\\''s/data'\n", ""},
 		"status --socket /no/agent":       {0, "volume       data\nrole         none\nhealth       ok\nholder       web-1\nepoch        3\nlast commit  1m30s ago: 33333333 (seq 2)\n", ""},
 		"version --json --log-level info": {0, "", ""},
@@ -275,7 +284,11 @@ func TestHuman(t *testing.T) {
 			t.Errorf("%s:\n got %+v\nwant %+v", args, got, want)
 		}
 	}
-	got := try(t, ops, storeEnv, "snapshots")
+	got := try(t, &fakeOps{unchanged: true}, storeEnv, "rollback", "1111")
+	if got != (result{0, "nothing to do: the newest state 55555555 (seq 3) is that of 11111111\n", ""}) {
+		t.Errorf("rollback to what is: %+v", got)
+	}
+	got = try(t, ops, storeEnv, "snapshots")
 	want := regexp.MustCompile(`^ID        TIME                 HOST     SEQ  FILES  SIZE     STATE      PATHS
 11111111  \S+ \S+  web      1    3      2\.0 KiB  committed  /srv/git
 33333333  \S+ \S+  we\\x1bb  2    40     5\.0 MiB  head       /srv/git
@@ -301,7 +314,7 @@ $`)
 // TestJSON: what --json prints is JSON, and nothing but it is on stdout.
 func TestJSON(t *testing.T) {
 	for _, args := range []string{
-		"init", "snapshot /a", "restore", "snapshots", "verify", "diff", "forget --keep-last 1", "prune", "probe", "restic-env",
+		"init", "snapshot /a", "restore", "snapshots", "verify", "diff", "rollback a", "forget --keep-last 1", "prune", "probe", "restic-env",
 		"status --socket /no/agent", "version",
 	} {
 		got := try(t, &fakeOps{}, storeEnv, append(strings.Fields(args), "--json")...)
@@ -330,6 +343,10 @@ func TestOptionsArrive(t *testing.T) {
 	try(t, ops, storeEnv, "restore")
 	if ops.restore.Snapshot != "latest" {
 		t.Errorf("restore: %+v", ops.restore)
+	}
+	try(t, ops, storeEnv, "rollback", "--at", "2h", "--replace-paths")
+	if r := ops.rollback; r.Snapshot != "1111111122222222" || !r.ReplacePaths {
+		t.Errorf("rollback: %+v", r)
 	}
 	try(t, ops, storeEnv, "snapshot", "--replace-paths", "--tag", "a", "/p", "/q")
 	if o := ops.snapshot; !o.ReplacePaths || strings.Join(o.Tags, " ") != "a" || strings.Join(o.Paths, " ") != "/p /q" {

@@ -36,7 +36,10 @@ func (v *Volume) Rollback(ctx context.Context, opt Options, id format.ID) (Outco
 		out, err = s.Backup(ctx)
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrHeld):
+		return Outcome{}, fmt.Errorf("roll back to %s: stop the application on every instance first: %w", id.Short(), err)
+	case err != nil:
 		return Outcome{}, fmt.Errorf("roll back to %s: %w", id.Short(), err)
 	}
 	return out, nil

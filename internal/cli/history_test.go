@@ -1,0 +1,82 @@
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"drover/client"
+)
+
+// newest is the id of the newest committed snapshot.
+func (m *machine) newest() string {
+	m.t.Helper()
+	var list []client.Snapshot
+	got := m.do("snapshots", "--json")
+	if err := json.Unmarshal([]byte(got.out), &list); err != nil || len(list) == 0 {
+		m.t.Fatalf("%v: %+v", err, got)
+	}
+	return list[len(list)-1].ID
+}
+
+// has fails the test unless a file of the machine has the text.
+func (m *machine) has(name, want string) {
+	m.t.Helper()
+	if text, err := os.ReadFile(name); err != nil || string(text) != want {
+		m.t.Errorf("%s: %q, %v; want %q", name, text, err, want)
+	}
+}
+
+// testHistory: an application breaks its data; its operator looks back, and goes back.
+func testHistory(t *testing.T, m *machine) {
+	file := m.write("state/f", "good")
+	run := []string{"run", "--state", m.dir + "/state", "--first-start", "adopt", "--log-level", "error", "--", "sleep", "600"}
+	agent := m.start(run...)
+	defer func() { _ = agent.cmd.Process.Kill() }()
+	m.status("holder", role("holder"))
+	m.is(0, "committed", "backup")
+	good, moment := m.newest(), time.Now().Format(time.RFC3339Nano)
+	m.write("state/f", "bad")
+	broken := m.write("state/debris", "x")
+	m.is(0, "committed", "backup")
+	m.is(0, "+ "+broken+"\nM "+file+" (content, mtime)\n1 added, 0 removed, 1 changed from "+good[:8], "diff")
+	m.is(11, "stop the application", "rollback", good)
+
+	looked := m.do("restore", "--at", moment, "--target", m.dir+"/then")
+	if looked.code != 0 || !strings.Contains(looked.err, "the newest was "+good[:8]) {
+		t.Errorf("restore --at: %+v", looked)
+	}
+	m.has(m.dir+"/then"+file, "good")
+	m.is(1, "the oldest that there is, "+good[:8], "restore", "--at", "1d", "--target", m.dir+"/then")
+
+	m.write("state/f", "worse")
+	if err := agent.cmd.Process.Kill(); err != nil { // the disk keeps what was never committed
+		t.Fatal(err)
+	}
+	agent.wait()
+	m.is(0, "with the state of "+good[:8]+": 1 file", "rollback", good)
+	m.is(0, "nothing to do", "rollback", good)
+	agent = m.start(run...)
+	defer func() { _ = agent.cmd.Process.Kill() }()
+	m.status("holder", role("holder"))
+	m.has(file, "good")
+	if _, err := os.Stat(broken); err == nil {
+		t.Error("what the bad state added is still there")
+	}
+	var all []client.Snapshot
+	if err := json.Unmarshal([]byte(m.do("snapshots", "--all", "--json").out), &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, sn := range all {
+		if sn.Diverged {
+			m.is(0, "restored", "restore", sn.ID, "--target", m.dir+"/kept")
+		}
+	}
+	m.has(m.dir+"/kept"+file, "worse")
+	agent.signal(syscall.SIGTERM)
+	agent.wait()
+	m.is(0, "no problem found", "verify", "--read-data")
+}
