@@ -143,6 +143,8 @@ var homes = []rule{
 		"tests only"},
 	{"golang.org/x/term", []string{"internal/cli/..."},
 		"only the command line speaks to a terminal"},
+	{"golang.org/x/crypto/ssh", []string{"internal/objstore/manta"},
+		"Manta's requests are signed with the key that its users have for SSH"},
 	{"golang.org/x/crypto", []string{"internal/repo/crypto"},
 		"cryptography in one place, to be read in one sitting"},
 	{"golang.org/x/time", []string{"internal/objstore/limited"},
