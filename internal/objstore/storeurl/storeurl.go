@@ -1,5 +1,6 @@
 // Package storeurl turns the URL that people give for a store into the store:
-// file:///dir, or s3://bucket/prefix?endpoint=http://host:9000&region=….
+// file:///dir, s3://bucket/prefix?endpoint=http://host:9000&region=…, or
+// manta://account/stor/prefix?endpoint=https://host.
 //
 // A URL that is wrong gets an error that says what is wrong and what is right.
 // No error repeats a URL as it was given, because it may hold a secret; secrets
@@ -17,6 +18,7 @@ import (
 
 	"drover/internal/objstore"
 	"drover/internal/objstore/file"
+	"drover/internal/objstore/manta"
 	"drover/internal/objstore/s3"
 )
 
@@ -37,7 +39,7 @@ type Options struct {
 	Concurrency int
 }
 
-const forms = "file:///DIR or s3://BUCKET/PREFIX?endpoint=http://HOST:PORT"
+const forms = "file:///DIR, s3://BUCKET/PREFIX?endpoint=http://HOST:PORT or manta://ACCOUNT/stor/PREFIX?endpoint=https://HOST"
 
 // Check says whether raw is a store's URL, without opening anything.
 func Check(raw string) error {
@@ -51,17 +53,22 @@ func Open(ctx context.Context, raw string, o Options) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.s3 == nil {
-		return file.Open(t.dir, file.Options{MustExist: o.MustExist})
+	switch {
+	case t.s3 != nil:
+		t.s3.Concurrency = o.Concurrency
+		return s3.Open(ctx, *t.s3)
+	case t.manta != nil:
+		t.manta.Concurrency = o.Concurrency
+		return manta.Open(ctx, *t.manta)
 	}
-	t.s3.Concurrency = o.Concurrency
-	return s3.Open(ctx, *t.s3)
+	return file.Open(t.dir, file.Options{MustExist: o.MustExist})
 }
 
-// target is a parsed URL: either is set.
+// target is a parsed URL: one of them is set.
 type target struct {
-	dir string
-	s3  *s3.Options
+	dir   string
+	s3    *s3.Options
+	manta *manta.Options
 }
 
 func parse(raw string) (target, error) {
@@ -85,6 +92,9 @@ func parse(raw string) (target, error) {
 		}
 		o, err := s3.ParseURL(u)
 		return target{s3: &o}, err
+	case "manta":
+		o, err := manta.ParseURL(u)
+		return target{manta: &o}, err
 	case "":
 		return target{}, errors.New("store URL: it has no scheme; give " + forms)
 	case "http", "https":
@@ -117,15 +127,19 @@ func directory(u *url.URL) (string, error) {
 }
 
 // Restic says how stock restic names a volume's repository in the store at raw,
-// and which variables it needs besides the password and the credentials.
+// and which variables it needs besides the password and the credentials. It is
+// an error for a store that restic cannot open where it is.
 func Restic(raw, volume string) (repository string, env map[string]string, err error) {
 	t, err := parse(raw)
 	if err != nil {
 		return "", nil, err
 	}
-	if t.s3 == nil {
-		return path.Join(t.dir, volume), nil, nil
+	switch {
+	case t.s3 != nil:
+		repository, env = t.s3.Restic(volume)
+		return repository, env, nil
+	case t.manta != nil:
+		return "", nil, errors.New("restic cannot read from Manta: copy the volume's directory to a disk (msync does), and open that: restic -r DIR")
 	}
-	repository, env = t.s3.Restic(volume)
-	return repository, env, nil
+	return path.Join(t.dir, volume), nil, nil
 }

@@ -4,10 +4,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"drover/internal/objstore/storeurl"
+	"drover/internal/testkit/mantaserver"
 )
 
 func TestFile(t *testing.T) {
@@ -53,6 +55,28 @@ func TestS3(t *testing.T) {
 	}
 }
 
+func TestManta(t *testing.T) {
+	server := mantaserver.Start(t, mantaserver.Options{})
+	server.Setenv()
+	s, err := storeurl.Open(t.Context(), server.URL("some/prefix"), storeurl.Options{Concurrency: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := s.Describe(); got != "manta://"+server.Account+"/stor/some/prefix" {
+		t.Errorf("opens %s", got)
+	}
+	if err := s.Put(t.Context(), "vol/x", nil); err != nil {
+		t.Error(err)
+	}
+	if got := server.Paths(); !slices.Equal(got, []string{"some/", "some/prefix/", "some/prefix/vol/", "some/prefix/vol/x"}) {
+		t.Errorf("stored are %q", got)
+	}
+	if repository, _, err := storeurl.Restic(server.URL("p"), "data"); err == nil || !strings.Contains(err.Error(), "copy") {
+		t.Errorf("for restic: %q, %v", repository, err)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for raw, hint := range map[string]string{
 		"":                           "file:///DIR",
@@ -69,6 +93,8 @@ func TestRefused(t *testing.T) {
 		"s3://u:topsecret@b/p":       "AWS_SECRET_ACCESS_KEY",
 		"s3:http://h:9000/b/p":       "restic's way",
 		"https://h/b":                "endpoint=https://HOST",
+		"manta://a/public/p":         "private storage",
+		"manta://u:topsecret@a/stor": "MANTA_KEY_PATH",
 		"gs://b/p":                   `unknown scheme "gs"`,
 		"mem:":                       `unknown scheme "mem"`,
 		"s3://b:topsecret%zz@h/p":    "not well-formed",
@@ -104,13 +130,14 @@ func TestRestic(t *testing.T) {
 }
 
 func FuzzCheck(f *testing.F) {
-	for _, raw := range []string{"file:///a", "s3://b/p?endpoint=http://h:1&region=x", "s3://u:p@h", "file:a?b#c", "%"} {
+	for _, raw := range []string{"file:///a", "manta://a/stor/p?endpoint=https://h&user=u", "s3://b/p?endpoint=http://h:1&region=x", "s3://u:p@h", "file:a?b#c", "%"} {
 		f.Add(raw)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		if err := storeurl.Check(raw); err == nil {
-			if _, _, err := storeurl.Restic(raw, "data"); err != nil {
-				t.Errorf("%q: is checked, and refused: %v", raw, err)
+			_, _, err := storeurl.Restic(raw, "data")
+			if manta := strings.HasPrefix(strings.ToLower(raw), "manta:"); manta != (err != nil) {
+				t.Errorf("%q: is checked, and for restic: %v", raw, err)
 			}
 		}
 	})
