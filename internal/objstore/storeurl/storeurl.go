@@ -139,7 +139,7 @@ func Restic(raw, volume string) (repository string, env map[string]string, err e
 		repository, env = t.s3.Restic(volume)
 		return repository, env, nil
 	case t.manta != nil:
-		return "", nil, errors.New("restic cannot read from Manta: copy the volume's directory to a disk (msync does), and open that: restic -r DIR")
+		return "", nil, errors.New("restic cannot read from Manta: copy the volume's directory to a disk (msync -r), and open that: restic -r DIR")
 	}
 	return path.Join(t.dir, volume), nil, nil
 }
