@@ -33,6 +33,7 @@ type fakeOps struct {
 	ends      [2]string // of a comparison
 	changes   []app.Change
 	rollback  app.RollbackOptions
+	export    app.ExportOptions
 	unchanged bool         // is what a rollback finds
 	progress  app.Progress // reported in the course of it
 	result    app.RestoreResult
@@ -87,6 +88,14 @@ func (f *fakeOps) Diff(_ context.Context, from, to string, fn func(app.Change) e
 func (f *fakeOps) Rollback(_ context.Context, opt app.RollbackOptions) (app.RollbackResult, error) {
 	f.rollback = opt
 	return app.RollbackResult{Snapshot: "5555555566666666", Of: "1111111122222222", Seq: 3, Files: 1, Bytes: 2048, Seconds: 0.5, Unchanged: f.unchanged}, f.err
+}
+
+func (f *fakeOps) Export(_ context.Context, opt app.ExportOptions) (app.ExportResult, error) {
+	f.export = opt
+	if f.err == nil && opt.File == "" {
+		_, _ = io.WriteString(opt.Out, "an archive")
+	}
+	return app.ExportResult{Snapshot: "3333333344444444", Files: 2, Dirs: 1, Bytes: 2048, Seconds: 0.5}, f.err
 }
 
 func (f *fakeOps) Ls(_ context.Context, snapshot, path string, fn func(app.Entry) error) error {
@@ -189,7 +198,7 @@ func TestExitCodes(t *testing.T) {
 	} {
 		ops := &fakeOps{err: test.err}
 		for _, args := range [][]string{
-			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"diff"}, {"rollback", "a"}, {"verify"}, {"forget", "--keep-last", "1"},
+			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"diff"}, {"rollback", "a"}, {"export"}, {"verify"}, {"forget", "--keep-last", "1"},
 			{"prune"}, {"probe"}, {"restic-env"}, {"status", "--socket", "/no/agent/here"},
 		} {
 			ops.closed = false
@@ -226,6 +235,7 @@ func TestBadInput(t *testing.T) {
 		"snapshot":                        `no store given`,
 		"restore a b":                     `unexpected argument "b"`,
 		"rollback":                        `no snapshot given; name one of drover snapshots, or say --at TIME`,
+		"export --json":                   `--json and an archive on standard output; say --output FILE`,
 		"restore --at noon":               `--at: "noon" is not a time; write one as in "2026-01-31 15:04"`,
 		"forget":                          `no rule says what to keep; give --keep-last`,
 		"forget --keep-last -1":           `cannot keep -1; give a number of 1 or more`,
@@ -247,7 +257,7 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("%s: got %+v\nwant %s", args, got, want)
 		}
 	}
-	for _, args := range []string{"restore abcd --at 2h", "ls abcd --at 2h /srv", "diff abcd abcd --at 2h", "rollback abcd --at 2h"} {
+	for _, args := range []string{"restore abcd --at 2h", "ls abcd --at 2h /srv", "diff abcd abcd --at 2h", "rollback abcd --at 2h", "export abcd --at 2h"} {
 		if got := try(t, &fakeOps{}, storeEnv, strings.Fields(args)...); got.code != exitUsage || !strings.Contains(got.err, "a snapshot and --at; give one of them") {
 			t.Errorf("%s: %+v", args, got)
 		}
@@ -272,6 +282,8 @@ func TestHuman(t *testing.T) {
 		"prune":                           {0, "freed 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
 		"prune --dry-run":                 {0, "would free 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
 		"rollback 1111":                   {0, "committed 55555555 (seq 3) with the state of 11111111: 1 file, 2.0 KiB in 500ms\n", ""},
+		"export":                          {0, "an archive", ""},
+		"export -o /f latest":             {0, "exported 33333333 to /f: 2 files, 1 directory, 2.0 KiB in 500ms\n", ""},
 		"restic-env":                      {0, "export RESTIC_REPOSITORY='/it'\\''s/data'\n", ""},
 		"status --socket /no/agent":       {0, "volume       data\nrole         none\nhealth       ok\nholder       web-1\nepoch        3\nlast commit  1m30s ago: 33333333 (seq 2)\n", ""},
 		"version --json --log-level info": {0, "", ""},
@@ -314,7 +326,7 @@ $`)
 // TestJSON: what --json prints is JSON, and nothing but it is on stdout.
 func TestJSON(t *testing.T) {
 	for _, args := range []string{
-		"init", "snapshot /a", "restore", "snapshots", "verify", "diff", "rollback a", "forget --keep-last 1", "prune", "probe", "restic-env",
+		"init", "snapshot /a", "restore", "snapshots", "verify", "diff", "rollback a", "export -o /f", "forget --keep-last 1", "prune", "probe", "restic-env",
 		"status --socket /no/agent", "version",
 	} {
 		got := try(t, &fakeOps{}, storeEnv, append(strings.Fields(args), "--json")...)
@@ -347,6 +359,10 @@ func TestOptionsArrive(t *testing.T) {
 	try(t, ops, storeEnv, "rollback", "--at", "2h", "--replace-paths")
 	if r := ops.rollback; r.Snapshot != "1111111122222222" || !r.ReplacePaths {
 		t.Errorf("rollback: %+v", r)
+	}
+	try(t, ops, storeEnv, "export", "abcd", "--output", "/f")
+	if e := ops.export; e.Snapshot != "abcd" || e.File != "/f" {
+		t.Errorf("export: %+v", e)
 	}
 	try(t, ops, storeEnv, "snapshot", "--replace-paths", "--tag", "a", "/p", "/q")
 	if o := ops.snapshot; !o.ReplacePaths || strings.Join(o.Tags, " ") != "a" || strings.Join(o.Paths, " ") != "/p /q" {
@@ -502,6 +518,18 @@ func TestProgress(t *testing.T) {
 	}
 	if got := try(t, ops, storeEnv, "snapshot", "/a"); got.err != "" {
 		t.Errorf("no terminal: %q", got.err)
+	}
+}
+
+// TestExportSparesTerminals: an archive would spoil them.
+func TestExportSparesTerminals(t *testing.T) {
+	ops := &fakeOps{}
+	w := World{OutTerm: true, ops: func(*app.Config, *slog.Logger) operations { return ops }}
+	if got := tryIn(t, context.Background(), w, storeEnv, "export"); got.code != exitUsage || got.out != "" || !strings.Contains(got.err, "--output FILE") {
+		t.Errorf("got %+v", got)
+	}
+	if got := tryIn(t, context.Background(), w, storeEnv, "export", "-o", "/f"); got.code != 0 {
+		t.Errorf("to a file: %+v", got)
 	}
 }
 

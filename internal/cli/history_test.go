@@ -30,6 +30,24 @@ func (m *machine) has(name, want string) {
 	}
 }
 
+// exports fails the test unless tar finds the text under name in what export writes,
+// to a file and to a pipe.
+func (m *machine) exports(snapshot, name, want string) {
+	m.t.Helper()
+	m.is(0, "exported "+snapshot[:8], "export", snapshot, "--output", m.dir+"/x.tar")
+	for script, text := range map[string]string{
+		`mkdir from-file && tar -x -C from-file -f x.tar`:                         m.dir + "/from-file" + name,
+		`mkdir from-pipe && drover export ` + snapshot + ` | tar -x -C from-pipe`: m.dir + "/from-pipe" + name,
+	} {
+		cmd := m.command()
+		cmd.Path, cmd.Args = "/bin/bash", []string{"bash", "-e", "-o", "pipefail", "-c", script}
+		if said, err := cmd.CombinedOutput(); err != nil {
+			m.t.Errorf("%s: %v\n%s", script, err, said)
+		}
+		m.has(text, want)
+	}
+}
+
 // testHistory: an application breaks its data; its operator looks back, and goes back.
 func testHistory(t *testing.T, m *machine) {
 	file := m.write("state/f", "good")
@@ -50,6 +68,7 @@ func testHistory(t *testing.T, m *machine) {
 		t.Errorf("restore --at: %+v", looked)
 	}
 	m.has(m.dir+"/then"+file, "good")
+	m.exports(good, file, "good")
 	m.is(1, "the oldest that there is, "+good[:8], "restore", "--at", "1d", "--target", m.dir+"/then")
 
 	m.write("state/f", "worse")

@@ -19,6 +19,7 @@ type operations interface {
 	SnapshotAt(ctx context.Context, at time.Time) (client.Snapshot, error)
 	Diff(ctx context.Context, from, to string, fn func(app.Change) error) (app.DiffResult, error)
 	Rollback(ctx context.Context, opt app.RollbackOptions) (app.RollbackResult, error)
+	Export(ctx context.Context, opt app.ExportOptions) (app.ExportResult, error)
 	Ls(ctx context.Context, snapshot, path string, fn func(app.Entry) error) error
 	Verify(ctx context.Context, opt app.VerifyOptions) (app.VerifyReport, error)
 	Forget(ctx context.Context, opt app.ForgetOptions) (app.ForgetReport, error)
