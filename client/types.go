@@ -28,6 +28,7 @@ type Status struct {
 	Epoch    uint64     `json:"epoch"`
 	Seq      uint64     `json:"seq"`
 	Snapshot string     `json:"snapshot,omitempty"` // newest committed
+	Copied   uint64     `json:"copied,omitempty"`   // of a standby: the seq that its files are a copy of; it is behind by Seq - Copied
 	Tree     string     `json:"tree,omitempty"`
 	Paths    []string   `json:"paths,omitempty"`
 	Fence    string     `json:"fence,omitempty"`

@@ -270,6 +270,7 @@ func (a *agent) newRuntime(v *volume.Volume, data *volume.DataDir) (*volume.Runt
 			AdoptFiles:        a.cfg.FirstStart == config.FirstStartAdopt,
 			DiscardImageFiles: a.cfg.ImageFiles == config.ImageFilesDrop,
 			FinalCommit:       a.cfg.Backup.OnStop,
+			Warm:              true,
 		},
 		Tree: tree, Jobs: a.jobs, Changes: a.tracked, DataDir: data, Log: a.log, Notify: a.notify,
 	}

@@ -32,7 +32,7 @@ func (a *agent) Status() client.Status {
 	}
 	status, stats := rt.Status()
 	headStatus(&s, status.Head)
-	s.Role = string(status.Phase)
+	s.Role, s.Copied = string(status.Phase), status.Copied
 	s.Diverged = stats.Diverged
 	s.Health, s.Message = health(status, stats)
 	if status.Phase == protocol.PhaseHolder {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +28,7 @@ type machine struct {
 	dir    string
 	env    []string
 	uid    uint32 // 0: our own
+	disk   string // what its processes see in the place of the state's directory; "": that
 }
 
 // limit is how long a command of these tests may take on a busy machine.
@@ -61,6 +63,13 @@ func (m *machine) with(env ...string) *machine {
 
 func (m *machine) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(m.binary, args...)
+	if m.disk != "" {
+		ns := []string{"--mount"}
+		if os.Geteuid() != 0 {
+			ns = append(ns, "--user", "--map-root-user")
+		}
+		cmd = exec.Command("unshare", slices.Concat(ns, []string{"--", "sh", "-c", `mount --bind "$1" "$2" && shift 2 && exec "$@"`, "sh", m.disk, m.dir + "/state", m.binary}, args)...)
+	}
 	cmd.Dir = m.dir
 	cmd.Env = m.env
 	if m.uid != 0 {
@@ -181,6 +190,7 @@ func TestBinary(t *testing.T) {
 	}
 	for name, test := range map[string]func(*testing.T, *machine){
 		"supervisor": testSupervisor, "store": testStore, "agent": testAgent, "history": testHistory, "two agents": testTwoAgents,
+		"warm standby": testWarmStandby, "standby in the holder's directory": testStandbyInPlace,
 		"same disk": testSameDisk, "same id": testSameID, "bad input": testBadStores, "careless store": testCarelessStore, "full disk": testFullDisk, "unreadable": testUnreadable, "interrupt": testInterrupt,
 	} {
 		t.Run(name, func(t *testing.T) {

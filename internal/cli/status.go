@@ -100,6 +100,9 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	if b := st.LastBackup; b != nil && b.Error != "" {
 		add("last backup", b.Error)
 	}
+	if st.Copied > 0 {
+		add("copy", copyOf(st))
+	}
 	for _, id := range st.Diverged {
 		add("diverged", shortID(id))
 	}
@@ -131,6 +134,14 @@ func commitOf(st client.Status, now time.Time) string {
 	default:
 		return ""
 	}
+}
+
+// copyOf says how near a standby is.
+func copyOf(st client.Status) string {
+	if st.Copied >= st.Seq {
+		return "of the last commit"
+	}
+	return fmt.Sprintf("of seq %d, %d behind", st.Copied, st.Seq-st.Copied)
 }
 
 func rpoOf(st client.Status) string {

@@ -75,6 +75,9 @@ func (r *Runtime) writeRecord(a protocol.WriteRecord) error {
 	if old != nil {
 		next.Markers = old.Markers
 	}
+	if a.Markers && a.Unclaimed && marked(r.opt.Tree.Paths) {
+		return errMarked
+	}
 	if a.Markers {
 		if next.Markers, err = writeMarkers(r.opt.Tree.Paths); err != nil {
 			return err

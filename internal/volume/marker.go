@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +63,14 @@ func writeMarkers(paths []string) ([]marker, error) {
 		all = append(all, m)
 	}
 	return all, nil
+}
+
+// errMarked: two agents were given one directory, or a disk that was another's.
+var errMarked = errors.New("the paths bear the marker of another instance")
+
+// marked reports whether any of paths bears a marker.
+func marked(paths []string) bool {
+	return slices.ContainsFunc(paths, func(path string) bool { return getMarker(path) != "" })
 }
 
 // markersMatch reports whether all paths, and no others, bear these markers.

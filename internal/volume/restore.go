@@ -53,32 +53,75 @@ func (r *Runtime) headSnapshot(ctx context.Context, h protocol.Head) (*format.Sn
 }
 
 // restore makes the paths exactly the head's snapshot.
-func (r *Runtime) restore(ctx context.Context, h protocol.Head) error {
+func (r *Runtime) restore(ctx context.Context, a protocol.Restore) (untouched bool, err error) {
 	start := time.Now()
-	if err := r.checkPaths(h); err != nil {
-		return err
+	if err := r.checkPaths(a.Head); err != nil {
+		return true, err
 	}
-	sn, err := r.headSnapshot(ctx, h)
+	sn, err := r.headSnapshot(ctx, a.Head)
 	if err != nil {
-		return err
+		return true, err
 	}
-	if err := r.keepLateFiles(ctx, h); err != nil {
-		return err
+	if a.Follow {
+		err = r.mayFollow()
+	} else {
+		err = r.keepLateFiles(ctx, a.Head)
+	}
+	if err != nil {
+		return true, err
 	}
 	if err := r.v.Repo.LoadIndex(ctx); err != nil {
-		return fmt.Errorf("load index: %w", err)
+		return true, fmt.Errorf("load index: %w", err)
 	}
 	res, err := restore.Run(ctx, r.v.Repo, sn, restore.Options{
 		Delete: true, StrictMetadata: r.opt.Tree.StrictMetadata,
-		Keep: r.keep,
+		Keep: r.keep, Base: r.base(ctx, a.Base),
 	})
+	if err != nil {
+		return res.Changes == 0, err
+	}
+	if !a.Follow {
+		r.mu.Lock()
+		r.stats.Restore, r.stats.Restored = time.Since(start), *res
+		r.mu.Unlock()
+	}
+	return false, nil
+}
+
+// base loads the snapshot that a standby's files are; nil if it was forgotten
+// meanwhile, or cannot be had: then everything is compared.
+func (r *Runtime) base(ctx context.Context, snapshot string) *format.Snapshot {
+	id, err := format.ParseID(snapshot)
+	if err != nil {
+		return nil
+	}
+	sn, err := r.v.Repo.LoadSnapshot(ctx, id)
+	if err != nil {
+		return nil
+	}
+	return sn
+}
+
+// mayFollow refuses what a standby must not touch: files that somebody put below the
+// paths before it brought any (the claim keeps them first), and the directory of an
+// instance that runs beside it.
+func (r *Runtime) mayFollow() error {
+	rec, err := r.opt.DataDir.load(r.v.Name)
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	r.stats.Restore, r.stats.Restored = time.Since(start), *res
-	r.mu.Unlock()
-	return nil
+	if rec == nil || !markersMatch(r.opt.Tree.Paths, rec.Markers) {
+		return errMarked
+	}
+	if r.filled {
+		return nil
+	}
+	present, err := anyFile(r.opt.Tree.Paths)
+	if err == nil && present {
+		err = errors.New("files appeared while this instance stood by")
+	}
+	r.filled = err == nil
+	return err
 }
 
 // keepLateFiles saves files that somebody put below the paths after this process

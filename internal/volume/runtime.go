@@ -246,7 +246,8 @@ func (r *Runtime) do(ctx context.Context, a protocol.Action) {
 		r.scoped(ctx, func(ctx context.Context) protocol.Input {
 			// Not synced: the application need not wait for the disk. After a power
 			// cut before the first commit the files are restored again.
-			return protocol.Restored{Err: r.restore(ctx, a.Head)}
+			untouched, err := r.restore(ctx, a)
+			return protocol.Restored{Untouched: untouched, Err: err}
 		})
 	case protocol.StartJobs:
 		r.startJobs(ctx)

@@ -71,6 +71,7 @@ type Result struct {
 	Kept         uint64 // files whose content was right already
 	BytesWritten uint64
 	Removed      uint64 // files and directories that are not in the snapshot
+	Changes      uint64 // of the disk, begun
 	SkippedOwner uint64 // owners that could not be set, for lack of privilege
 	SkippedXattr uint64
 	SkippedMode  uint64
@@ -145,13 +146,13 @@ type run struct {
 type inode struct{ dev, ino uint64 }
 
 type counters struct {
-	files, dirs, bytes, kept, written, removed, owner, xattr, mode, node atomic.Uint64
+	files, dirs, bytes, kept, written, removed, changes, owner, xattr, mode, node atomic.Uint64
 }
 
 func (c *counters) result() *Result {
 	return &Result{
 		Files: c.files.Load(), Dirs: c.dirs.Load(), Bytes: c.bytes.Load(), Kept: c.kept.Load(), BytesWritten: c.written.Load(),
-		Removed: c.removed.Load(), SkippedOwner: c.owner.Load(), SkippedXattr: c.xattr.Load(), SkippedMode: c.mode.Load(), SkippedNode: c.node.Load(),
+		Removed: c.removed.Load(), Changes: c.changes.Load(), SkippedOwner: c.owner.Load(), SkippedXattr: c.xattr.Load(), SkippedMode: c.mode.Load(), SkippedNode: c.node.Load(),
 	}
 }
 
@@ -168,7 +169,9 @@ func Run(ctx context.Context, r *repo.Repository, sn *format.Snapshot, opt Optio
 	err = a.restore(ctx, sn)
 	if errors.Is(err, errBase) && context.Cause(ctx) == nil {
 		opt.Base = nil
-		return Run(ctx, r, sn, opt)
+		res, err := Run(ctx, r, sn, opt)
+		res.Changes += a.res.changes.Load()
+		return res, err
 	}
 	if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, context.Canceled) {
 		err = cause
@@ -246,6 +249,7 @@ func (a *run) restore(ctx context.Context, sn *format.Snapshot) (err error) {
 
 // step is called before each change of the disk.
 func (a *run) step(op, path string) error {
+	a.res.changes.Add(1)
 	if a.opt.step == nil {
 		return nil
 	}

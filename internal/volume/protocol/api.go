@@ -260,10 +260,12 @@ type (
 		Repeat bool
 	}
 	// WriteRecord: fsync the record; answer RecordWritten. Markers: write and
-	// record fresh markers too.
+	// record fresh markers too. Unclaimed: for a standby, which must not put them in
+	// the place of another instance's: that is an error.
 	WriteRecord struct {
-		Record  Record
-		Markers bool
+		Record    Record
+		Markers   bool
+		Unclaimed bool
 	}
 	// TakeLock: put a shared lock into the repository; answer Locked. Once the
 	// claim has landed, and not before, that of the dead Predecessor is removed
@@ -280,7 +282,8 @@ type (
 	}
 	// Restore: make the paths exactly the snapshot of Head; answer Restored. Base, if
 	// any, is the snapshot that they are now. Follow: for a standby, without a lock;
-	// files that somebody put there meanwhile are an error.
+	// files that somebody put there meanwhile, and markers that are not the record's,
+	// are an error.
 	Restore struct {
 		Head   Head
 		Base   string

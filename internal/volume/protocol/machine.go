@@ -37,6 +37,7 @@ type Machine struct {
 	hasRec    bool
 	recording *WriteRecord
 	recRetry  retry
+	recErr    error // why the last one could not be written
 	work      fileWork
 	copied    copied
 	saved     bool // diverged files are stored; whether our lock outlived that is open

@@ -5,13 +5,17 @@ import "slices"
 // record begins to write rec beside the data. Nothing follows from it before it
 // is on the disk.
 func (m *Machine) record(rec Record, markers bool) bool {
+	return m.writeRecord(WriteRecord{Record: rec, Markers: markers})
+}
+
+func (m *Machine) writeRecord(w WriteRecord) bool {
 	if m.recording != nil || !m.recRetry.ready(m.now) {
 		return false
 	}
-	rec.Version, rec.Volume = RecordVersion, m.cfg.Volume
-	rec.SeenEpoch, rec.SeenSeq = m.highEpoch, m.highSeq
-	m.recording = &WriteRecord{Record: rec, Markers: markers}
-	m.emit(*m.recording)
+	w.Record.Version, w.Record.Volume = RecordVersion, m.cfg.Volume
+	w.Record.SeenEpoch, w.Record.SeenSeq = m.highEpoch, m.highSeq
+	m.recording = &w
+	m.emit(w)
 	return true
 }
 
@@ -20,7 +24,7 @@ func (m *Machine) takeRecord(in RecordWritten) {
 	if w == nil {
 		return
 	}
-	m.recording = nil
+	m.recording, m.recErr = nil, in.Err
 	if in.Err != nil {
 		m.recRetry.fail(m.now, m.cfg.TTL)
 		m.recordFailed(in.Err)

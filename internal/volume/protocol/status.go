@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Status returns what people and metrics see.
 func (m *Machine) Status() Status {
@@ -54,10 +57,12 @@ func (m *Machine) reason() string {
 	case m.own != nil && !m.own.ready && m.work.err != nil:
 		return fmt.Sprintf("restore: %v", m.work.err)
 	case m.own == nil && m.seen != nil && m.seen.Head.State == Held:
-		if m.work.err != nil {
-			return fmt.Sprintf("held by %s; not copied yet: %v", m.seen.Head.Holder.ID, m.work.err)
+		if err := cmp.Or(m.work.err, m.recErr); err != nil {
+			return fmt.Sprintf("held by %s; not copied yet: %v", m.seen.Head.Holder.ID, err)
 		}
 		return "held by " + m.seen.Head.Holder.ID
+	case m.recErr != nil:
+		return fmt.Sprintf("write the record: %v", m.recErr)
 	}
 	return ""
 }

@@ -24,7 +24,7 @@ func (m *Machine) actFollow() bool {
 	if !m.rec.Restoring || m.rec.Role != RoleNone || !m.hasRec || !m.local.MarkersMatch {
 		rec := m.rec
 		rec.Role, rec.Restoring = RoleNone, true
-		return m.record(rec, !m.local.MarkersMatch)
+		return m.writeRecord(WriteRecord{Record: rec, Markers: !m.local.MarkersMatch, Unclaimed: true})
 	}
 	m.bring()
 	m.work.follow = true
