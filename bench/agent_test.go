@@ -5,6 +5,7 @@ package bench
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,52 +17,76 @@ import (
 	"drover/client"
 )
 
-// role asks the agent with the socket of id.
-func (b *bed) role(id string) string {
+// status asks the agent with the socket of id; nothing is known if it does not answer.
+func (b *bed) status(id string) (s client.Status) {
 	cmd := exec.Command(b.drover, "status", "--json")
 	cmd.Env = b.env(id)
-	out, err := cmd.Output()
-	if err != nil {
-		return ""
+	if out, err := cmd.Output(); err != nil || json.Unmarshal(out, &s) != nil {
+		return client.Status{}
 	}
-	var s client.Status
-	if json.Unmarshal(out, &s) != nil {
-		return ""
-	}
-	return s.Role
+	return s
 }
 
-// TestTakeover: from SIGKILL of the holder (all of it) to the application serving
-// on the standby, beside the TTL.
+// TestTakeover: from SIGKILL of the holder (all of it) to the application serving on
+// the standby, beside the TTL, with hardly any state and with a gigabyte of it.
 func TestTakeover(t *testing.T) {
-	for _, ttl := range []time.Duration{2 * time.Second, 10 * time.Second} {
-		b := newBed(t, 0)
+	b := newBed(t, 0)
+	for _, c := range []struct {
+		ttl    time.Duration
+		files  int
+		rounds int
+	}{{2 * time.Second, 1, rounds}, {10 * time.Second, 1, rounds}, {2 * time.Second, 10_000, 3}} {
 		var took figures
-		for i := range rounds {
-			took = append(took, b.takeover(ttl, fmt.Sprintf("takeover-%v-%d", ttl, i)))
+		for i := range c.rounds {
+			took = append(took, b.takeover(c.ttl, c.files, fmt.Sprintf("takeover-%v-%d-%d", c.ttl, c.files, i)))
 		}
-		t.Logf("RESULT takeover after SIGKILL, TTL %v: %v; beyond the TTL: %v", ttl, took, round(took.median()-ttl))
+		t.Logf("RESULT takeover after SIGKILL, TTL %v, %d files of 100 kB: %v; beyond the TTL: %v", c.ttl, c.files, took, round(took.median()-c.ttl))
 	}
 }
 
-func (b *bed) takeover(ttl time.Duration, prefix string) time.Duration {
+func (b *bed) takeover(ttl time.Duration, files int, prefix string) time.Duration {
 	b.t.Helper()
-	serving := filepath.Join(b.dir, "serving")
+	serving, state := filepath.Join(b.dir, "serving"), filepath.Join(b.dir, prefix, "state")
 	_ = os.Remove(serving)
+	disk := func(id string) string { return filepath.Join(b.dir, prefix, id) }
+	for _, dir := range []string{state, disk("a"), disk("b")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			b.t.Fatal(err)
+		}
+	}
 	agent := func(id string) func() {
-		args := []string{"--store", b.storeURL(prefix), "--state", filepath.Join(b.dir, prefix, "state"), "--ttl", ttl.String(),
+		args := []string{"--store", b.storeURL(prefix), "--ttl", ttl.String(),
 			"--", "sh", "-c", "echo " + id + " > " + serving + "; exec sleep infinity"}
-		_, kill := b.agent(prefix+id, args...)
+		_, kill := b.agent(prefix+id, disk(id), state, args...)
 		return kill
 	}
 	killA := agent("a")
 	b.waitFor("the holder's application", time.Minute, func() bool { return content(serving) == "a" })
+	b.fill(disk("a"), files)
+	b.timed(prefix+"a", b.drover, "backup")
 	killB := agent("b")
 	defer killB()
-	b.waitFor("the standby", time.Minute, func() bool { return b.role(prefix+"b") == "standby" })
+	b.waitFor("the standby's copy", 5*time.Minute, func() bool { s := b.status(prefix + "b"); return s.Role == "standby" && s.Copied == 1 })
 	start := time.Now()
 	killA()
-	return b.waitFor("the takeover", ttl+time.Minute, func() bool { return content(serving) == "b" }).Sub(start)
+	took := b.waitFor("the takeover", ttl+time.Minute, func() bool { return content(serving) == "b" }).Sub(start)
+	if entries, err := os.ReadDir(disk("b")); err != nil || len(entries) != files {
+		b.t.Fatalf("the standby has %d files, want %d: %v", len(entries), files, err)
+	}
+	return took
+}
+
+// fill writes files of 100 kB.
+func (b *bed) fill(dir string, files int) {
+	b.t.Helper()
+	r := rand.NewChaCha8([32]byte{1})
+	data := make([]byte, 100_000)
+	for i := range files {
+		_, _ = r.Read(data)
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), data, 0o644); err != nil {
+			b.t.Fatal(err)
+		}
+	}
 }
 
 func content(path string) string {
@@ -76,8 +101,8 @@ func content(path string) string {
 func TestAtRest(t *testing.T) {
 	b := newBed(t, 0)
 	state := filepath.Join(b.dir, "state")
-	cmd, _ := b.agent("rest", "--store", b.storeURL("rest"), "--state", state, "--on-change", "2s", "--", "sleep", "infinity")
-	b.waitFor("the holder", time.Minute, func() bool { return b.role("rest") == "holder" })
+	cmd, _ := b.agent("rest", "", state, "--store", b.storeURL("rest"), "--on-change", "2s", "--", "sleep", "infinity")
+	b.waitFor("the holder", time.Minute, func() bool { return b.status("rest").Role == "holder" })
 	if err := os.MkdirAll(state, 0o755); err != nil {
 		t.Fatal(err)
 	}

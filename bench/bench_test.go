@@ -85,13 +85,19 @@ func (b *bed) timed(id, name string, args ...string) time.Duration {
 }
 
 // agent starts `drover run` in its own process group and returns how to kill all of it.
-func (b *bed) agent(id string, args ...string) (*exec.Cmd, func()) {
+//
+// With a disk it sees that directory in the place of its state's.
+func (b *bed) agent(id, disk, state string, args ...string) (*exec.Cmd, func()) {
 	b.t.Helper()
 	log, err := os.Create(filepath.Join(b.dir, id+".log"))
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	cmd := exec.Command(b.drover, append([]string{"run", "--id", id, "--data-dir", filepath.Join(b.dir, id)}, args...)...)
+	command := append([]string{b.drover, "run", "--id", id, "--data-dir", filepath.Join(b.dir, id), "--state", state}, args...)
+	if disk != "" {
+		command = append([]string{"unshare", "--mount", "--", "sh", "-c", `mount --bind "$1" "$2" && shift 2 && exec "$@"`, "sh", disk, state}, command...)
+	}
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = b.env(id), log, log
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
