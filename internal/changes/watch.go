@@ -76,11 +76,8 @@ func (t *Tracker) rewatch(ctx context.Context) {
 	begin := time.Now()
 	old := w.byWD
 	reason := w.lost
-	wait := firstRetry
-	if w.doubt != "" {
-		wait = min(2*w.wait, lastRetry)
-	}
-	*w = watches{byWD: make(map[int32]*node), tried: begin, wait: wait}
+	doubted, wait := w.doubt != "", w.wait
+	*w = watches{byWD: make(map[int32]*node), tried: begin}
 	for _, root := range t.roots {
 		if w.lost != "" {
 			break
@@ -94,6 +91,10 @@ func (t *Tracker) rewatch(ctx context.Context) {
 	}
 	if w.lost == "" {
 		w.mounts = t.readMounts()
+	}
+	w.wait = firstRetry
+	if doubted && w.doubt != "" {
+		w.wait = min(2*wait, lastRetry)
 	}
 	t.opts.Log.Debug("watching for changes", "because", reason, "directories", len(w.byWD), "took", time.Since(begin), "fault", w.lost)
 }
@@ -174,6 +175,9 @@ func (t *Tracker) scan(ctx context.Context, top *node, mark bool) {
 	for len(stack) > 0 {
 		n := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
+		if t.watches.byWD[n.wd] != n {
+			continue // found in another place meanwhile
+		}
 		if ctx.Err() != nil {
 			t.watches.lost = "interrupted"
 			return
@@ -256,11 +260,12 @@ func (t *Tracker) adopt(parent *node, name, path string) *node {
 			old = nil
 			continue
 		case there != nil:
-			if t.same(there.path, path) {
+			if there.path != path && t.same(there.path, path) {
 				w.doubt = twice + path
 				return nil
 			}
-			// It was moved here, and the event that says so is yet to come.
+			// It was moved here, and the event that says so is yet to come; or its
+			// parent's node was dropped while it was being read.
 			t.mark(there.path)
 			t.drop(there)
 			continue
@@ -277,10 +282,35 @@ func (t *Tracker) adopt(parent *node, name, path string) *node {
 
 // same tells whether two paths lead to one directory, both at once.
 func (t *Tracker) same(a, b string) bool {
-	idA, errA := identify(t.place(a))
-	idB, errB := identify(t.place(b))
-	again, err := identify(t.place(a)) // it may have been moved from there in between
+	idA, errA := t.identify(a)
+	idB, errB := t.identify(b)
+	again, err := t.identify(a) // it may have been moved from there in between
 	return errors.Join(errA, errB, err) == nil && idA == idB && idA == again
+}
+
+// identify looks at a path below a root. A symbolic link that stands where one of its
+// directories was would lead to another place: it is an error.
+func (t *Tracker) identify(path string) (fileID, error) {
+	real := t.place(path)
+	for _, p := range t.watches.places {
+		if !below(real, p.real) {
+			continue
+		}
+		for i := len(p.real) + 1; i < len(real); i++ {
+			if real[i] != '/' {
+				continue
+			}
+			var st unix.Stat_t
+			if err := unix.Lstat(real[:i], &st); err != nil {
+				return fileID{}, err
+			}
+			if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+				return fileID{}, unix.ENOTDIR
+			}
+		}
+		break
+	}
+	return identify(real)
 }
 
 // excluded tells whether a path, or a directory above it, is left out.
