@@ -124,7 +124,9 @@ type run struct {
 	crew     *crew.Crew
 	small    sync.Pool // *[]byte of chunk.MinSize+1
 	large    sync.Pool // *[]byte of about the mean chunk
+	stage    *Stage    // nil: what is read is stored at once
 
+	top     treeMaker // of the last walk
 	mu      sync.Mutex
 	res     Result
 	partial bool
@@ -138,29 +140,41 @@ type run struct {
 // Run stores the directories' content and trees through w, and returns the id of
 // the top tree. The caller finishes w.
 func Run(ctx context.Context, w *repo.Writer, r *repo.Repository, opt Options) (*Result, error) {
-	excludes, err := exclude.New(opt.Exclude)
+	a, roots, err := begin(w, r, &opt)
 	if err != nil {
 		return nil, err
 	}
-	roots, err := layOut(opt.Paths)
-	if err != nil {
-		return nil, err
+	links, err := a.look(ctx, roots)
+	var res *Result
+	if err == nil {
+		res, err = a.store(ctx, links)
 	}
-	if opt.Concurrency <= 0 {
-		opt.Concurrency = 2 * runtime.GOMAXPROCS(0)
-	}
-	a := &run{w: w, r: r, opt: &opt, excludes: excludes, chunker: chunk.New(r.Config().ChunkerPolynomial), crew: crew.New(opt.Concurrency)}
-	a.small.New = func() any { b := make([]byte, chunk.MinSize+1); return &b }
-	a.large.New = func() any { b := make([]byte, 0, 3*chunk.MinSize); return &b }
-	res, err := a.backUp(ctx, roots)
 	if err != nil {
 		return nil, fmt.Errorf("back up %s: %w", strings.Join(opt.Paths, ", "), err)
 	}
 	return res, nil
 }
 
-// backUp walks; with a ChangedSet it does so until the links are right.
-func (a *run) backUp(ctx context.Context, roots *root) (*Result, error) {
+func begin(w *repo.Writer, r *repo.Repository, opt *Options) (*run, *root, error) {
+	excludes, err := exclude.New(opt.Exclude)
+	if err != nil {
+		return nil, nil, err
+	}
+	roots, err := layOut(opt.Paths)
+	if err != nil {
+		return nil, nil, err
+	}
+	if opt.Concurrency <= 0 {
+		opt.Concurrency = 2 * runtime.GOMAXPROCS(0)
+	}
+	a := &run{w: w, r: r, opt: opt, excludes: excludes, chunker: chunk.New(r.Config().ChunkerPolynomial), crew: crew.New(opt.Concurrency)}
+	a.small.New = func() any { b := make([]byte, chunk.MinSize+1); return &b }
+	a.large.New = func() any { b := make([]byte, 0, 3*chunk.MinSize); return &b }
+	return a, roots, nil
+}
+
+// look walks; with a ChangedSet it does so until the links are right.
+func (a *run) look(ctx context.Context, roots *root) (*linkList, error) {
 	if a.opt.Changed == nil || a.opt.ParentTree.IsZero() {
 		return a.full(ctx, roots, "")
 	}
@@ -183,7 +197,7 @@ func (a *run) backUp(ctx context.Context, roots *root) (*Result, error) {
 			return a.full(ctx, roots, "other names of a file with several links are not known")
 		}
 		if len(missing) == 0 {
-			return a.finish(links), nil
+			return links, nil
 		}
 		for _, path := range missing {
 			hints.add(path, false)
@@ -192,7 +206,7 @@ func (a *run) backUp(ctx context.Context, roots *root) (*Result, error) {
 	return a.full(ctx, roots, "files with several links are changing")
 }
 
-func (a *run) full(ctx context.Context, roots *root, cause string) (*Result, error) {
+func (a *run) full(ctx context.Context, roots *root, cause string) (*linkList, error) {
 	var h *hint
 	if a.opt.Changed != nil {
 		h = forcedHints(a.opt.Changed)
@@ -205,28 +219,33 @@ func (a *run) full(ctx context.Context, roots *root, cause string) (*Result, err
 	for _, l := range a.links {
 		links.byPath[l.Path] = l
 	}
-	return a.finish(links), nil
+	return links, nil
 }
 
-func (a *run) finish(links *linkList) *Result {
-	links.store(a.opt.Cache, a.res.Tree)
+// store makes what the last walk left to be made.
+func (a *run) store(ctx context.Context, links *linkList) (*Result, error) {
+	tree, err := a.top(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a.res.Tree = tree
+	links.store(a.opt.Cache, tree)
 	slices.Sort(a.res.Fuzzy)
 	slices.Sort(a.res.Racy)
 	slices.SortFunc(a.res.Unreadable, func(x, y PathError) int { return strings.Compare(x.Path, y.Path) })
 	res := a.res
-	return &res
+	return &res, ctx.Err()
 }
 
-// walk makes the whole tree once. h nil looks at everything.
-func (a *run) walk(ctx context.Context, roots *root, h *hint) error {
+// walk looks at everything once; what makes the top tree is in a.top then. h nil
+// looks at everything.
+func (a *run) walk(ctx context.Context, roots *root, h *hint) (err error) {
 	a.res, a.links, a.gone = Result{}, nil, make(map[string]struct{})
 	a.touched = make(map[inode]struct{})
 	a.partial = h.partial()
-	tree, err := a.virtual(ctx, roots, &a.opt.ParentTree, h)
-	if err != nil {
+	if a.top, err = a.virtual(ctx, roots, &a.opt.ParentTree, h); err != nil {
 		return err
 	}
-	a.res.Tree = tree
 	return ctx.Err()
 }
 

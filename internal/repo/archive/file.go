@@ -25,25 +25,25 @@ const (
 	growLimit = 1 << 30
 )
 
-// file makes the node of a regular file, with its content stored.
-func (a *run) file(ctx context.Context, d localfs.Dir, path string, l *look) (format.Entry, error) {
+// file makes the node of a regular file, with its content stored or staged.
+func (a *run) file(ctx context.Context, d localfs.Dir, path string, l *look) (made, error) {
 	if err := ctx.Err(); err != nil {
-		return format.Entry{}, storeError{err}
+		return made{}, storeError{err}
 	}
 	if old, ok := a.unchanged(l); ok {
 		a.noteLink(path, &l.st)
 		a.count(l, old, 0, true)
 		a.progress(path, old.Size)
 		if l.name == old.Name {
-			return *l.old, nil
+			return made{Entry: *l.old}, nil
 		}
-		return encode(old), nil
+		return made{Entry: encode(old)}, nil
 	}
 	for try := 1; ; try++ {
 		began := time.Now()
-		n, st, err := a.readFile(ctx, d, path, l)
+		n, st, later, err := a.readFile(ctx, d, path, l)
 		if err != nil {
-			return format.Entry{}, err
+			return made{}, err
 		}
 		steady := sameContent(&l.st, &st)
 		if !steady && try < tries && (try < 2 || st.Size < retryLimit) {
@@ -60,8 +60,19 @@ func (a *run) file(ctx context.Context, d localfs.Dir, path string, l *look) (fo
 		a.noteLink(path, &st)
 		a.count(l, n, n.Size, false)
 		a.progress(path, n.Size)
-		return encode(n), nil
+		return a.settled(n, later), nil
 	}
+}
+
+// settled is the node's entry, or with its content staged what makes it.
+func (a *run) settled(n *format.Node, later *staged) made {
+	if later == nil {
+		return made{Entry: encode(n)}
+	}
+	return made{later: func(ctx context.Context) (_ format.Entry, err error) {
+		n.Content, _, err = a.readLarge(ctx, later.source(), nil, later.size)
+		return encode(n), err
+	}}
 }
 
 // unchanged returns the parent's node if the file looks as it did then and its
@@ -85,43 +96,47 @@ func (a *run) unchanged(l *look) (*format.Node, bool) {
 	return n, true
 }
 
-// readFile reads and stores the content once. It returns the node, and what the
-// kernel said of the file after it was read.
-func (a *run) readFile(ctx context.Context, d localfs.Dir, path string, l *look) (*format.Node, localfs.Stat, error) {
-	var st localfs.Stat
+// readFile reads the content once, and stores or stages it. It returns the node,
+// and what the kernel said of the file after it was read.
+func (a *run) readFile(ctx context.Context, d localfs.Dir, path string, l *look) (n *format.Node, st localfs.Stat, later *staged, err error) {
 	fd, err := d.OpenFile(l.file)
 	if err != nil {
 		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
 			err = fmt.Errorf("it became another kind of file: %w", err)
 		}
-		return nil, st, err
+		return nil, st, nil, err
 	}
 	defer func() { _ = unix.Close(fd) }()
 	var content []format.ID
 	var size uint64
-	if l.st.Size <= chunk.MinSize {
+	switch {
+	case a.stage != nil:
+		later = new(staged)
+		*later, err = a.stage.copyOf(ctx, fd, l.st.Size)
+		size = uint64(later.size)
+	case l.st.Size <= chunk.MinSize:
 		content, size, err = a.readSmall(ctx, fd, l.st.Size)
-	} else {
-		content, size, err = a.readLarge(ctx, fd, nil, l.st.Size)
+	default:
+		content, size, err = a.readLarge(ctx, fdSource(fd), nil, l.st.Size)
 	}
 	if err != nil {
-		return nil, st, err
+		return nil, st, nil, err
 	}
 	if a.opt.afterRead != nil {
 		a.opt.afterRead(path)
 	}
 	if err := localfs.Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
-		return nil, st, err
+		return nil, st, nil, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, st, errors.New("it became another kind of file")
+		return nil, st, nil, errors.New("it became another kind of file")
 	}
-	n := &format.Node{Name: l.name, Content: content}
+	n = &format.Node{Name: l.name, Content: content}
 	localfs.Fill(n, format.NodeFile, &st)
 	n.Size = size
 	a.owners.Name(n)
 	n.Xattrs, err = localfs.FdXattrs(fd)
-	return n, st, err
+	return n, st, later, err
 }
 
 // readSmall reads a file of at most chunk.MinSize bytes with one call.
@@ -133,7 +148,7 @@ func (a *run) readSmall(ctx context.Context, fd int, size int64) ([]format.ID, u
 		return nil, 0, err
 	}
 	if int64(n) != size && n > 0 { // it changed, or its size is none (/proc): the slow way finds the end
-		return a.readLarge(ctx, fd, (*buf)[:n], size)
+		return a.readLarge(ctx, fdSource(fd), (*buf)[:n], size)
 	}
 	if n == 0 {
 		return []format.ID{}, 0, nil
@@ -147,7 +162,7 @@ func (a *run) readSmall(ctx context.Context, fd int, size int64) ([]format.ID, u
 
 // readLarge reads a file to its end in chunks, of which several are stored at
 // once. begin was read already.
-func (a *run) readLarge(ctx context.Context, fd int, begin []byte, expected int64) ([]format.ID, uint64, error) {
+func (a *run) readLarge(ctx context.Context, src source, begin []byte, expected int64) ([]format.ID, uint64, error) {
 	s := chunkSaver{a: a, ctx: ctx, g: a.crew.Group()}
 	scan := a.chunker.Scan()
 	buf := a.large.Get().(*[]byte)
@@ -169,7 +184,7 @@ func (a *run) readLarge(ctx context.Context, fd int, begin []byte, expected int6
 			break
 		}
 		var n int
-		*buf, n, readErr = readMore(fd, *buf)
+		*buf, n, readErr = readMore(src, *buf)
 		if n == 0 {
 			break
 		}
@@ -186,11 +201,16 @@ func (a *run) readLarge(ctx context.Context, fd int, begin []byte, expected int6
 	return s.content(), size, readErr
 }
 
-func readMore(fd int, buf []byte) ([]byte, int, error) {
+// source reads on, as read(2) does: 0 bytes at the end.
+type source func(buf []byte) (int, error)
+
+func fdSource(fd int) source { return func(buf []byte) (int, error) { return read(fd, buf) } }
+
+func readMore(src source, buf []byte) ([]byte, int, error) {
 	if cap(buf)-len(buf) < readSize {
 		buf = append(make([]byte, 0, 2*cap(buf)+readSize), buf...)
 	}
-	n, err := read(fd, buf[len(buf):len(buf)+readSize])
+	n, err := src(buf[len(buf) : len(buf)+readSize])
 	return buf[:len(buf)+max(n, 0)], n, err
 }
 

@@ -28,32 +28,36 @@ type look struct {
 	st   localfs.Stat
 }
 
-// dir makes and stores the tree of an open directory; changed says that it is
-// not the parent's.
-func (a *run) dir(ctx context.Context, d localfs.Dir, path string, parent *format.ID, h *hint) (id format.ID, changed bool, err error) {
+// dir looks at an open directory, and returns what makes and stores its tree.
+func (a *run) dir(ctx context.Context, d localfs.Dir, path string, parent *format.ID, h *hint) (treeMaker, error) {
 	if err := ctx.Err(); err != nil {
-		return id, false, err
+		return nil, err
 	}
 	old, err := a.parentEntries(ctx, parent, h.partial())
 	if err != nil {
-		return id, false, err
+		return nil, err
 	}
 	entries, looks, err := a.choose(d, path, old, h)
 	if err != nil {
-		return id, false, err
+		return nil, err
 	}
 	slices.SortFunc(looks, func(x, y *look) int { return strings.Compare(x.name, y.name) })
-	made := make([]format.Entry, len(looks))
-	if err := a.lookAll(ctx, d, looks, made); err != nil {
-		return id, false, err
+	all := make([]made, len(looks))
+	if err := a.lookAll(ctx, d, looks, all); err != nil {
+		return nil, err
 	}
-	id, err = a.saveTree(ctx, mergeEntries(entries, made))
-	return id, parent == nil || id != *parent, err
+	return func(ctx context.Context) (format.ID, error) {
+		looked, err := a.finishAll(ctx, all)
+		if err != nil {
+			return format.ID{}, err
+		}
+		return a.saveTree(ctx, mergeEntries(entries, looked))
+	}, nil
 }
 
 // lookAll makes the entries of looks. Files are handled in runs, since handing
 // over a single small one costs about as much as reading it.
-func (a *run) lookAll(ctx context.Context, d localfs.Dir, looks []*look, made []format.Entry) error {
+func (a *run) lookAll(ctx context.Context, d localfs.Dir, looks []*look, all []made) error {
 	const files, bytes = 32, 1 << 20
 	var ends []int
 	var size int64
@@ -78,7 +82,7 @@ func (a *run) lookAll(ctx context.Context, d localfs.Dir, looks []*look, made []
 			if err != nil {
 				return err
 			}
-			made[i] = e
+			all[i] = e
 		}
 		return nil
 	})
@@ -170,13 +174,13 @@ func (a *run) stat(d localfs.Dir, path, name string, old *format.Entry, h *hint)
 }
 
 // entry makes the entry of one look. A zero Entry means that there is none.
-func (a *run) entry(ctx context.Context, d localfs.Dir, path string, l *look) (format.Entry, error) {
+func (a *run) entry(ctx context.Context, d localfs.Dir, path string, l *look) (made, error) {
 	t, ok := localfs.TypeOf(l.st.Mode)
 	if !ok {
-		return format.Entry{}, nil
+		return made{}, nil
 	}
 	a.noteLooked(path, l)
-	var e format.Entry
+	var e made
 	var err error
 	switch t {
 	case format.NodeDir:
@@ -184,14 +188,14 @@ func (a *run) entry(ctx context.Context, d localfs.Dir, path string, l *look) (f
 	case format.NodeFile:
 		e, err = a.file(ctx, d, path, l)
 	default:
-		e, err = a.special(d, t, l)
+		e.Entry, err = a.special(d, t, l)
 	}
 	if err != nil {
 		var stored storeError
 		if errors.As(err, &stored) {
-			return format.Entry{}, err
+			return made{}, err
 		}
-		return format.Entry{}, a.unreadable(path, err)
+		return made{}, a.unreadable(path, err)
 	}
 	return e, nil
 }
@@ -201,20 +205,20 @@ type storeError struct{ error }
 
 func (e storeError) Unwrap() error { return e.error }
 
-func (a *run) subDir(ctx context.Context, d localfs.Dir, path string, l *look) (format.Entry, error) {
+func (a *run) subDir(ctx context.Context, d localfs.Dir, path string, l *look) (made, error) {
 	sub, err := d.Sub(l.file)
 	if err != nil {
-		return format.Entry{}, a.unreadable(path, err)
+		return made{}, a.unreadable(path, err)
 	}
 	defer func() { _ = sub.Close() }()
 	return a.openDirEntry(ctx, sub, path, l.name, l.old, l.h)
 }
 
 // openDirEntry makes the entry of an open directory, and all below it.
-func (a *run) openDirEntry(ctx context.Context, d localfs.Dir, path, name string, old *format.Entry, h *hint) (format.Entry, error) {
+func (a *run) openDirEntry(ctx context.Context, d localfs.Dir, path, name string, old *format.Entry, h *hint) (made, error) {
 	node, err := a.dirNode(d, name, false)
 	if err != nil {
-		return format.Entry{}, a.unreadable(path, err)
+		return made{}, a.unreadable(path, err)
 	}
 	var parent *format.ID
 	if oldNode, ok := decode(old); ok && oldNode.Type == format.NodeDir {
@@ -225,23 +229,33 @@ func (a *run) openDirEntry(ctx context.Context, d localfs.Dir, path, name string
 	} else {
 		h = forced(h)
 	}
-	tree, changed, err := a.dir(ctx, d, path, parent, h)
+	tree, err := a.dir(ctx, d, path, parent, h)
 	if err != nil {
-		return format.Entry{}, err
+		return made{}, err
 	}
-	node.Subtree = &tree
+	return a.now(ctx, func(ctx context.Context) (format.Entry, error) {
+		id, err := tree(ctx)
+		if err != nil {
+			return format.Entry{}, err
+		}
+		node.Subtree = &id
+		a.countDir(parent, id)
+		if a.opt.Progress != nil {
+			a.opt.Progress(path, 0)
+		}
+		return encode(node), nil
+	})
+}
+
+func (a *run) countDir(parent *format.ID, now format.ID) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.res.Dirs++
 	if parent == nil {
 		a.res.DirsNew++
-	} else if changed {
+	} else if now != *parent {
 		a.res.DirsChanged++
 	}
-	a.mu.Unlock()
-	if a.opt.Progress != nil {
-		a.opt.Progress(path, 0)
-	}
-	return encode(node), nil
 }
 
 // dirNode describes an open directory. above: it is not part of the backup, so

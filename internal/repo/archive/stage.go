@@ -1,0 +1,226 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"drover/internal/repo/localfs"
+)
+
+// Stage holds copies of files' contents between a Look, while the files hold
+// still, and its Store. Its files have no name: whatever ends the process, they
+// are gone with it. One Look at a time uses it.
+type Stage struct {
+	dir    string
+	memory atomic.Int64 // bytes left
+	bytes  atomic.Int64 // copied
+
+	noClone atomic.Bool // the file systems share no extents with ours
+
+	mu    sync.Mutex
+	spill *os.File // of small files that memory had no room for
+	end   int64
+	files []*os.File // all that are open
+}
+
+// cloneSize is from where on sharing extents is tried: below, copying is as fast
+// as having dirty pages written first, which sharing implies.
+const cloneSize = 16 << 20
+
+// ownFile is from where on a copy that memory has no room for is a file of its own.
+const ownFile = 4 << 20
+
+// NewStage returns a Stage that keeps up to memory bytes in memory and the rest
+// in dir, which must exist.
+func NewStage(dir string, memory int64) *Stage {
+	s := &Stage{dir: dir}
+	s.memory.Store(memory)
+	return s
+}
+
+// Bytes is how much was copied.
+func (s *Stage) Bytes() int64 { return s.bytes.Load() }
+
+// Close gives back what it holds.
+func (s *Stage) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, f := range s.files {
+		err = errors.Join(err, f.Close())
+	}
+	s.files, s.spill = nil, nil
+	return err
+}
+
+// staged is the copy of one file.
+type staged struct {
+	data []byte   // if file is nil
+	file *os.File // from start on
+	from int64
+	size int64
+}
+
+// copyOf copies an open file to its end.
+func (s *Stage) copyOf(ctx context.Context, fd int, size int64) (staged, error) {
+	if size >= cloneSize && !s.noClone.Load() {
+		if c, ok, err := s.clone(fd); ok || err != nil {
+			return c, err
+		}
+	}
+	if size < 0 || s.memory.Add(-size-1) >= 0 {
+		return s.toMemory(ctx, fd, size)
+	}
+	s.memory.Add(size + 1)
+	if size >= ownFile {
+		return s.toFile(ctx, fd)
+	}
+	data, err := readAll(ctx, fd, size) // bounded by ownFile, save for one that grows
+	if err != nil {
+		return staged{}, err
+	}
+	return s.toSpill(data)
+}
+
+func (s *Stage) toMemory(ctx context.Context, fd int, size int64) (staged, error) {
+	data, err := readAll(ctx, fd, size)
+	s.bytes.Add(int64(len(data)))
+	return staged{data: data, size: int64(len(data))}, err
+}
+
+// readAll reads a file that should have size bytes to its end.
+func readAll(ctx context.Context, fd int, size int64) ([]byte, error) {
+	buf := make([]byte, 0, size+1)
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, storeError{context.Cause(ctx)}
+		}
+		if len(buf) == cap(buf) {
+			if int64(len(buf)) > size+growLimit {
+				return buf, nil
+			}
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := read(fd, buf[len(buf):min(cap(buf), len(buf)+readSize)])
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return buf, nil
+		}
+		buf = buf[:len(buf)+n]
+	}
+}
+
+// toSpill writes what was read behind what others have written.
+func (s *Stage) toSpill(data []byte) (staged, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.spill == nil {
+		f, err := s.open()
+		if err != nil {
+			return staged{}, err
+		}
+		s.spill, s.end = f, 0
+	}
+	from := s.end
+	if _, err := s.spill.WriteAt(data, from); err != nil {
+		return staged{}, storeError{fmt.Errorf("stage a file: %w", err)}
+	}
+	s.end += int64(len(data))
+	s.bytes.Add(int64(len(data)))
+	return staged{file: s.spill, from: from, size: int64(len(data))}, nil
+}
+
+// open makes a file without a name. s.mu is held.
+func (s *Stage) open() (*os.File, error) {
+	fd, err := unix.Open(s.dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		f := os.NewFile(uintptr(fd), "staged")
+		s.files = append(s.files, f)
+		return f, nil
+	}
+	f, err := os.CreateTemp(s.dir, "staged-") // not every file system knows O_TMPFILE
+	if err != nil {
+		return nil, storeError{fmt.Errorf("stage a file: %w", err)}
+	}
+	s.files = append(s.files, f)
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, storeError{fmt.Errorf("stage a file: %w", err)}
+	}
+	return f, nil
+}
+
+func (s *Stage) openLocked() (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open()
+}
+
+// clone shares the file's extents, where the file system can; ok is false if not.
+func (s *Stage) clone(fd int) (c staged, ok bool, err error) {
+	f, err := s.openLocked()
+	if err != nil {
+		return c, false, err
+	}
+	if localfs.Retry(func() error { return unix.IoctlFileClone(int(f.Fd()), fd) }) != nil {
+		s.noClone.Store(true) // the empty file stays until Close
+		return c, false, nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return c, false, storeError{fmt.Errorf("stage a file: %w", err)}
+	}
+	return staged{file: f, size: info.Size()}, true, nil
+}
+
+// toFile copies into a file of its own.
+func (s *Stage) toFile(ctx context.Context, fd int) (staged, error) {
+	f, err := s.openLocked()
+	if err != nil {
+		return staged{}, err
+	}
+	buf := make([]byte, readSize)
+	c := staged{file: f}
+	for {
+		if ctx.Err() != nil {
+			return c, storeError{context.Cause(ctx)}
+		}
+		n, err := read(fd, buf)
+		if err != nil {
+			return c, err
+		}
+		if n == 0 {
+			return c, nil
+		}
+		if _, err := f.WriteAt(buf[:n], c.size); err != nil {
+			return c, storeError{fmt.Errorf("stage a file: %w", err)}
+		}
+		c.size += int64(n)
+		s.bytes.Add(int64(n))
+	}
+}
+
+// source reads a copy from its beginning.
+func (c *staged) source() source {
+	var at int64
+	return func(buf []byte) (n int, err error) {
+		buf = buf[:min(int64(len(buf)), c.size-at)]
+		if c.file == nil {
+			n = copy(buf, c.data[at:])
+		} else if len(buf) > 0 {
+			err = localfs.Retry(func() error { n, err = unix.Pread(int(c.file.Fd()), buf, c.from+at); return err })
+			if err == nil && n == 0 {
+				err = errors.New("a staged copy became shorter")
+			}
+		}
+		at += int64(max(n, 0))
+		return n, err
+	}
+}
