@@ -175,6 +175,29 @@ func TestPutIfIsSentOnce(t *testing.T) {
 	}
 }
 
+// TestCreateThatCannotLook: refused, and whether something is there is not to be
+// found out, so nothing more is sent.
+func TestCreateThatCannotLook(t *testing.T) {
+	server := start(t, mantaserver.Options{})
+	s := open(t, server.URL("p"))
+	put(t, s, "there", "x")
+	server.SetAnswer(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		}
+		return false
+	})
+	server.TakeRequests()
+	_, err := s.PutIf(t.Context(), "a", nil, objstore.IfAbsent())
+	if !errors.Is(err, objstore.ErrUnavailable) || errors.Is(err, objstore.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+	if puts := strings.Count(strings.Join(server.TakeRequests(), "\n"), "PUT "); puts != 1 {
+		t.Errorf("%d puts", puts)
+	}
+}
+
 // TestConditionsAreSent holds the headers: a tag as it was given, without quotes.
 func TestConditionsAreSent(t *testing.T) {
 	server := start(t, mantaserver.Options{})
@@ -234,23 +257,29 @@ func TestBadListings(t *testing.T) {
 	}
 }
 
-// TestListEndsWithTheCallersError returns it as it is, though other directories
-// are being read.
+// TestListEndsWithTheCallersError returns it as it is, and calls nobody again,
+// though other directories are being read.
 func TestListEndsWithTheCallersError(t *testing.T) {
 	server := start(t, mantaserver.Options{})
 	s := open(t, server.URL("p"))
-	for i := range 20 {
-		put(t, s, fmt.Sprintf("%d/%d/x", i%5, i), "x")
+	const directories = 6
+	for i := range directories {
+		put(t, s, fmt.Sprintf("%d/x", i), "x")
 	}
 	enough := errors.New("enough")
-	calls := 0
-	err := s.List(t.Context(), "", func(objstore.Info) error {
-		if calls++; calls == 3 {
+	for range 20 {
+		reading, all := make(chan string, 100), map[string]bool{}
+		server.SetAnswer(func(_ http.ResponseWriter, r *http.Request) bool { reading <- r.URL.Path; return false })
+		calls := 0
+		err := s.List(t.Context(), "", func(objstore.Info) error {
+			for len(all) < directories+1 { // until each is asked for
+				all[<-reading] = true
+			}
+			calls++
 			return enough
+		})
+		if err != enough || calls != 1 {
+			t.Fatalf("got %v after %d calls", err, calls)
 		}
-		return nil
-	})
-	if err != enough || calls != 3 { //nolint:errorlint // as it is
-		t.Errorf("got %v after %d calls", err, calls)
 	}
 }

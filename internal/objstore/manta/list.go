@@ -43,7 +43,7 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) 
 	dir, begin := "", prefix
 	if i := strings.LastIndexByte(prefix, '/'); i >= 0 {
 		dir, begin = prefix[:i], prefix[i+1:]
-		if objstore.CheckKey(dir) != nil {
+		if !isKey(dir) {
 			return nil // no key begins so
 		}
 	}
@@ -60,6 +60,8 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) 
 	}
 	return nil
 }
+
+func isKey(s string) bool { return objstore.CheckKey(s) == nil }
 
 // walk is one List: several directories are read at once, and fn is called
 // from one goroutine at a time.
@@ -79,7 +81,7 @@ func (w *walk) directory(ctx context.Context, dir, begin string) error {
 		if dir != "" {
 			key = dir + "/" + e.Name
 		}
-		if !strings.HasPrefix(e.Name, begin) || objstore.CheckKey(key) != nil {
+		if !strings.HasPrefix(e.Name, begin) || !isKey(key) {
 			return nil // the latter: another program's
 		}
 		if e.Type == "object" {
