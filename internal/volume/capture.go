@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"drover/internal/repo"
 	"drover/internal/repo/archive"
 	"drover/internal/repo/format"
 	"drover/internal/volume/protocol"
@@ -64,6 +63,10 @@ type CaptureStats struct {
 	Walked     bool     // every file was looked at
 	Unreadable []string // left out
 	Fuzzy      []string // changed while they were read, each time
+
+	Still    bool          // all files are of one moment, in which nothing of the application ran
+	Pause    time.Duration // for which it stood, in all tries
+	Fallback error         // why they are not, though that was asked for
 }
 
 // incomplete is the error of a commit that is no success: some file in it is not
@@ -99,19 +102,20 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	if err := r.prepareIndex(ctx, a); err != nil {
 		return in, stats, err
 	}
-	set := r.drain(ctx, a)
-	defer func() {
-		if err != nil {
-			r.giveBack(set)
-		}
-	}()
-	res, w, err := r.archive(ctx, a.Head, set)
+	s, err := r.take(ctx, a)
 	if err != nil {
 		return in, stats, err
 	}
+	defer func() {
+		if err != nil {
+			r.giveBack(s.taken)
+		}
+	}()
+	w, res := s.w, s.result()
 	defer w.Abort() // does nothing after Finish
 	stats.Walked, stats.Fuzzy, stats.Unreadable = res.FullWalk, res.Fuzzy, pathsOf(res.Unreadable)
-	if err := r.count(ctx, a.Head, res, &stats); err != nil {
+	stats.Still, stats.Pause, stats.Fallback = s.still, s.pause, s.fallback
+	if err := r.count(ctx, a.Head, s.passes, &stats); err != nil {
 		return in, stats, err
 	}
 	if unsure := slices.Concat(res.Racy, res.Fuzzy); len(unsure) > 0 {
@@ -137,7 +141,7 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	stats.Added = int64(wrote.Stored)
 	in.Snapshot, stats.Snapshot = id.String(), id.String()
 	r.captured = counted{in.Snapshot, archive.Totals{Files: stats.Files, Bytes: stats.Bytes}}
-	r.pending = pending{snapshot: in.Snapshot, set: set}
+	r.pending = pending{snapshot: in.Snapshot, set: s.taken}
 	for _, p := range w.Packs() {
 		in.Packs = append(in.Packs, p.String())
 	}
@@ -155,17 +159,21 @@ type pending struct {
 // given back first: its commit was given up, since our lock was gone or a pack
 // that it counted on was condemned.
 func (r *Runtime) drain(ctx context.Context, a protocol.Capture) ChangeSet {
-	if r.opt.Changes == nil {
-		return ChangeSet{All: true}
-	}
 	if p := r.pending; p.snapshot != "" && p.snapshot != a.Head.Snapshot {
 		r.giveBack(p.set)
 	}
 	r.pending = pending{}
-	set := r.opt.Changes.Drain(ctx)
+	set := r.drainChanges(ctx)
 	// Forced: what is unchanged since the head may be in the repository no more.
 	set.All = set.All || a.Force
 	return set
+}
+
+func (r *Runtime) drainChanges(ctx context.Context) ChangeSet {
+	if r.opt.Changes == nil {
+		return ChangeSet{All: true}
+	}
+	return r.opt.Changes.Drain(ctx)
 }
 
 func (r *Runtime) giveBack(set ChangeSet) {
@@ -227,26 +235,6 @@ func (v *Volume) setCondemned(h protocol.Head) error {
 	return nil
 }
 
-// archive reads the paths. On error the writer is ended already.
-func (r *Runtime) archive(ctx context.Context, h protocol.Head, set ChangeSet) (*archive.Result, *repo.Writer, error) {
-	opt := r.archiveOptions()
-	if id, err := format.ParseID(h.Tree); err == nil {
-		opt.ParentTree, opt.ParentTime = id, h.Time
-		opt.Changed = &archive.ChangedSet{All: set.All || !slices.Equal(h.Paths, opt.Paths), Paths: set.Paths}
-	}
-	w := r.v.Repo.NewWriter(ctx, repo.WriterOptions{})
-	res, err := archive.Run(ctx, w, r.v.Repo, opt)
-	if err != nil {
-		w.Abort()
-		var unreadable archive.PathError
-		if errors.As(err, &unreadable) {
-			return nil, nil, fmt.Errorf("%w: nothing was committed: %w", ErrIncomplete, err)
-		}
-		return nil, nil, err
-	}
-	return res, w, nil
-}
-
 func (r *Runtime) archiveOptions() archive.Options {
 	t := r.opt.Tree
 	opt := archive.Options{
@@ -264,14 +252,16 @@ const shrinkFloor = 100
 
 // count fills in how much was captured, and says no to a commit that looks like
 // an accident.
-func (r *Runtime) count(ctx context.Context, h protocol.Head, res *archive.Result, s *CaptureStats) error {
+func (r *Runtime) count(ctx context.Context, h protocol.Head, passes []pass, s *CaptureStats) error {
 	before, err := r.headTotals(ctx, h)
 	if err != nil {
 		return fmt.Errorf("count the head's files: %w", err)
 	}
-	now, err := r.totals(ctx, h, before, res)
-	if err != nil {
-		return fmt.Errorf("count files: %w", err)
+	now := before
+	for _, p := range passes {
+		if now, err = r.totals(ctx, p, now); err != nil {
+			return fmt.Errorf("count files: %w", err)
+		}
 	}
 	s.Files, s.Bytes = now.Files, now.Bytes
 	if !r.opt.Tree.AllowShrink && before.Files > shrinkFloor && now.Files < before.Files/2 {

@@ -31,6 +31,7 @@ type Options struct {
 	Tree     TreeOptions
 	Jobs     Jobs     // nil: none
 	Changes  Changes  // nil: every capture walks everything
+	Still    Stiller  // nil: files are read while the application runs
 	DataDir  *DataDir // nil only if Protocol.Detached
 	Log      *slog.Logger
 	// Notify is called with each new status, from the loop: it must not block.
@@ -67,6 +68,7 @@ type Runtime struct {
 	lock     *repo.Lock
 	lockStop func()
 	pending  pending // what the last capture took from Changes
+	restless bool    // the last capture could not make the application hold still
 	counted  counted // the head's snapshot
 	captured counted // the last captured one
 	fresh    bool    // the index was loaded under this claim
@@ -257,7 +259,16 @@ func (r *Runtime) do(ctx context.Context, a protocol.Action) {
 		r.mu.Lock()
 		r.queued = 0 // what is queued from now on wants another one
 		r.mu.Unlock()
-		r.scoped(ctx, func(ctx context.Context) protocol.Input { return r.capture(ctx, a) })
+		starting := r.starting
+		r.scoped(ctx, func(ctx context.Context) protocol.Input {
+			if starting != nil { // who is being started can neither hold still nor be left out
+				select {
+				case <-starting:
+				case <-ctx.Done():
+				}
+			}
+			return r.capture(ctx, a)
+		})
 	case protocol.Cancel:
 		r.cancelScope()
 	case protocol.Reply:

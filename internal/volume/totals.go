@@ -50,17 +50,13 @@ func (r *Runtime) readTotals(ctx context.Context, h protocol.Head) (archive.Tota
 	return archive.Delta(ctx, r.v.Repo, r.opt.Tree.Cache, format.ID{}, tree)
 }
 
-// totals says how much the captured tree holds, of which a capture that followed
-// hints has seen only a part.
-func (r *Runtime) totals(ctx context.Context, h protocol.Head, before archive.Totals, res *archive.Result) (archive.Totals, error) {
-	if res.FullWalk {
-		return archive.Totals{Files: int64(res.Files), Bytes: int64(res.Bytes)}, nil
+// totals says how much the tree of a pass holds, of which a pass that followed
+// hints has seen only a part; before is what its parent held.
+func (r *Runtime) totals(ctx context.Context, p pass, before archive.Totals) (archive.Totals, error) {
+	if p.res.FullWalk {
+		return archive.Totals{Files: int64(p.res.Files), Bytes: int64(p.res.Bytes)}, nil
 	}
-	tree, err := format.ParseID(h.Tree)
-	if err != nil {
-		return archive.Totals{}, err
-	}
-	more, err := archive.Delta(ctx, r.v.Repo, r.opt.Tree.Cache, tree, res.Tree)
+	more, err := archive.Delta(ctx, r.v.Repo, r.opt.Tree.Cache, p.parent, p.res.Tree)
 	if err != nil && ctx.Err() == nil {
 		// The new trees are in no stored pack yet, so without the local cache (its
 		// disk is full, say) nobody can tell. The next full walk counts again.

@@ -13,6 +13,9 @@ import (
 	"drover/internal/repo/localfs"
 )
 
+// ErrStage: a copy could not be kept; nothing is wrong with the file itself.
+var ErrStage = errors.New("stage a file")
+
 // Stage holds copies of files' contents between a Look, while the files hold
 // still, and its Store. Its files have no name: whatever ends the process, they
 // are gone with it. One Look at a time uses it.
@@ -131,7 +134,7 @@ func (s *Stage) toSpill(data []byte) (staged, error) {
 	}
 	from := s.end
 	if _, err := s.spill.WriteAt(data, from); err != nil {
-		return staged{}, storeError{fmt.Errorf("stage a file: %w", err)}
+		return staged{}, storeError{fmt.Errorf("%w: %w", ErrStage, err)}
 	}
 	s.end += int64(len(data))
 	s.bytes.Add(int64(len(data)))
@@ -148,11 +151,11 @@ func (s *Stage) open() (*os.File, error) {
 	}
 	f, err := os.CreateTemp(s.dir, "staged-") // not every file system knows O_TMPFILE
 	if err != nil {
-		return nil, storeError{fmt.Errorf("stage a file: %w", err)}
+		return nil, storeError{fmt.Errorf("%w: %w", ErrStage, err)}
 	}
 	s.files = append(s.files, f)
 	if err := os.Remove(f.Name()); err != nil {
-		return nil, storeError{fmt.Errorf("stage a file: %w", err)}
+		return nil, storeError{fmt.Errorf("%w: %w", ErrStage, err)}
 	}
 	return f, nil
 }
@@ -175,7 +178,7 @@ func (s *Stage) clone(fd int) (c staged, ok bool, err error) {
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return c, false, storeError{fmt.Errorf("stage a file: %w", err)}
+		return c, false, storeError{fmt.Errorf("%w: %w", ErrStage, err)}
 	}
 	return staged{file: f, size: info.Size()}, true, nil
 }
@@ -200,7 +203,7 @@ func (s *Stage) toFile(ctx context.Context, fd int) (staged, error) {
 			return c, nil
 		}
 		if _, err := f.WriteAt(buf[:n], c.size); err != nil {
-			return c, storeError{fmt.Errorf("stage a file: %w", err)}
+			return c, storeError{fmt.Errorf("%w: %w", ErrStage, err)}
 		}
 		c.size += int64(n)
 		s.bytes.Add(int64(n))

@@ -132,7 +132,7 @@ func TestFullDiskOfTheStage(t *testing.T) {
 	defer stage.Close()
 	w := r.NewWriter(t.Context(), repo.WriterOptions{})
 	defer w.Abort()
-	if _, err := Look(t.Context(), w, r, Options{Paths: []string{dir}, OnUnreadable: Skip}, stage); !errors.Is(err, unix.ENOENT) {
+	if _, err := Look(t.Context(), w, r, Options{Paths: []string{dir}, OnUnreadable: Skip}, stage); !errors.Is(err, unix.ENOENT) || !errors.Is(err, ErrStage) {
 		t.Errorf("%v, want that there is no such directory", err)
 	}
 }
