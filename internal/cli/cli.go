@@ -148,7 +148,8 @@ directories in object storage while it runs, and restores them wherever it start
 	addSettings(root.PersistentFlags(), root, app.GroupAgent)
 	root.AddCommand(
 		s.runCommand(), s.backupCommand(), s.statusCommand(), s.initCommand(), s.snapshotCommand(), s.restoreCommand(),
-		s.snapshotsCommand(), s.lsCommand(), s.diffCommand(), s.rollbackCommand(), s.exportCommand(), s.verifyCommand(), s.forgetCommand(), s.pruneCommand(), s.probeCommand(),
+		s.snapshotsCommand(), s.lsCommand(), s.diffCommand(), s.rollbackCommand(), s.exportCommand(), s.cloneCommand(),
+		s.verifyCommand(), s.forgetCommand(), s.pruneCommand(), s.probeCommand(),
 		s.resticEnvCommand(), s.demoCommand(), s.versionCommand(), s.completionCommand(),
 	)
 	for _, cmd := range root.Commands() {

@@ -34,6 +34,7 @@ type fakeOps struct {
 	changes   []app.Change
 	rollback  app.RollbackOptions
 	export    app.ExportOptions
+	clone     app.CloneOptions
 	unchanged bool         // is what a rollback finds
 	progress  app.Progress // reported in the course of it
 	result    app.RestoreResult
@@ -96,6 +97,11 @@ func (f *fakeOps) Export(_ context.Context, opt app.ExportOptions) (app.ExportRe
 		_, _ = io.WriteString(opt.Out, "an archive")
 	}
 	return app.ExportResult{Snapshot: "3333333344444444", Files: 2, Dirs: 1, Bytes: 2048, Seconds: 0.5}, f.err
+}
+
+func (f *fakeOps) Clone(_ context.Context, opt app.CloneOptions) (app.CloneResult, error) {
+	f.clone = opt
+	return app.CloneResult{Of: "1111111122222222", Store: opt.To.Store.URL, Volume: opt.To.Volume, Snapshot: "7777777788888888", Stored: 2048, Seconds: 0.5}, f.err
 }
 
 func (f *fakeOps) Ls(_ context.Context, snapshot, path string, fn func(app.Entry) error) error {
@@ -198,7 +204,7 @@ func TestExitCodes(t *testing.T) {
 	} {
 		ops := &fakeOps{err: test.err}
 		for _, args := range [][]string{
-			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"diff"}, {"rollback", "a"}, {"export"}, {"verify"}, {"forget", "--keep-last", "1"},
+			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"diff"}, {"rollback", "a"}, {"export"}, {"clone", "--to-volume", "b", "--to-password-file", "/p"}, {"verify"}, {"forget", "--keep-last", "1"},
 			{"prune"}, {"probe"}, {"restic-env"}, {"status", "--socket", "/no/agent/here"},
 		} {
 			ops.closed = false
@@ -257,7 +263,7 @@ func TestBadInput(t *testing.T) {
 			t.Errorf("%s: got %+v\nwant %s", args, got, want)
 		}
 	}
-	for _, args := range []string{"restore abcd --at 2h", "ls abcd --at 2h /srv", "diff abcd abcd --at 2h", "rollback abcd --at 2h", "export abcd --at 2h"} {
+	for _, args := range []string{"restore abcd --at 2h", "ls abcd --at 2h /srv", "diff abcd abcd --at 2h", "rollback abcd --at 2h", "export abcd --at 2h", "clone abcd --at 2h --to-volume b --to-password-file /p"} {
 		if got := try(t, &fakeOps{}, storeEnv, strings.Fields(args)...); got.code != exitUsage || !strings.Contains(got.err, "a snapshot and --at; give one of them") {
 			t.Errorf("%s: %+v", args, got)
 		}
@@ -273,17 +279,18 @@ func TestHuman(t *testing.T) {
 		backup: client.Backup{Snapshot: "3333333344444444", Seq: 2, Files: 1, Bytes: 100, Added: 50, Seconds: 1.5, Skipped: []string{"/a\nb"}},
 	}
 	for args, want := range map[string]result{
-		"init":                            {0, "created; keep the password: without it nothing can be restored\n", ""},
-		"restore":                         {0, "restored 33333333 in place: 12 files, 1 directory, 3.0 MiB in 250ms\n", "drover: metadata not set: device 1, owner 12\n"},
-		"restore latest --target /t":      {0, "restored 33333333 below /t: 12 files, 1 directory, 3.0 MiB in 250ms\n", "drover: metadata not set: device 1, owner 12\n"},
-		"snapshot /a":                     {0, "committed 33333333 (seq 2): 1 file, 100 B; 50 B stored in 1.5s\n", "drover: skipped, not readable: /a\\nb\n"},
-		"ls abc /sub":                     {0, "abc\n/a\\nb\n/\\xff\\x1b[31m\n/sub\n", ""},
-		"verify":                          {0, "no problem found: 2 snapshots, 1 pack, 9 blobs\n", ""},
-		"prune":                           {0, "freed 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
-		"prune --dry-run":                 {0, "would free 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
-		"rollback 1111":                   {0, "committed 55555555 (seq 3) with the state of 11111111: 1 file, 2.0 KiB in 500ms\n", ""},
-		"export":                          {0, "an archive", ""},
-		"export -o /f latest":             {0, "exported 33333333 to /f: 2 files, 1 directory, 2.0 KiB in 500ms\n", ""},
+		"init":                       {0, "created; keep the password: without it nothing can be restored\n", ""},
+		"restore":                    {0, "restored 33333333 in place: 12 files, 1 directory, 3.0 MiB in 250ms\n", "drover: metadata not set: device 1, owner 12\n"},
+		"restore latest --target /t": {0, "restored 33333333 below /t: 12 files, 1 directory, 3.0 MiB in 250ms\n", "drover: metadata not set: device 1, owner 12\n"},
+		"snapshot /a":                {0, "committed 33333333 (seq 2): 1 file, 100 B; 50 B stored in 1.5s\n", "drover: skipped, not readable: /a\\nb\n"},
+		"ls abc /sub":                {0, "abc\n/a\\nb\n/\\xff\\x1b[31m\n/sub\n", ""},
+		"verify":                     {0, "no problem found: 2 snapshots, 1 pack, 9 blobs\n", ""},
+		"prune":                      {0, "freed 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
+		"prune --dry-run":            {0, "would free 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
+		"rollback 1111":              {0, "committed 55555555 (seq 3) with the state of 11111111: 1 file, 2.0 KiB in 500ms\n", ""},
+		"export":                     {0, "an archive", ""},
+		"export -o /f latest":        {0, "exported 33333333 to /f: 2 files, 1 directory, 2.0 KiB in 500ms\n", ""},
+		"clone --to-volume b --to-password-file /p": {0, "cloned 11111111 to volume b of file:///bucket: 2.0 KiB stored in 500ms\n", ""},
 		"restic-env":                      {0, "export RESTIC_REPOSITORY='/it'\\''s/data'\n", ""},
 		"status --socket /no/agent":       {0, "volume       data\nrole         none\nhealth       ok\nholder       web-1\nepoch        3\nlast commit  1m30s ago: 33333333 (seq 2)\n", ""},
 		"version --json --log-level info": {0, "", ""},
@@ -326,7 +333,7 @@ $`)
 // TestJSON: what --json prints is JSON, and nothing but it is on stdout.
 func TestJSON(t *testing.T) {
 	for _, args := range []string{
-		"init", "snapshot /a", "restore", "snapshots", "verify", "diff", "rollback a", "export -o /f", "forget --keep-last 1", "prune", "probe", "restic-env",
+		"init", "snapshot /a", "restore", "snapshots", "verify", "diff", "rollback a", "export -o /f", "clone --to-volume b --to-password-file /p", "forget --keep-last 1", "prune", "probe", "restic-env",
 		"status --socket /no/agent", "version",
 	} {
 		got := try(t, &fakeOps{}, storeEnv, append(strings.Fields(args), "--json")...)

@@ -48,6 +48,22 @@ func (m *machine) exports(snapshot, name, want string) {
 	}
 }
 
+// clones fails the test unless a clone is a volume of its own, with that file, and
+// the place that it has taken is taken.
+func (m *machine) clones(snapshot, name, want string) {
+	m.t.Helper()
+	clone := []string{"clone", snapshot, "--to-volume", "second"}
+	m.is(2, "no password given for the new volume", clone...)
+	with := m.with("DROVER_TO_PASSWORD=opens it")
+	with.is(0, "cloned "+snapshot[:8]+" to volume second", clone...)
+	with.is(1, "is there already", clone...)
+	second := m.with("DROVER_VOLUME=second", "DROVER_PASSWORD=opens it", "DROVER_SOCKET="+m.dir+"/none")
+	second.is(0, "no problem found: 1 snapshot", "verify", "--read-data")
+	second.is(0, "restored", "restore", "--target", m.dir+"/second")
+	m.has(m.dir+"/second"+name, want)
+	m.with("DROVER_VOLUME=second").is(12, "wrong password", "snapshots")
+}
+
 // testHistory: an application breaks its data; its operator looks back, and goes back.
 func testHistory(t *testing.T, m *machine) {
 	file := m.write("state/f", "good")
@@ -69,6 +85,7 @@ func testHistory(t *testing.T, m *machine) {
 	}
 	m.has(m.dir+"/then"+file, "good")
 	m.exports(good, file, "good")
+	m.clones(good, file, "good")
 	m.is(1, "the oldest that there is, "+good[:8], "restore", "--at", "1d", "--target", m.dir+"/then")
 
 	m.write("state/f", "worse")

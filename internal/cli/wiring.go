@@ -20,6 +20,7 @@ type operations interface {
 	Diff(ctx context.Context, from, to string, fn func(app.Change) error) (app.DiffResult, error)
 	Rollback(ctx context.Context, opt app.RollbackOptions) (app.RollbackResult, error)
 	Export(ctx context.Context, opt app.ExportOptions) (app.ExportResult, error)
+	Clone(ctx context.Context, opt app.CloneOptions) (app.CloneResult, error)
 	Ls(ctx context.Context, snapshot, path string, fn func(app.Entry) error) error
 	Verify(ctx context.Context, opt app.VerifyOptions) (app.VerifyReport, error)
 	Forget(ctx context.Context, opt app.ForgetOptions) (app.ForgetReport, error)

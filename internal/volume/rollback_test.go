@@ -72,7 +72,7 @@ func inSnapshot(t *testing.T, v *Volume, id, path string) string {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	if _, err := restore.Run(t.Context(), v.Repo, sn, restore.Options{Target: dir}); err != nil {
+	if _, err := restore.Run(t.Context(), v.Repo, sn, restore.Options{Target: dir, Include: []string{path}}); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, path))
