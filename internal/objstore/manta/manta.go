@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"drover/internal/objstore"
+	"drover/internal/objstore/httpconn"
 )
 
 // Store is a directory of an account's private storage. Use Open.
@@ -71,7 +72,7 @@ func (o Options) store() (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := newTransport(cmp.Or(o.Concurrency, 64), o.CA)
+	transport, err := httpconn.New(cmp.Or(o.Concurrency, 64), o.CA)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"drover/internal/objstore"
+	"drover/internal/objstore/httpconn"
 )
 
 // Store is a bucket, or a prefix of one. Use Open.
@@ -52,7 +53,7 @@ func Open(_ context.Context, o Options) (*Store, error) {
 	if o.Bucket == "" {
 		return nil, errors.New("open s3 store: no bucket")
 	}
-	transport, err := newTransport(cmp.Or(o.Concurrency, 64), cmp.Or(o.CA, os.Getenv("AWS_CA_BUNDLE")))
+	transport, err := httpconn.New(cmp.Or(o.Concurrency, 64), cmp.Or(o.CA, os.Getenv("AWS_CA_BUNDLE")))
 	if err != nil {
 		return nil, fmt.Errorf("open s3 store: %w", err)
 	}

@@ -1,4 +1,7 @@
-package manta
+// Package httpconn makes the connections that the backends with an HTTP API use:
+// many requests at once to one host, with the timeouts and certificates of all of
+// them. What is said over a connection, and how often, is the backends' own.
+package httpconn
 
 import (
 	"crypto/tls"
@@ -10,9 +13,10 @@ import (
 	"time"
 )
 
-// newTransport returns connections for many requests at once to one host. How
-// long a whole request may take is left to its context.
-func newTransport(concurrency int, caFile string) (*http.Transport, error) {
+// New returns connections for concurrency requests at once. How long a whole request
+// may take is left to its context. caFile names further certificates to trust, in PEM
+// form; "": the system's alone.
+func New(concurrency int, caFile string) (*http.Transport, error) {
 	pool, err := trusted(caFile)
 	if err != nil {
 		return nil, err
