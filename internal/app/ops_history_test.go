@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"drover/client"
 	"drover/internal/config"
 	"drover/internal/repo"
 	"drover/internal/repo/format"
@@ -69,20 +68,13 @@ func (w *workshop) write(name, content string) {
 	fstest.Write(w.t, filepath.Join(w.state, name), content)
 }
 
-func (w *workshop) snapshots(all bool) []client.Snapshot {
-	w.t.Helper()
-	list, err := w.ops().Snapshots(w.t.Context(), all)
-	fstest.Must(w.t, err)
-	return list
-}
-
 func TestNewestUntil(t *testing.T) {
 	at := func(s int64) time.Time { return time.Unix(s, 0) }
 	entry := func(n byte, s int64, seq uint64) volume.Entry {
 		return volume.Entry{SnapshotRef: repo.SnapshotRef{ID: format.ID{n}, Snapshot: &format.Snapshot{Time: at(s)}}, Seq: seq}
 	}
-	line := []volume.Entry{entry(1, 10, 1), entry(3, 20, 3), entry(2, 20, 2), entry(4, 30, 4)}
-	for s, want := range map[int64]byte{9: 0, 10: 1, 19: 1, 20: 3, 29: 3, 30: 4, 99: 4} {
+	line := []volume.Entry{entry(1, 10, 1), entry(3, 20, 3), entry(2, 20, 2), entry(4, 30, 4), entry(5, 40, 5), entry(6, 40, 6)}
+	for s, want := range map[int64]byte{9: 0, 10: 1, 19: 1, 20: 3, 29: 3, 30: 4, 99: 6} {
 		got := newestUntil(line, at(s))
 		if want == 0 && got != nil || want != 0 && (got == nil || got.ID[0] != want) {
 			t.Errorf("at %d: %+v, want %d", s, got, want)

@@ -25,7 +25,7 @@ func (v *Volume) copyTo(ctx context.Context, to *Volume, sn, made *format.Snapsh
 			return CloneStats{}, err
 		}
 	}
-	c := copier{from: v.Repo, to: to.Repo, w: to.Repo.NewWriter(ctx, repo.WriterOptions{}), seen: map[format.ID]struct{}{}, opt: opt}
+	c := copier{from: v.Repo, to: to.Repo, w: to.Repo.NewWriter(ctx, repo.WriterOptions{}), seen: map[format.ID]struct{}{}, most: copyBlobs, tell: opt.Progress}
 	defer c.w.Abort() // does nothing after Finish
 	c.begin()
 	err := trees.Walk(ctx, v.Repo, *sn.Tree, trees.Visitor{
@@ -53,7 +53,8 @@ type copier struct {
 	from, to *repo.Repository
 	w        *repo.Writer
 	seen     map[format.ID]struct{} // trees
-	opt      CloneOptions
+	most     int                    // blobs that are read together
+	tell     func(path string, bytes uint64)
 
 	paths map[format.ID]string // of the data blobs that are read next: where each is first used
 	packs map[format.ID][]repo.PackedBlob
@@ -88,14 +89,14 @@ func (c *copier) entry(ctx context.Context, path string, n *format.Node) error {
 		}
 		c.paths[id] = path
 		c.packs[at[0].Pack] = append(c.packs[at[0].Pack], repo.PackedBlob{Handle: h, Location: at[0]})
-		if c.bytes += at[0].PlainLength(); c.bytes >= copyBytes || len(c.paths) >= copyBlobs {
+		if c.bytes += at[0].PlainLength(); c.bytes >= copyBytes || len(c.paths) >= c.most {
 			if err := c.flush(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	if c.opt.Progress != nil && n.Type != format.NodeDir {
-		c.opt.Progress(path, n.Size)
+	if c.tell != nil && n.Type != format.NodeDir {
+		c.tell(path, n.Size)
 	}
 	return nil
 }

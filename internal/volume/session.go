@@ -87,10 +87,14 @@ func (s *Session) capture(ctx context.Context, a protocol.Capture) {
 		s.mu.Lock()
 		s.stats.LastBackup = stats
 		s.mu.Unlock()
-		if err != nil {
-			return protocol.Captured{Transient: errors.Is(err, objstore.ErrUnavailable), Err: err}
+		if err == nil {
+			return in
 		}
-		return in
+		transient := errors.Is(err, objstore.ErrUnavailable)
+		if transient {
+			s.opt.Log.Warn("commit waits for the store", "err", err)
+		}
+		return protocol.Captured{Transient: transient, Err: err}
 	})
 }
 

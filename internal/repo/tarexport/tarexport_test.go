@@ -202,6 +202,9 @@ func TestBatchesAreBounded(t *testing.T) {
 		n.Content, n.Size = append(n.Content, blob(t, w, data)), n.Size+uint64(len(data))
 	}
 	nodes := []*format.Node{n}
+	for i := range 10 { // five files of two names each
+		nodes = append(nodes, &format.Node{Name: fmt.Sprintf("linked%d", i), Type: format.NodeFile, Inode: uint64(i / 2), Links: 2})
+	}
 	for i := range 3 * batchPieces {
 		nodes = append(nodes, &format.Node{Name: fmt.Sprintf("small%05d", i), Type: format.NodeFile})
 	}

@@ -113,9 +113,9 @@ func TestRandomTrees(t *testing.T) {
 	seed := rand.Uint64()
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	for round := range 300 {
-		a, b := make(files), make(files)
+		a := make(files)
 		grow(rnd, a, "/", 3)
-		b = mutate(rnd, a)
+		b := mutate(rnd, a)
 		got, want := text(diff(t, r, save(t, r, a), save(t, r, b))), text(naive(a, b))
 		if got != want {
 			t.Fatalf("seed %d, round %d: got\n%s\nwant\n%s", seed, round, got, want)
