@@ -98,6 +98,19 @@ func (c *Client) Backup(ctx context.Context, queue bool) (Backup, error) {
 	return b, err
 }
 
+// TakeoverRequest is the body of POST /v1/takeover.
+type TakeoverRequest struct {
+	Grace float64 `json:"grace_seconds"`
+}
+
+// HandOver asks the holder to make room for a standby, within grace, and waits until one
+// has the volume. An *Error says what the agent refused, or that nobody took it.
+func (c *Client) HandOver(ctx context.Context, grace time.Duration) (Takeover, error) {
+	var t Takeover
+	err := c.call(ctx, http.MethodPost, "/v1/takeover", TakeoverRequest{Grace: grace.Seconds()}, &t)
+	return t, err
+}
+
 // call makes one request. A refusal's body fills out too.
 func (c *Client) call(ctx context.Context, method, path string, body, out any) error {
 	var reader io.Reader

@@ -76,6 +76,15 @@ type Backup struct {
 	Kind string `json:"kind,omitempty"`
 }
 
+// Takeover is the outcome of one planned takeover.
+type Takeover struct {
+	Holder  string  `json:"holder,omitempty"` // who has the volume now
+	Epoch   uint64  `json:"epoch,omitempty"`
+	Seconds float64 `json:"seconds"` // from the request to the new claim
+	Error   string  `json:"error,omitempty"`
+	Kind    string  `json:"kind,omitempty"` // of the error: "", "held", "failed"
+}
+
 // Snapshot is one state of a volume, as `drover snapshots --json` prints it.
 type Snapshot struct {
 	ID        string    `json:"id"`

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"drover/client"
 	"drover/internal/repo/fstest"
@@ -79,4 +81,37 @@ func testStandbyInPlace(t *testing.T, m *machine) {
 	if _, err := os.Stat(m.dir + "/state/b"); err != nil {
 		t.Error(err)
 	}
+}
+
+func (agent) HandOver(_ context.Context, grace time.Duration) (client.Takeover, error) {
+	return client.Takeover{Holder: "web-2", Epoch: 2, Seconds: grace.Seconds()}, nil
+}
+
+// testTakeover: a planned one loses nothing and waits for no lease; without a taker, or
+// on a standby, it fails and the application runs on.
+func testTakeover(t *testing.T, m *machine) {
+	m = m.with("DROVER_TTL=5s")
+	app := []string{"run", "--state", m.dir + "/state", "--log-level", "warn", "--", "sleep", "600"}
+	fstest.Must(t, os.Mkdir(m.dir+"/disk1", 0o755), os.Mkdir(m.dir+"/disk2", 0o755), os.Mkdir(m.dir+"/data2", 0o755))
+	one, two := m.with(), m.with("DROVER_SOCKET="+m.dir+"/s2", "DROVER_DATA_DIR="+m.dir+"/data2", "DROVER_ID=two")
+	one.disk, two.disk = m.dir+"/disk1", m.dir+"/disk2"
+	holder := one.start(app...)
+	defer func() { _ = holder.cmd.Process.Kill() }()
+	m.status("holder", role("holder"))
+	m.is(1, "no standby took the volume", "takeover")
+	m.status("holder again", func(s client.Status) bool { return s.Role == "holder" && s.Epoch == 2 && s.Jobs[0].PID > 0 })
+	standby := two.start(app...)
+	defer func() { _ = standby.cmd.Process.Kill() }()
+	commands := *two
+	commands.disk = ""
+	commands.status("standby", role("standby"))
+	commands.is(11, "one", "takeover")
+	m.write("disk1/a", "not backed up by anybody")
+	m.is(0, "two has the volume in epoch 3", "takeover")
+	commands.status("holder", role("holder"))
+	if text, err := os.ReadFile(m.dir + "/disk2/a"); err != nil || string(text) != "not backed up by anybody" {
+		t.Errorf("the new holder has %q, %v", text, err)
+	}
+	m.status("standby", role("standby"))
+	commands.is(0, "one has the volume in epoch 4", "takeover") // and back
 }

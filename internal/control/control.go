@@ -35,6 +35,9 @@ type Agent interface {
 	// request is accepted. The end of ctx ends the wait, never the backup. With an
 	// error, Backup.Kind may say which; "" means failed.
 	Backup(ctx context.Context, queue bool) (client.Backup, error)
+	// HandOver makes room for a standby and waits until one has the volume; what is
+	// not done after grace is given up. The end of ctx ends the wait alone.
+	HandOver(ctx context.Context, grace time.Duration) (client.Takeover, error)
 }
 
 // Bounds on a request: time to send its head and its body, and their sizes in bytes.
@@ -139,6 +142,7 @@ func (s *Server) routes() http.Handler {
 		{"GET /v1/ping", jobs, func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, struct{}{}) }},
 		{"GET /v1/status", jobs, func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.agent.Status()) }},
 		{"POST /v1/backup", jobs, s.backup},
+		{"POST /v1/takeover", own, s.takeover},
 		{"GET /metrics", own, s.metrics},
 	} {
 		mux.HandleFunc(route.pattern, s.allow(route.jobs, route.handler))
@@ -185,6 +189,36 @@ func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusAccepted
 	}
 	s.answer(w, status, b)
+}
+
+// maxGrace bounds what a caller may ask for.
+const maxGrace = 24 * time.Hour
+
+func (s *Server) takeover(w http.ResponseWriter, r *http.Request) {
+	var request client.TakeoverRequest
+	err := s.readBody(w, r, &request)
+	if err == nil && (request.Grace <= 0 || request.Grace > maxGrace.Seconds()) {
+		err = errors.New("grace_seconds is not a time of at most a day")
+	}
+	if err != nil {
+		s.answer(w, http.StatusBadRequest, client.Error{Kind: client.KindFailed, Message: "request is not understood: " + err.Error()})
+		return
+	}
+	t, err := s.agent.HandOver(r.Context(), time.Duration(request.Grace*float64(time.Second)))
+	status := http.StatusOK
+	switch {
+	case err != nil && r.Context().Err() != nil:
+		return // nobody listens any more
+	case err != nil:
+		t.Error, status = err.Error(), http.StatusInternalServerError
+		if t.Kind == "" {
+			t.Kind = client.KindFailed
+		}
+		if t.Kind == client.KindHeld {
+			status = http.StatusConflict
+		}
+	}
+	s.answer(w, status, t)
 }
 
 func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {

@@ -351,6 +351,17 @@ func (r *Runtime) Queue() {
 	r.send(protocol.BackupWanted{Request: id})
 }
 
+// HandOver makes room for a standby: the jobs end, the last commit is made, the volume
+// is released and for a TTL left to others. What is not done after grace is given up,
+// and the jobs start again; ctx ends only the wait. Errors: ErrHeld,
+// protocol.ErrUnfinished, protocol.ErrDeposed, protocol.ErrStopping.
+func (r *Runtime) HandOver(ctx context.Context, grace time.Duration) error {
+	_, err := r.request(ctx, true, func(id uint64) protocol.Input {
+		return protocol.HandOverWanted{Request: id, Grace: grace}
+	})
+	return err
+}
+
 // Condemn adds packs to the head's list, if it is still at the epoch and seq of
 // h, for which they were computed. Errors: protocol.ErrStale.
 func (r *Runtime) Condemn(ctx context.Context, h protocol.Head, packs []string) error {

@@ -213,6 +213,13 @@ type (
 		Grace   time.Duration
 		Running time.Duration // of it, for the commit while the jobs still run; 0: half
 	}
+	// HandOverWanted asks the holder to make room for a standby: stop jobs, last commit,
+	// release, and leave the volume to others for a TTL. What is not done after Grace
+	// is given up, and the jobs start again.
+	HandOverWanted struct {
+		Request uint64
+		Grace   time.Duration
+	}
 	// CondemnWanted and ForgiveWanted edit the list of condemned packs. Condemn
 	// names the head that the set was computed against: another epoch or seq by
 	// now ends it with ErrStale. Forgive takes packs that are gone from index/ and data/.
@@ -227,21 +234,22 @@ type (
 	}
 )
 
-func (Boot) input()          {}
-func (Tick) input()          {}
-func (HeadRead) input()      {}
-func (HeadPut) input()       {}
-func (RecordWritten) input() {}
-func (Locked) input()        {}
-func (DivergedSaved) input() {}
-func (Restored) input()      {}
-func (BackupWanted) input()  {}
-func (Captured) input()      {}
-func (LockChecked) input()   {}
-func (JobsExited) input()    {}
-func (StopWanted) input()    {}
-func (CondemnWanted) input() {}
-func (ForgiveWanted) input() {}
+func (Boot) input()           {}
+func (Tick) input()           {}
+func (HeadRead) input()       {}
+func (HeadPut) input()        {}
+func (RecordWritten) input()  {}
+func (Locked) input()         {}
+func (DivergedSaved) input()  {}
+func (Restored) input()       {}
+func (BackupWanted) input()   {}
+func (Captured) input()       {}
+func (LockChecked) input()    {}
+func (JobsExited) input()     {}
+func (StopWanted) input()     {}
+func (HandOverWanted) input() {}
+func (CondemnWanted) input()  {}
+func (ForgiveWanted) input()  {}
 
 // Action is something for the runtime to do. KillJobs is done at once and
 // before anything else; the others in their order. Of each kind that is

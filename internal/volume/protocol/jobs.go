@@ -62,6 +62,9 @@ func (m *Machine) takeExited(in JobsExited) {
 	}
 	if m.jobs.state == jobsOn {
 		m.jobs = jobs{}
+		if m.stop != nil && m.stop.handOver != 0 {
+			m.endHandOver(ErrStopping)
+		}
 		m.beginStop(&stopping{})
 	}
 }

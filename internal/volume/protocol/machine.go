@@ -104,6 +104,8 @@ func (m *Machine) take(in Input) {
 		m.takeExited(in)
 	case BackupWanted:
 		m.takeBackup(in)
+	case HandOverWanted:
+		m.takeHandOver(in)
 	case CondemnWanted:
 		m.takeEdit(edit{request: in.Request, packs: in.Packs, condemn: true, epoch: in.Epoch, seq: in.Seq})
 	case ForgiveWanted:

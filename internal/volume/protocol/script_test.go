@@ -26,7 +26,7 @@ import (
 //	put ok|landed|lost           a 2xx; an unclear answer to a put that landed; to one that did not
 //	recorded|locked|diverged|restored|exited|captured|check … [failed]
 //	serve                        every request of the machine is answered well until it wants nothing but time
-//	backup N; condemn N PACKS epoch/seq; forgive N PACKS; stop GRACE; main-exited
+//	backup N; handover N GRACE; condemn N PACKS epoch/seq; forgive N PACKS; stop GRACE; main-exited
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		w := newScript()
@@ -120,7 +120,7 @@ func (w *script) line(line string) error {
 		return err
 	case cmd == "serve":
 		return w.serve()
-	case cmd == "backup", cmd == "condemn", cmd == "forgive", cmd == "stop", cmd == "main-exited":
+	case cmd == "backup", cmd == "handover", cmd == "condemn", cmd == "forgive", cmd == "stop", cmd == "main-exited":
 		return w.want(cmd, rest)
 	}
 	return w.answer(cmd, a)
@@ -199,6 +199,10 @@ func (w *script) want(cmd string, rest []string) error {
 	switch cmd {
 	case "backup":
 		w.step(BackupWanted{Request: n})
+	case "handover":
+		d, err := time.ParseDuration(rest[1])
+		w.step(HandOverWanted{Request: n, Grace: d})
+		return err
 	case "condemn":
 		in := CondemnWanted{Request: n, Packs: strings.Split(rest[1], ",")}
 		_, err = fmt.Sscanf(rest[2], "%d/%d", &in.Epoch, &in.Seq)

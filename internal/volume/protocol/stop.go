@@ -22,7 +22,8 @@ type stopping struct {
 	deadline  Time
 	want      bool // a commit is to be begun
 	commitErr error
-	err       error // what Exit will say
+	err       error  // what Exit will say
+	handOver  uint64 // the request to become a standby; 0: this is the end
 }
 
 func (m *Machine) takeStop(in StopWanted) {
@@ -34,7 +35,12 @@ func (m *Machine) takeStop(in StopWanted) {
 		m.beginStop(&stopping{limited: true, half: half, deadline: deadline, want: m.cfg.FinalCommit})
 		return
 	}
-	if s := m.stop; !s.limited || deadline < s.deadline {
+	s := m.stop
+	if s.handOver != 0 {
+		m.reply([]uint64{s.handOver}, m.headSeen(), ErrStopping)
+		s.handOver, s.limited = 0, false
+	}
+	if !s.limited || deadline < s.deadline {
 		s.limited, s.half, s.deadline = true, half, deadline
 	}
 }
@@ -48,7 +54,7 @@ func (m *Machine) beginStop(s *stopping) {
 		return
 	}
 	if !m.jobs.alive() {
-		s.stage, s.want = stageDelta, m.cfg.FinalCommit
+		s.stage, s.want = stageDelta, m.cfg.FinalCommit || s.handOver != 0
 	}
 }
 
@@ -57,6 +63,10 @@ func (m *Machine) actStop() bool {
 	switch {
 	case s == nil:
 		return false
+	case s.handOver != 0 && m.own == nil:
+		return m.endHandOver(ErrDeposed)
+	case s.handOver != 0 && m.now >= s.deadline:
+		return m.lateHandOver()
 	case s.limited && m.now >= s.deadline:
 		m.giveUp()
 		return true
@@ -101,7 +111,7 @@ func (m *Machine) stopStage() bool {
 		return false
 	case jobsOff:
 		s.stage, s.commitErr = stageDelta, nil
-		s.want = m.cfg.FinalCommit && !m.broken(ReleaseUncaptured)
+		s.want = (m.cfg.FinalCommit || s.handOver != 0) && !m.broken(ReleaseUncaptured)
 	}
 	return true
 }
@@ -109,6 +119,8 @@ func (m *Machine) stopStage() bool {
 func (m *Machine) stopDelta() bool {
 	s := m.stop
 	switch {
+	case s.commitErr != nil && s.handOver != 0:
+		return m.endHandOver(fmt.Errorf("%w: last commit: %w", ErrUnfinished, s.commitErr))
 	case s.commitErr != nil:
 		s.err = fmt.Errorf("%w: last commit: %w", ErrUnfinished, s.commitErr)
 		m.giveUp()
@@ -137,8 +149,12 @@ func (m *Machine) released() {
 	if m.lock.id != "" {
 		m.dropLock()
 	}
-	if m.stop == nil {
+	switch {
+	case m.stop == nil:
 		m.yielded()
+		return
+	case m.stop.handOver != 0:
+		m.handedOver()
 		return
 	}
 	m.exit(m.stop.err)

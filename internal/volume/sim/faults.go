@@ -22,7 +22,7 @@ func (w *world) faults() []func(*agent) {
 		return []func(*agent){w.storeAway}
 	}
 	all := []func(*agent){
-		w.crash, w.crash, w.losePower, w.loseDisk, w.swapFiles, w.pause, w.pause, w.cut, w.askStop, w.wish,
+		w.crash, w.crash, w.losePower, w.loseDisk, w.swapFiles, w.pause, w.pause, w.cut, w.askStop, w.wish, w.handOver,
 		func(*agent) { w.outage = w.now + w.between(0, 2*ttl) },
 	}
 	switch w.class {
@@ -110,6 +110,19 @@ func (w *world) askStop(a *agent) {
 		a.stopBy = w.now + time.Duration(float64(grace)/a.clock.rate) + time.Second
 		a.input(protocol.StopWanted{Grace: grace})
 	}
+}
+
+// handOver asks for a switch. When it is answered well, nothing is left behind.
+func (w *world) handOver(a *agent) {
+	if !a.alive || a.paused {
+		return
+	}
+	id := a.request(func(err error) {
+		if lost := a.disk.cache.minus(w.repo.saved()); err == nil && lost != (set{}) {
+			w.failf("%s hands over and leaves %v uncommitted", a.id, lost)
+		}
+	})
+	a.input(protocol.HandOverWanted{Request: id, Grace: w.between(time.Second, 2*ttl)})
 }
 
 // wish is a backup asked for out of turn, of whoever it may be.

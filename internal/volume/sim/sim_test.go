@@ -163,7 +163,7 @@ func TestMutantsAreFound(t *testing.T) {
 		{protocol.NoKill, Plain, 500},
 		{protocol.ReleaseUncaptured, Plain, 500},
 		{protocol.NoYield, Plain, 500},
-		{protocol.CopyUsed, Plain, 500},
+		{protocol.CopyUsed, Plain, 4000},
 	} {
 		t.Run(string(m.rule), func(t *testing.T) {
 			found := uint64(0)

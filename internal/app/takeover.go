@@ -1,0 +1,46 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"drover/client"
+	"drover/internal/volume/protocol"
+)
+
+// errNobodyTook: a hand-over that found no taker.
+var errNobodyTook = errors.New("no standby took the volume: this instance goes on")
+
+// HandOver is control.Agent's.
+func (a *agent) HandOver(ctx context.Context, grace time.Duration) (client.Takeover, error) {
+	a.mu.Lock()
+	rt := a.rt
+	a.mu.Unlock()
+	if rt == nil {
+		return client.Takeover{}, errors.New("the volume is not open (no store configured, or it does not answer yet)")
+	}
+	began := time.Now()
+	if err := rt.HandOver(ctx, grace); err != nil {
+		return client.Takeover{Kind: kindOf(err)}, err
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s, _ := rt.Status()
+		switch {
+		case s.Phase == protocol.PhaseHolder, s.Phase == protocol.PhaseRestoring:
+			return client.Takeover{}, errNobodyTook
+		case s.Head.State == protocol.Held && s.Head.Holder.ID != "" && s.Phase == protocol.PhaseStandby:
+			return client.Takeover{Holder: s.Head.Holder.ID, Epoch: s.Head.Epoch, Seconds: time.Since(began).Seconds()}, nil
+		}
+		select {
+		case <-ctx.Done():
+			return client.Takeover{}, fmt.Errorf("released, and not taken yet: %w", context.Cause(ctx))
+		case <-rt.Done():
+			return client.Takeover{}, errors.New("agent has ended")
+		case <-tick.C:
+		}
+	}
+}

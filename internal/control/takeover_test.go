@@ -1,0 +1,33 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"drover/client"
+)
+
+func (a *agent) HandOver(_ context.Context, grace time.Duration) (client.Takeover, error) {
+	if grace == time.Second {
+		return client.Takeover{Kind: client.KindHeld}, errors.New("held by another")
+	}
+	return client.Takeover{Holder: "two", Epoch: 2, Seconds: grace.Seconds()}, nil
+}
+
+func TestTakeover(t *testing.T) {
+	a := &agent{}
+	socket := start(t, a, Options{})
+	c := client.New(socket)
+	defer c.Close()
+	if got, err := c.HandOver(t.Context(), time.Minute); err != nil || got != (client.Takeover{Holder: "two", Epoch: 2, Seconds: 60}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for grace, want := range map[time.Duration]string{time.Second: client.KindHeld, 0: client.KindFailed, -time.Minute: client.KindFailed, 48 * time.Hour: client.KindFailed} {
+		var refusal *client.Error
+		if _, err := c.HandOver(t.Context(), grace); !errors.As(err, &refusal) || refusal.Kind != want || refusal.Message == "" {
+			t.Errorf("grace %v: got %v, want a refusal of kind %s", grace, err, want)
+		}
+	}
+}
