@@ -71,7 +71,12 @@ type Backup struct {
 	Added     int64     `json:"bytes_added"` // stored for it
 	Files     int64     `json:"files"`
 	Skipped   []string  `json:"skipped,omitempty"` // unreadable paths, on_unreadable: skip
-	Error     string    `json:"error,omitempty"`
+	// Consistent: all files are of one moment. Fallback says why not, where the
+	// configuration asks for it; Pause is how long the jobs were held still, in seconds.
+	Consistent bool    `json:"consistent"`
+	Pause      float64 `json:"pause_seconds,omitempty"`
+	Fallback   string  `json:"fallback,omitempty"`
+	Error      string  `json:"error,omitempty"`
 	// Kind of the error, for exit codes: "", "incomplete", "held", "timeout", "failed".
 	Kind string `json:"kind,omitempty"`
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,8 @@ type jobs struct {
 	mu      sync.Mutex
 	current *supervise.Supervisor
 	asked   bool // Stop or Kill was called on current
-	status  int  // of the last main job that ended
+	killing *killing
+	status  int // of the last main job that ended
 	waits   sync.WaitGroup
 }
 
@@ -96,6 +98,7 @@ func (j *jobs) Start(ctx context.Context) error {
 	}
 	j.mu.Lock()
 	j.current, j.asked = s, false
+	j.killing = &killing{begun: make(chan struct{}), over: make(chan struct{})}
 	j.mu.Unlock()
 	if err := s.Start(ctx); err != nil {
 		return err
@@ -139,12 +142,56 @@ func (j *jobs) Stop(ctx context.Context) {
 // Kill kills the jobs at once; it returns when all are dead.
 func (j *jobs) Kill(reason string) {
 	if s := j.ask(); s != nil {
+		defer j.noteKill()()
 		err := s.Kill()
 		j.log.Error("killed the jobs", "reason", reason)
 		if err != nil {
 			j.log.Error("some processes of the jobs live on", "err", err)
 		}
 	}
+}
+
+// killing tells of the first Kill of a supervisor.
+type killing struct{ begun, over chan struct{} }
+
+// noteKill notes that a kill begins, and by what it returns that it is over.
+func (j *jobs) noteKill() (over func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	k := j.killing
+	select {
+	case <-k.begun:
+		return func() {}
+	default:
+		close(k.begun)
+		return func() { close(k.over) }
+	}
+}
+
+// killBegins is how long a kill takes to begin, at most, after the capture's
+// context has ended for the same reason.
+const killBegins = 100 * time.Millisecond
+
+// letKill waits until the jobs are dead, if they are being killed.
+func (j *jobs) letKill() {
+	j.mu.Lock()
+	k := j.killing
+	j.mu.Unlock()
+	if k == nil {
+		return
+	}
+	select {
+	case <-k.begun:
+		<-k.over
+	case <-time.After(killBegins):
+	}
+}
+
+// running reports whether there may be processes of jobs.
+func (j *jobs) running() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.current != nil
 }
 
 // signal passes sig on to the main job.
@@ -173,9 +220,17 @@ func (j *jobs) exitStatus() int {
 
 // mainUser is whom the main job runs as; nil: the agent's own user.
 func (j *jobs) mainUser() *supervise.User {
-	for _, job := range j.list {
-		if job.Main || len(j.list) == 1 {
-			return job.User
+	if job := j.mainJob(); job != nil {
+		return job.User
+	}
+	return nil
+}
+
+// mainJob is nil if no job is main.
+func (j *jobs) mainJob() *supervise.Job {
+	for i := range j.list {
+		if j.list[i].Main || len(j.list) == 1 {
+			return &j.list[i]
 		}
 	}
 	return nil

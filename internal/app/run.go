@@ -272,7 +272,7 @@ func (a *agent) newRuntime(v *volume.Volume, data *volume.DataDir) (*volume.Runt
 			FinalCommit:       a.cfg.Backup.OnStop,
 			Warm:              true,
 		},
-		Tree: tree, Jobs: a.jobs, Changes: a.tracked, DataDir: data, Log: a.log, Notify: a.notify,
+		Tree: tree, Jobs: a.jobs, Changes: a.tracked, Still: a.stiller(), DataDir: data, Log: a.log, Notify: a.notify,
 	}
 	rt := volume.NewRuntime(v, opt)
 	a.jobs.exited = rt.JobsExited

@@ -60,6 +60,8 @@ func health(status protocol.Status, stats volume.Stats) (health, message string)
 		return "degraded", "the store does not answer: " + stats.Unavailable.Error()
 	case stats.LastError != nil:
 		return "degraded", "the last backup failed: " + stats.LastError.Error()
+	case stats.LastBackup.Fallback != nil:
+		return "degraded", "the last backup's files were read while the application ran: " + stats.LastBackup.Fallback.Error()
 	}
 	return "ok", status.Reason
 }
@@ -91,7 +93,10 @@ func backupOf(out volume.Outcome, took time.Duration, err error) client.Backup {
 	b := client.Backup{
 		Snapshot: c.Snapshot, Epoch: out.Head.Epoch, Seq: out.Head.Seq, Unchanged: c.Unchanged,
 		Time: c.Start, Seconds: took.Seconds(), Bytes: c.Bytes, Added: c.Added, Files: c.Files,
-		Skipped: c.Unreadable, Kind: kindOf(err),
+		Skipped: c.Unreadable, Kind: kindOf(err), Consistent: c.Still, Pause: c.Pause.Seconds(),
+	}
+	if c.Fallback != nil {
+		b.Fallback = c.Fallback.Error()
 	}
 	if b.Seconds == 0 {
 		b.Seconds = c.Seconds

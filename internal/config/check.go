@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // maxSocket is the longest path that a unix socket's address holds (sun_path, less
@@ -26,7 +27,7 @@ const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a
 // check holds everything that is wrong whatever the configuration is used for.
 func (c *Config) check() error {
 	for _, check := range []func() error{
-		c.checkNames, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkSocket, c.checkJobs,
+		c.checkNames, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkSocket, c.checkJobs,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -216,6 +217,40 @@ func (c *Config) checkNumbers() error {
 	}
 	if c.Limits.Connections < 0 || c.Limits.Connections > 1024 {
 		return c.origin.at("limits.connections", fmt.Sprintf("%d connections are out of range", c.Limits.Connections), "write one from 0 to 1024")
+	}
+	return nil
+}
+
+// The bounds of a freeze: what a process needs to stop at all, and what an
+// application's clients may just bear.
+const (
+	minFreeze = Duration(time.Millisecond)
+	maxFreeze = Duration(time.Minute)
+)
+
+func (c *Config) checkConsistency() error {
+	b := c.Backup
+	if b.FreezeLimit < minFreeze || b.FreezeLimit > maxFreeze {
+		return c.origin.at("backup.freeze_limit", fmt.Sprintf("freeze limit %s is out of range", b.FreezeLimit), fmt.Sprintf("write one from %s to %s", minFreeze, maxFreeze))
+	}
+	for _, h := range []struct {
+		path string
+		Hook
+	}{{"backup.quiesce", b.Quiesce}, {"backup.resume", b.Resume}} {
+		given := len(h.Command) > 0
+		switch {
+		case b.Consistency == ConsistencyHook && (!given || h.Command[0] == ""):
+			return c.origin.at("backup.consistency", fmt.Sprintf("consistency is hook, and %s has no command", h.path), "write quiesce and resume, each with a command")
+		case b.Consistency != ConsistencyHook && given:
+			return c.origin.at(h.path, fmt.Sprintf("%s has a command, and consistency is %s", h.path, b.Consistency), "write consistency: hook, or take the command out")
+		case h.Timeout <= 0:
+			return c.origin.at(h.path+".timeout", fmt.Sprintf("%s has no time", h.path), "write a timeout such as 10s")
+		}
+		for _, arg := range h.Command {
+			if strings.ContainsRune(arg, 0) {
+				return c.origin.at(h.path+".command", fmt.Sprintf("an argument of %s holds a zero byte", h.path), "")
+			}
+		}
 	}
 	return nil
 }

@@ -59,6 +59,16 @@ type Backup struct {
 	OnStop       bool         `yaml:"on_stop" doc:"Back up when the instance is told to stop."`
 	OnUnreadable OnUnreadable `yaml:"on_unreadable" doc:"fail: a file that cannot be read means no commit. skip: commit without it and say so each time."`
 	AllowShrink  bool         `yaml:"allow_shrink" doc:"Allow a commit that drops more than half of the files of a volume with over 100."`
+	Consistency  Consistency  `yaml:"consistency" doc:"What makes the files of a backup one moment's while jobs run. freeze: the jobs are stopped while changed files are copied. hook: the quiesce and resume commands. live: nothing, each file is read by itself."`
+	FreezeLimit  Duration     `yaml:"freeze_limit" doc:"The longest that a freeze may hold the jobs. If it is over they go on, and the freeze is tried again."`
+	Quiesce      Hook         `yaml:"quiesce" doc:"With consistency: hook. Makes the application hold still; the backup fails if this does."`
+	Resume       Hook         `yaml:"resume" doc:"With consistency: hook. Lets it go on. It runs after every quiesce, also after one that failed."`
+}
+
+// Hook is a command that the agent runs, in the environment and as the user of the main job.
+type Hook struct {
+	Command Command  `yaml:"command" doc:"What to run: a list, or a string for /bin/sh."`
+	Timeout Duration `yaml:"timeout" doc:"After this long it is killed, and counts as failed."`
 }
 
 // Lease says how the claim is kept alive.
@@ -107,6 +117,9 @@ const (
 	DefaultGrace   = Duration(10 * time.Second)
 	DefaultDataDir = "/var/lib/drover"
 	DefaultSignal  = Signal("TERM")
+	// DefaultFreeze is what most applications' own timeouts do not notice.
+	DefaultFreeze = Duration(time.Second)
+	DefaultHook   = Duration(10 * time.Second)
 	// MinTTL keeps the renewals, a third of it apart, well above a slow store's latency.
 	MinTTL = Duration(time.Second)
 	// MaxTTL is the longest that anybody should wait for a takeover.
@@ -117,8 +130,11 @@ const (
 // the machine (ID, DataDir and Socket of another user than root) Load fills in.
 func Default() *Config {
 	return &Config{
-		Volume:     DefaultVolume,
-		Backup:     Backup{OnStop: true, OnUnreadable: UnreadableFail},
+		Volume: DefaultVolume,
+		Backup: Backup{
+			OnStop: true, OnUnreadable: UnreadableFail, Consistency: ConsistencyFreeze, FreezeLimit: DefaultFreeze,
+			Quiesce: Hook{Timeout: DefaultHook}, Resume: Hook{Timeout: DefaultHook},
+		},
 		Lease:      Lease{TTL: DefaultTTL},
 		Fence:      FenceHistory,
 		FirstStart: FirstStartRefuse,

@@ -289,7 +289,8 @@ func (d *decoder) scalar(v reflect.Value, n ast.Node, path string) error {
 // verbatim says whether any scalar of path is taken as it is written: arguments and
 // variables, which often look like numbers and booleans.
 func verbatim(path string) bool {
-	return strings.HasPrefix(path, "jobs.") || strings.HasPrefix(path, "store.password_command")
+	return strings.HasPrefix(path, "jobs.") || strings.HasPrefix(path, "store.password_command") ||
+		strings.HasPrefix(path, "backup.quiesce.command") || strings.HasPrefix(path, "backup.resume.command")
 }
 
 func orList(v reflect.Value) string {

@@ -46,6 +46,7 @@ func Settings() []Setting {
 		{Flag: "every", Group: GroupRun, Path: "backup.every", Value: "TIME", Help: "back up at this interval"},
 		{Flag: "on-stop", Group: GroupRun, Path: "backup.on_stop", Help: "back up when told to stop (default true)"},
 		{Flag: "on-unreadable", Group: GroupTree, Path: "backup.on_unreadable", Value: "fail|skip", Help: "a file that cannot be read: no commit, or commit without it (default fail)"},
+		{Flag: "consistency", Group: GroupRun, Path: "backup.consistency", Value: "freeze|hook|live", Help: "what makes the files of a backup one moment's (default freeze)"},
 		{Flag: "allow-shrink", Group: GroupTree, Path: "backup.allow_shrink", Help: "allow a commit that drops more than half of the files"},
 		{Flag: "ttl", Group: GroupClaim, Path: "lease.ttl", Value: "TIME", Help: "how long a holder may be silent before another may claim (default 10s)"},
 		{Flag: "fence", Group: GroupRun, Path: "fence", Value: "history|strict", Help: "what a holder does that cannot reach the store (default history)"},

@@ -213,28 +213,32 @@ type (
 	ImageFiles   string
 	Init         string
 	OnUnreadable string
+	Consistency  string
 	LogLevel     string
 	LogFormat    string
 )
 
 // Their words.
 const (
-	FenceHistory     Fence        = "history"
-	FenceStrict      Fence        = "strict"
-	FirstStartRefuse FirstStart   = "refuse"
-	FirstStartAdopt  FirstStart   = "adopt"
-	ImageFilesKeep   ImageFiles   = "keep"
-	ImageFilesDrop   ImageFiles   = "discard"
-	InitAuto         Init         = "auto"
-	InitNever        Init         = "never"
-	UnreadableFail   OnUnreadable = "fail"
-	UnreadableSkip   OnUnreadable = "skip"
-	LogDebug         LogLevel     = "debug"
-	LogInfo          LogLevel     = "info"
-	LogWarn          LogLevel     = "warn"
-	LogError         LogLevel     = "error"
-	LogText          LogFormat    = "text"
-	LogJSON          LogFormat    = "json"
+	FenceHistory      Fence        = "history"
+	FenceStrict       Fence        = "strict"
+	FirstStartRefuse  FirstStart   = "refuse"
+	FirstStartAdopt   FirstStart   = "adopt"
+	ImageFilesKeep    ImageFiles   = "keep"
+	ImageFilesDrop    ImageFiles   = "discard"
+	InitAuto          Init         = "auto"
+	InitNever         Init         = "never"
+	UnreadableFail    OnUnreadable = "fail"
+	UnreadableSkip    OnUnreadable = "skip"
+	ConsistencyFreeze Consistency  = "freeze"
+	ConsistencyHook   Consistency  = "hook"
+	ConsistencyLive   Consistency  = "live"
+	LogDebug          LogLevel     = "debug"
+	LogInfo           LogLevel     = "info"
+	LogWarn           LogLevel     = "warn"
+	LogError          LogLevel     = "error"
+	LogText           LogFormat    = "text"
+	LogJSON           LogFormat    = "json"
 )
 
 // Slog is the level as slog has it.
@@ -259,8 +263,11 @@ func (FirstStart) choices() []string   { return words(FirstStartRefuse, FirstSta
 func (ImageFiles) choices() []string   { return words(ImageFilesKeep, ImageFilesDrop) }
 func (Init) choices() []string         { return words(InitAuto, InitNever) }
 func (OnUnreadable) choices() []string { return words(UnreadableFail, UnreadableSkip) }
-func (LogLevel) choices() []string     { return words(LogDebug, LogInfo, LogWarn, LogError) }
-func (LogFormat) choices() []string    { return words(LogText, LogJSON) }
+func (Consistency) choices() []string {
+	return words(ConsistencyFreeze, ConsistencyHook, ConsistencyLive)
+}
+func (LogLevel) choices() []string  { return words(LogDebug, LogInfo, LogWarn, LogError) }
+func (LogFormat) choices() []string { return words(LogText, LogJSON) }
 
 // UnmarshalText takes one of the words.
 func (f *Fence) UnmarshalText(text []byte) error        { return choose(f, text) }
@@ -268,6 +275,7 @@ func (f *FirstStart) UnmarshalText(text []byte) error   { return choose(f, text)
 func (i *ImageFiles) UnmarshalText(text []byte) error   { return choose(i, text) }
 func (i *Init) UnmarshalText(text []byte) error         { return choose(i, text) }
 func (o *OnUnreadable) UnmarshalText(text []byte) error { return choose(o, text) }
+func (c *Consistency) UnmarshalText(text []byte) error  { return choose(c, text) }
 func (l *LogLevel) UnmarshalText(text []byte) error     { return choose(l, text) }
 func (l *LogFormat) UnmarshalText(text []byte) error    { return choose(l, text) }
 

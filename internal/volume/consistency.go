@@ -244,7 +244,8 @@ func (r *Runtime) openStage() (*archive.Stage, error) {
 	dir := os.TempDir()
 	if r.opt.DataDir != nil {
 		dir = r.opt.DataDir.Path("staging")
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		// What a file system without nameless files kept of a crash goes.
+		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
 			return nil, fmt.Errorf("%w: make the staging directory: %w", ErrRestless, err)
 		}
 	}
