@@ -180,7 +180,7 @@ func (w *world) checkStep(a *agent) {
 
 // checkExit: a life that ends well leaves nothing uncommitted.
 func (w *world) checkExit(a *agent, err error) {
-	if err != nil || !a.ran {
+	if err != nil || !a.ran || a.disk.half || a.disk.brought { // a standby's copy is not its own
 		return
 	}
 	if lost := a.disk.cache.minus(w.repo.saved()); lost != (set{}) {
