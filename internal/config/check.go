@@ -89,6 +89,9 @@ func (c *Config) checkNames() error {
 }
 
 // checkURL looks at what every backend's URL has in common.
+// storeKinds is the hint where a URL names no store.
+const storeKinds = "write file:///dir, s3://bucket/prefix or manta://account/stor/prefix"
+
 func (c *Config) checkURL() error {
 	if c.Store.URL == "" {
 		return nil
@@ -96,10 +99,10 @@ func (c *Config) checkURL() error {
 	u, err := url.Parse(c.Store.URL)
 	if err != nil {
 		// The parser's error repeats the URL, which may hold what should not be there.
-		return c.origin.at("store.url", "store is not a URL", "write file:///dir or s3://bucket/prefix")
+		return c.origin.at("store.url", "store is not a URL", storeKinds)
 	}
 	if u.User != nil {
-		return c.origin.at("store.url", "the store's URL holds credentials", "take them out; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+		return c.origin.at("store.url", "the store's URL holds credentials", "take them out; they come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or MANTA_KEY_PATH")
 	}
 	switch u.Scheme {
 	case "file":
@@ -110,10 +113,14 @@ func (c *Config) checkURL() error {
 		if u.Host == "" {
 			return c.origin.at("store.url", fmt.Sprintf("store %q names no bucket", c.Store.URL), "write s3://bucket/prefix")
 		}
+	case "manta":
+		if u.Host == "" {
+			return c.origin.at("store.url", fmt.Sprintf("store %q names no account", c.Store.URL), "write manta://account/stor/prefix")
+		}
 	case "":
-		return c.origin.at("store.url", "store is not a URL", "write file:///dir or s3://bucket/prefix")
+		return c.origin.at("store.url", "store is not a URL", storeKinds)
 	default:
-		return c.origin.at("store.url", fmt.Sprintf("no store of kind %q", u.Scheme), "write file:///dir or s3://bucket/prefix")
+		return c.origin.at("store.url", fmt.Sprintf("no store of kind %q", u.Scheme), storeKinds)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ type Config struct {
 
 // Store says where the volume is kept. The password is given in at most one way.
 type Store struct {
-	URL             string  `yaml:"url" doc:"file:///directory or s3://bucket/prefix?endpoint=http://host:9000&region=name. Credentials come from the environment, not from the URL."`
+	URL             string  `yaml:"url" doc:"file:///directory, s3://bucket/prefix?endpoint=http://host:9000&region=name or manta://account/stor/prefix. Credentials come from the environment, not from the URL."`
 	Password        Secret  `yaml:"password" doc:"The repository's password itself. A file or a command keeps it out of this file."`
 	PasswordFile    string  `yaml:"password_file" doc:"File that holds the password; a line break at its end is not part of it."`
 	PasswordCommand Command `yaml:"password_command" doc:"Command that prints the password: a list, or a string for /bin/sh."`

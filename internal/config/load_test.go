@@ -177,7 +177,7 @@ func TestFileErrors(t *testing.T) {
 		{"state: [/var/lib]", `data directory "/var/lib/drover" and state path "/var/lib" overlap; set --data-dir`},
 		{"state: [/srv]\ndata_dir: /srv/drover", `2:11: data directory "/srv/drover" and state path "/srv" overlap; set --data-dir`},
 		{"state: [/srv]\nstore: {url: \"file:///srv/bucket\"}", `1:9: state path "/srv" and the store's directory "/srv/bucket" overlap; keep`},
-		{"store: {url: /srv/bucket}", `1:14: store is not a URL; write file:///dir or s3://bucket/prefix`},
+		{"store: {url: /srv/bucket}", `1:14: store is not a URL; write file:///dir, s3://bucket/prefix or manta://account/stor/prefix`},
 		{"store: {url: \"file://srv/bucket\"}", `1:14: directory of store "file://srv/bucket" is not absolute; write file:///dir, with three slashes`},
 		{"store: {url: \"gs://bucket\"}", `1:14: no store of kind "gs"; write`},
 		{"store: {url: \"s3:///prefix\"}", `1:14: store "s3:///prefix" names no bucket; write`},

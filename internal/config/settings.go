@@ -34,7 +34,7 @@ const (
 // Settings lists every flag and variable that fills a Config, in the order of help.
 func Settings() []Setting {
 	all := []Setting{
-		{Flag: "store", Group: GroupStore, Path: "store.url", Value: "URL", Help: "where the volume is kept: file:///dir or s3://bucket/prefix?endpoint=…&region=…"},
+		{Flag: "store", Group: GroupStore, Path: "store.url", Value: "URL", Help: "where the volume is kept: file:///dir, s3://bucket/prefix?endpoint=…&region=… or manta://account/stor/prefix"},
 		{Flag: "volume", Group: GroupStore, Path: "volume", Value: "NAME", Help: "name of the volume in the store (default data)"},
 		{Env: "DROVER_PASSWORD", Group: GroupStore, Path: "store.password", Help: "password of the repository"},
 		{Flag: "password-file", Group: GroupStore, Path: "store.password_file", Value: "FILE", Help: "file that holds the repository's password"},
