@@ -27,7 +27,7 @@ func (m *Machine) actStartJobs() bool {
 	if m.strict() && m.now >= o.deadline {
 		return false // a renewal is due first
 	}
-	m.jobs = jobs{state: jobsOn}
+	m.jobs, m.yields = jobs{state: jobsOn}, 0
 	if !m.broken(CopyUsed) {
 		m.copied = copied{}
 	}

@@ -30,6 +30,7 @@ type Machine struct {
 	deposed   string // by whom, until what was left is settled
 	shy       Time   // until then the volume is left to others, after it was given back …
 	yieldErr  error  // … because of this
+	yields    int    // how often, since jobs last started here
 
 	// The disk and the jobs on it.
 	local     Local

@@ -19,9 +19,14 @@ func (m *Machine) releasing() bool { return m.write != nil && m.write.kind == re
 
 func (o *tenure) yieldDue(ttl Time) Time { return o.failed + ttl }
 
-// yielded: the volume is anybody's, and for now not ours.
+// mostShy bounds the pause of one that gave the volume back again and again, in TTLs.
+const mostShy = 8
+
+// yielded: the volume is anybody's, and for now not ours; each time for longer, or
+// several with full disks would leave no moment to one that needs it.
 func (m *Machine) yielded() {
-	m.shy = m.now + m.cfg.TTL
+	m.shy = m.now + m.cfg.TTL*Time(min(1<<m.yields, mostShy))
+	m.yields = min(m.yields+1, mostShy)
 	m.yieldErr = m.work.err
 	m.work.err = nil
 	m.work.retry.succeed()
