@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -97,6 +98,7 @@ type hooked struct {
 	measured
 	jobs            *jobs
 	quiesce, resume config.Hook
+	groups          []int // process groups of hooks that may still have members
 }
 
 func (h *hooked) Still(ctx context.Context) (volume.Stillness, error) {
@@ -150,6 +152,9 @@ func (h *hooked) run(ctx context.Context, name string, hook config.Hook) error {
 	var out tail
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
+	if cmd.Process != nil {
+		h.reap(cmd.Process.Pid, err != nil)
+	}
 	if err == nil {
 		return nil
 	}
@@ -160,6 +165,31 @@ func (h *hooked) run(ctx context.Context, name string, hook config.Hook) error {
 		return fmt.Errorf("%s hook: %w: %s", name, err, said)
 	}
 	return fmt.Errorf("%s hook: %w", name, err)
+}
+
+// reap collects what hooks started and left to us: the supervisor leaves alone
+// what is in the agent's session. A hook that went well may leave something
+// running, such as a client that holds a lock until the resume; one that failed may not.
+func (h *hooked) reap(group int, failed bool) {
+	if failed {
+		_ = unix.Kill(-group, unix.SIGKILL)
+		for {
+			if _, err := unix.Wait4(-group, nil, 0, nil); err != nil && err != unix.EINTR {
+				break // ECHILD
+			}
+		}
+	}
+	h.groups = slices.DeleteFunc(append(h.groups, group), func(g int) bool {
+		for {
+			pid, err := unix.Wait4(-g, nil, unix.WNOHANG, nil)
+			if err == nil && pid == 0 {
+				return false
+			}
+			if err != nil && err != unix.EINTR {
+				return true
+			}
+		}
+	})
 }
 
 // credential is nil where there is nothing to change.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -26,8 +25,10 @@ import (
 
 // running is an agent in this process, with one job.
 type running struct {
-	*workshop
 	*client.Client
+	t     testing.TB
+	w     *workshop
+	state string
 	log   *logBuffer
 	acks  string // a file outside of the volume, for the job
 	ended chan error
@@ -56,13 +57,19 @@ func (l *logBuffer) String() string {
 
 // run runs an agent until the test ends. The job finds STATE and ACKS in its
 // environment; extra is put into the configuration file.
-func (w *workshop) run(extra string, env map[string]string, command ...string) *running {
-	t := w.t
+func (w *workshop) run(extra string, command ...string) *running {
+	w.t.Helper()
+	r := startAgent(w.t, w.env(), w.state, extra, command...)
+	r.w = w
+	return r
+}
+
+func startAgent(t testing.TB, env map[string]string, state, extra string, command ...string) *running {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // short, for the socket
 	fstest.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	r := &running{workshop: w, log: new(logBuffer), acks: filepath.Join(t.TempDir(), "acks"), ended: make(chan error, 1)}
+	r := &running{t: t, state: state, log: new(logBuffer), acks: filepath.Join(t.TempDir(), "acks"), ended: make(chan error, 1)}
 	argv, err := json.Marshal(command)
 	fstest.Must(t, err)
 	fstest.Write(t, dir+"/drover.yaml", fmt.Sprintf(`
@@ -72,11 +79,9 @@ first_start: adopt
 data_dir: %q
 socket: %q
 log: {level: debug}
-%s`, argv, w.state, r.acks, w.state, filepath.Join(dir, "data"), dir+"/s", extra))
-	all := w.env()
-	maps.Copy(all, env)
+%s`, argv, state, r.acks, state, filepath.Join(dir, "data"), dir+"/s", extra))
 	cfg, err := LoadConfig(config.Sources{File: dir + "/drover.yaml", Env: func(name string) (string, bool) {
-		v, ok := all[name]
+		v, ok := env[name]
 		return v, ok
 	}})
 	fstest.Must(t, err)
@@ -170,7 +175,7 @@ func (r *running) backups(n int) (all []saved) {
 func (r *running) restoreAll(all []saved, check func(dir string, s saved)) {
 	r.t.Helper()
 	r.end()
-	o := r.ops()
+	o := r.w.ops()
 	v, err := o.open(r.t.Context())
 	fstest.Must(r.t, err)
 	target := filepath.Join(r.t.TempDir(), "restored")
@@ -213,8 +218,8 @@ func ahead(t *testing.T, dir string) int64 {
 }
 
 func TestFrozenImageKeepsAnInvariantAcrossFiles(t *testing.T) {
-	r := newWorkshop(t).run("", nil, "python3", "-c", twoFiles)
-	all := r.backups(300)
+	r := newWorkshop(t).run("", "python3", "-c", twoFiles)
+	all := r.backups(2 * commits())
 	for _, s := range all {
 		if !s.Consistent || s.Fallback != "" || s.Pause <= 0 {
 			t.Fatalf("%+v", s)
@@ -235,7 +240,7 @@ func TestFrozenImageKeepsAnInvariantAcrossFiles(t *testing.T) {
 // never rests is not one state of itself either, and the backup says so; only the
 // log is excluded from that by being named first.
 func TestLiveImageBreaks(t *testing.T) {
-	r := newWorkshop(t).run("backup: {consistency: live}", nil, "python3", "-c", twoFiles)
+	r := newWorkshop(t).run("backup: {consistency: live}", "python3", "-c", twoFiles)
 	r.acked()
 	broken := 0
 	var all []saved
@@ -273,7 +278,7 @@ while True:
     open(os.environ["ACKS"], "w").write(str(n))
     __import__("time").sleep(0.05)
 `
-	r := newWorkshop(t).run("backup: {freeze_limit: 5ms}", nil, "python3", "-c", script)
+	r := newWorkshop(t).run("backup: {freeze_limit: 5ms}", "python3", "-c", script)
 	r.acked()
 	b, err := r.Backup(t.Context(), false)
 	if b.Consistent || !strings.Contains(b.Fallback, "limit") || b.Snapshot == "" {
@@ -291,7 +296,7 @@ while True:
 }
 
 func TestPauseIsAMetric(t *testing.T) {
-	r := newWorkshop(t).run("", nil, "python3", "-c", twoFiles)
+	r := newWorkshop(t).run("", "python3", "-c", twoFiles)
 	r.backups(3)
 	text := r.metrics()
 	if !strings.Contains(text, "drover_freeze_seconds_count 3") {
