@@ -82,7 +82,7 @@ func (a *run) unchanged(l *look) (*format.Node, bool) {
 		return nil, false
 	}
 	n, ok := decode(l.old)
-	if !ok || n.Type != format.NodeFile || n.Error != "" || n.Size != uint64(l.st.Size) || n.Inode != l.st.Ino || n.Links != l.st.Nlink {
+	if !ok || n.Type != format.NodeFile || n.Error != "" || n.Size != uint64(l.st.Size) || n.Inode != l.st.Ino || n.Links != localfs.Links(&l.st) {
 		return nil, false
 	}
 	if !n.ModTime.Equal(localfs.Time(l.st.Mtim)) || !n.ChangeTime.Equal(localfs.Time(l.st.Ctim)) || a.recent(&l.st) {

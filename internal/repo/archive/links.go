@@ -173,5 +173,5 @@ func (a *run) noteLink(path string, st *localfs.Stat) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.links = append(a.links, link{inode: inode{st.Dev, st.Ino}, Path: path, Count: st.Nlink})
+	a.links = append(a.links, link{inode: inode{st.Dev, st.Ino}, Path: path, Count: localfs.Links(st)})
 }

@@ -174,7 +174,7 @@ func (s *Stage) clone(fd int) (c staged, ok bool, err error) {
 	}
 	if localfs.Retry(func() error { return unix.IoctlFileClone(int(f.Fd()), fd) }) != nil {
 		s.noClone.Store(true) // the empty file stays until Close
-		return c, false, nil
+		return c, false, nil  //nolint:nilerr // it is copied instead
 	}
 	info, err := f.Stat()
 	if err != nil {

@@ -203,6 +203,11 @@ func Timespec(t time.Time) unix.Timespec {
 	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
 }
 
+// Links is how many names a file has.
+func Links(st *Stat) uint64 {
+	return uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
+}
+
 // Fill sets what st says of the file, which is of type t, but not the names of
 // its owner. As in restic the access time is the modification time: a backup
 // that reads a file must not change the tree.
@@ -217,11 +222,11 @@ func Fill(n *format.Node, t format.NodeType, st *Stat) {
 	switch t {
 	case format.NodeFile:
 		n.Size = uint64(st.Size)
-		n.Links = uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
+		n.Links = Links(st)
 	case format.NodeSymlink:
-		n.Links = uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
+		n.Links = Links(st)
 	case format.NodeDevice, format.NodeCharDev:
 		n.Device = st.Rdev
-		n.Links = uint64(st.Nlink) //nolint:unconvert // 32 bits on arm64
+		n.Links = Links(st)
 	}
 }

@@ -116,7 +116,7 @@ func (a *run) keepFile(dir localfs.Dir, n *format.Node, path string, st *localfs
 // it must not be used, because it is not a file, or has names that the snapshot
 // does not know: what is written to it would show there.
 func (a *run) reusable(dir localfs.Dir, n *format.Node, all []piece, st *localfs.Stat) (missing []piece, ok bool, err error) {
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > max(1, a.p.groups[n]) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || localfs.Links(st) > max(1, a.p.groups[n]) {
 		return nil, false, nil
 	}
 	if st.Nlink > 1 && !a.claim(st) {
