@@ -267,7 +267,7 @@ func TestCloneThatDies(t *testing.T) {
 				if n > first {
 					wantHalfClone(t, v, st)
 				}
-				_, err = clone(t.Context(), v, st)
+				_, err := clone(t.Context(), v, st)
 				fstest.Must(t, err)
 				wantClone(t, st, file, "7")
 			})

@@ -190,7 +190,20 @@ func (s *Server) StartAgain() {
 }
 
 // Pause makes the server hang: connections are accepted and nothing is answered.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+// It returns when every thread of it has stopped.
+func (s *Server) Pause() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	for {
+		err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED, nil)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EINTR) {
+			s.t.Fatalf("pause the S3 server: %v", err)
+		}
+	}
+}
 
 // Resume ends a pause.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
