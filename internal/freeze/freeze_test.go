@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func write(dir string) {
 
 // start starts a process as the supervisor does, in a session of its own, and
 // waits for its first line.
-func start(t *testing.T, env string, command ...string) (*exec.Cmd, *bufio.Reader) {
+func start(t testing.TB, env string, command ...string) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
 	if err := proctree.BecomeSubreaper(); err != nil {
 		t.Fatal(err)
@@ -101,7 +102,7 @@ func jobs() func(*proctree.Proc) bool {
 	return func(p *proctree.Proc) bool { return p.PPID == self.PID && p.Session != self.Session }
 }
 
-func mustFreeze(t *testing.T, limit time.Duration) *freeze.Frozen {
+func mustFreeze(t testing.TB, limit time.Duration) *freeze.Frozen {
 	t.Helper()
 	z, err := freeze.New(jobs()).Freeze(t.Context(), limit)
 	if err != nil {
@@ -110,7 +111,7 @@ func mustFreeze(t *testing.T, limit time.Duration) *freeze.Frozen {
 	return z
 }
 
-func mustThaw(t *testing.T, z *freeze.Frozen) time.Duration {
+func mustThaw(t testing.TB, z *freeze.Frozen) time.Duration {
 	t.Helper()
 	pause, err := z.Thaw()
 	if err != nil {
@@ -331,4 +332,17 @@ func TestFullPipe(t *testing.T) {
 	if _, err := io.CopyN(io.Discard, lines, 1<<20); err != nil {
 		t.Error(err)
 	}
+}
+
+// BenchmarkFreeze reports how long a shell and a program that sleep stand, with
+// nothing done meanwhile.
+func BenchmarkFreeze(b *testing.B) {
+	start(b, "X=", "/bin/sh", "-c", "echo up; sleep 600 & wait")
+	var pauses []time.Duration
+	for b.Loop() {
+		pauses = append(pauses, mustThaw(b, mustFreeze(b, long)))
+	}
+	slices.Sort(pauses)
+	b.ReportMetric(pauses[len(pauses)/2].Seconds()*1e3, "ms-p50")
+	b.ReportMetric(pauses[len(pauses)*99/100].Seconds()*1e3, "ms-p99")
 }
