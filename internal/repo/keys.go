@@ -61,15 +61,40 @@ func (r *Repository) ListKeys(ctx context.Context) ([]KeyInfo, error) {
 	return keys, nil
 }
 
-// RemoveKey deletes a key file, but not the one that opened this Repository: at
-// least one password must be left that is known to work. Who has copied the
-// removed file and knows its password still reads everything.
-func (r *Repository) RemoveKey(ctx context.Context, id format.ID) error {
-	if id == r.keyID {
-		return fmt.Errorf("remove key %s: it is the one in use; open with another password to remove it", id.Short())
-	}
-	if err := r.removeFile(ctx, format.KeyFile, id); err != nil {
+// RemoveKey deletes a key file. That another one is left is the caller's to see to.
+// Who has copied the removed file and knows its password still reads everything.
+func RemoveKey(ctx context.Context, st objstore.Store, id format.ID) error {
+	if err := st.Delete(ctx, format.KeyFile.Key(id)); err != nil {
 		return fmt.Errorf("remove key %s: %w", id.Short(), err)
 	}
 	return nil
+}
+
+// CurrentKey is the id of the key file that opened this Repository.
+func (r *Repository) CurrentKey() format.ID { return r.keyID }
+
+// KeyFor finds the key file that password opens. Errors: ErrWrongPassword if none does.
+func (r *Repository) KeyFor(ctx context.Context, password string) (format.ID, error) {
+	ids, err := listIDs(ctx, r.st, format.KeyFile)
+	if err != nil {
+		return format.ID{}, fmt.Errorf("find key: %w", err)
+	}
+	_, id, err := findKey(ctx, r.st, ids, password)
+	return id, err
+}
+
+// BundleOf is what makes this same repository anew, with the key file id.
+func (r *Repository) BundleOf(ctx context.Context, id format.ID) (*Bundle, error) {
+	b := &Bundle{KeyID: id}
+	var err error
+	if b.Key, _, err = r.st.Get(ctx, format.KeyFile.Key(id), 0, -1); err != nil {
+		return nil, fmt.Errorf("read key %s: %w", id.Short(), err)
+	}
+	if format.Hash(b.Key) != id {
+		return nil, fmt.Errorf("read key %s: %w: its content has another id", id.Short(), ErrDamaged)
+	}
+	if b.Config, _, err = r.st.Get(ctx, format.ConfigFile.Key(format.ID{}), 0, -1); err != nil {
+		return nil, fmt.Errorf("read config: %w", err)
+	}
+	return b, nil
 }

@@ -66,7 +66,10 @@ func (v *Volume) Clone(ctx context.Context, id format.ID, st objstore.Store, opt
 	if err != nil {
 		return CloneStats{}, err
 	}
-	stats, err := v.copyTo(ctx, to, sn, cloned(id, sn, opt), opt)
+	if err := loadIndexes(ctx, v, to); err != nil {
+		return CloneStats{}, err
+	}
+	stats, err := v.copyTo(ctx, to, sn, cloned(id, sn, opt), copyOptions{tell: opt.Progress})
 	if err != nil {
 		return CloneStats{}, fmt.Errorf("copy snapshot %s: %w", id.Short(), err)
 	}
@@ -77,6 +80,15 @@ func (v *Volume) Clone(ctx context.Context, id format.ID, st objstore.Store, opt
 		opt.Log.Warn("the clone is complete, but what a former attempt left is not removed", "err", err)
 	}
 	return stats, nil
+}
+
+func loadIndexes(ctx context.Context, volumes ...*Volume) error {
+	for _, v := range volumes {
+		if err := v.Repo.LoadIndex(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // beginClone makes key and config of the new repository, or finds those of a clone
@@ -105,7 +117,7 @@ func (v *Volume) beginClone(ctx context.Context, st objstore.Store, opt CloneOpt
 	if b.Bundle == nil || b.Volume != opt.Name {
 		return nil, fmt.Errorf("decode %s: it is of volume %q, not of %q: %w", cloneKey, b.Volume, opt.Name, ErrForeign)
 	}
-	return data, repo.Materialise(ctx, st, b.Bundle)
+	return data, materialise(ctx, st, b.Bundle, opt.Name)
 }
 
 // createClone stores drover/clone in an empty prefix, or reads another's.

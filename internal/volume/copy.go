@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"fmt"
+	"path"
 
 	"drover/internal/repo"
 	"drover/internal/repo/format"
@@ -17,15 +18,23 @@ const (
 	copyBytes = 64 << 20
 )
 
+// copyOptions of copyTo.
+type copyOptions struct {
+	base *format.ID                      // a tree that the target is known to have, whole; nil: none
+	tell func(path string, bytes uint64) // after each file; nil: nobody
+}
+
 // copyTo stores all blobs of sn in another volume's repository, and then made as its
-// snapshot object. What is there already, and indexed, is not stored again.
-func (v *Volume) copyTo(ctx context.Context, to *Volume, sn, made *format.Snapshot, opt CloneOptions) (CloneStats, error) {
-	for _, r := range []*repo.Repository{v.Repo, to.Repo} {
-		if err := r.LoadIndex(ctx); err != nil {
-			return CloneStats{}, err
-		}
+// snapshot object. What is there already, and indexed, is not stored again; of
+// directories that are in the base tree nothing is read. Both indexes are loaded.
+func (v *Volume) copyTo(ctx context.Context, to *Volume, sn, made *format.Snapshot, opt copyOptions) (CloneStats, error) {
+	c := copier{
+		from: v.Repo, to: to.Repo, w: to.Repo.NewWriter(ctx, repo.WriterOptions{}), seen: map[format.ID]struct{}{},
+		most: copyBlobs, tell: opt.tell, base: map[string]format.ID{},
 	}
-	c := copier{from: v.Repo, to: to.Repo, w: to.Repo.NewWriter(ctx, repo.WriterOptions{}), seen: map[format.ID]struct{}{}, most: copyBlobs, tell: opt.Progress}
+	if opt.base != nil {
+		c.base["/"] = *opt.base
+	}
 	defer c.w.Abort() // does nothing after Finish
 	c.begin()
 	err := trees.Walk(ctx, v.Repo, *sn.Tree, trees.Visitor{
@@ -53,6 +62,7 @@ type copier struct {
 	from, to *repo.Repository
 	w        *repo.Writer
 	seen     map[format.ID]struct{} // trees
+	base     map[string]format.ID   // trees at paths that come next, which the target has with all below
 	most     int                    // blobs that are read together
 	tell     func(path string, bytes uint64)
 
@@ -66,15 +76,44 @@ func (c *copier) begin() {
 }
 
 // tree stores a directory before what is in it: none of it counts before the head.
-func (c *copier) tree(ctx context.Context, path string, id format.ID, data []byte) (skip bool, err error) {
+func (c *copier) tree(ctx context.Context, at string, id format.ID, data []byte) (skip bool, err error) {
 	if _, ok := c.seen[id]; ok {
 		return true, nil
 	}
+	base, ok := c.base[at]
+	delete(c.base, at)
+	if ok && base == id {
+		return true, nil
+	}
+	if ok {
+		// A base that has lost data is none: all of it is looked at then.
+		if err := c.expect(ctx, at, base); err != nil && !lost(err) {
+			return false, fmt.Errorf("%s: %w", at, err)
+		}
+	}
 	c.seen[id] = struct{}{}
 	if err := c.w.SaveHashed(ctx, format.Handle{Type: format.TreeBlob, ID: id}, data); err != nil {
-		return false, fmt.Errorf("%s: %w", path, err)
+		return false, fmt.Errorf("%s: %w", at, err)
 	}
 	return false, nil
+}
+
+// expect notes what the base has below the path of one of its directories.
+func (c *copier) expect(ctx context.Context, dir string, id format.ID) error {
+	data, err := c.to.LoadBlob(ctx, format.Handle{Type: format.TreeBlob, ID: id}, nil)
+	if err != nil {
+		return err
+	}
+	nodes, err := format.DecodeTree(data)
+	if err != nil {
+		return err
+	}
+	for i := range nodes {
+		if nodes[i].Subtree != nil {
+			c.base[path.Join(dir, nodes[i].Name)] = *nodes[i].Subtree
+		}
+	}
+	return nil
 }
 
 func (c *copier) entry(ctx context.Context, path string, n *format.Node) error {

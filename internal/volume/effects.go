@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"drover/internal/objstore"
@@ -116,7 +117,7 @@ func (r *Runtime) holdLock(ctx context.Context, exclusive bool) (*repo.Lock, err
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r.refreshLock(ctx, lock)
+		refreshLock(ctx, lock, r.opt.Log)
 	}()
 	r.mu.Lock()
 	r.lock, r.lockStop = lock, func() { cancel(); <-ended }
@@ -124,7 +125,7 @@ func (r *Runtime) holdLock(ctx context.Context, exclusive bool) (*repo.Lock, err
 	return lock, nil
 }
 
-func (r *Runtime) refreshLock(ctx context.Context, lock *repo.Lock) {
+func refreshLock(ctx context.Context, lock *repo.Lock, log *slog.Logger) {
 	tick := time.NewTicker(lockRefresh)
 	defer tick.Stop()
 	for {
@@ -133,7 +134,7 @@ func (r *Runtime) refreshLock(ctx context.Context, lock *repo.Lock) {
 			return
 		case <-tick.C:
 			if err := lock.Refresh(ctx); err != nil && ctx.Err() == nil {
-				r.opt.Log.Warn("refresh repository lock", "err", err)
+				log.Warn("refresh repository lock", "err", err)
 			}
 		}
 	}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"drover/internal/objstore"
 	"drover/internal/repo"
+	"drover/internal/repo/format"
 	"drover/internal/volume/protocol"
 )
 
@@ -15,17 +17,20 @@ import (
 type OpenOptions struct {
 	Name     string // of the volume
 	Password string
-	Create   bool // initialise an empty prefix
+	Create   bool             // initialise an empty prefix
+	Like     *repo.Repository // a new one cuts files where this one does; nil: where it likes
 	Repo     repo.Options
 }
 
 // birth is the content of drover/init: all that a new volume is made of, in one
 // create-only object, so that of many racing instances one makes the keys and
-// all others finish its work.
+// all others finish its work. Its key is always one that stays: see changeKeys.
 type birth struct {
 	Version int          `json:"version"`
 	Volume  string       `json:"volume"`
 	Bundle  *repo.Bundle `json:"bundle"`
+	// Removed are key files that are gone, or are about to be, for good.
+	Removed []format.ID `json:"removed,omitempty"`
 }
 
 const birthVersion = 1
@@ -71,7 +76,25 @@ func initialise(ctx context.Context, st objstore.Store, opt OpenOptions) (create
 			return false, err
 		}
 	}
-	return created, repo.Materialise(ctx, st, b.Bundle)
+	return created, materialise(ctx, st, b.Bundle, opt.Name)
+}
+
+// materialise stores what a repository begins with. Its key may have been removed
+// since the caller read it, and stands there again now: then it goes.
+func materialise(ctx context.Context, st objstore.Store, b *repo.Bundle, name string) error {
+	if err := repo.Materialise(ctx, st, b); err != nil {
+		return err
+	}
+	now, err := readBirth(ctx, st, name)
+	switch {
+	case errors.Is(err, objstore.ErrNotFound):
+		return nil // of a clone under way
+	case err != nil:
+		return err
+	case slices.Contains(now.Removed, b.KeyID):
+		return repo.RemoveKey(ctx, st, b.KeyID)
+	}
+	return nil
 }
 
 // beget creates drover/init in a prefix that had none.
@@ -95,6 +118,10 @@ func readBirth(ctx context.Context, st objstore.Store, name string) (birth, erro
 	if err != nil {
 		return birth{}, fmt.Errorf("read %s: %w", initKey, err)
 	}
+	return parseBirth(data, name)
+}
+
+func parseBirth(data []byte, name string) (birth, error) {
 	var b birth
 	if err := json.Unmarshal(data, &b); err != nil {
 		return birth{}, fmt.Errorf("decode %s: %w", initKey, err)
@@ -110,7 +137,7 @@ func readBirth(ctx context.Context, st objstore.Store, name string) (birth, erro
 
 // writeBirth creates drover/init, or reads the one that was created first.
 func writeBirth(ctx context.Context, st objstore.Store, opt OpenOptions) (birth, bool, error) {
-	bundle, err := repo.NewBundle(opt.Password)
+	bundle, err := newBundle(opt)
 	if err != nil {
 		return birth{}, false, err
 	}
@@ -129,6 +156,13 @@ func writeBirth(ctx context.Context, st objstore.Store, opt OpenOptions) (birth,
 		return birth{}, false, fmt.Errorf("create %s: %w", initKey, putErr)
 	}
 	return b, err == nil && b.Bundle.KeyID == bundle.KeyID, err
+}
+
+func newBundle(opt OpenOptions) (*repo.Bundle, error) {
+	if opt.Like != nil {
+		return repo.NewBundleLike(opt.Like, opt.Password)
+	}
+	return repo.NewBundle(opt.Password)
 }
 
 // refuseForeign fails if anything of a repository is below the prefix.
