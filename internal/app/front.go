@@ -20,6 +20,7 @@ type (
 	Setting     = config.Setting
 	Group       = config.Group
 	Duration    = config.Duration
+	Secret      = config.Secret
 	ProbeReport = probe.Report
 )
 

@@ -35,6 +35,8 @@ type fakeOps struct {
 	rollback  app.RollbackOptions
 	export    app.ExportOptions
 	clone     app.CloneOptions
+	password  string       // a new one
+	removed   string       // key
 	unchanged bool         // is what a rollback finds
 	progress  app.Progress // reported in the course of it
 	result    app.RestoreResult
@@ -149,6 +151,25 @@ func (f *fakeOps) ResticEnv(context.Context) ([]app.EnvVar, error) {
 func (f *fakeOps) Status(context.Context) (client.Status, error) {
 	commit := time.Unix(1e9, 0)
 	return client.Status{Volume: "data", Role: "none", Health: "ok", State: "held", Holder: "web-1", Epoch: 3, Seq: 2, Snapshot: "3333333344444444", Commit: &commit}, f.err
+}
+
+func (f *fakeOps) Keys(context.Context) ([]app.Key, error) {
+	return []app.Key{{ID: testKey, Current: true, Username: "u", Hostname: "h\x1b"}}, f.err
+}
+
+func (f *fakeOps) AddKey(_ context.Context, password app.Secret) (string, error) {
+	f.password = password.Reveal()
+	return testKey, f.err
+}
+
+func (f *fakeOps) ReplaceKey(_ context.Context, password app.Secret) (string, error) {
+	f.password = password.Reveal()
+	return testKey, f.err
+}
+
+func (f *fakeOps) RemoveKey(_ context.Context, name string) (string, error) {
+	f.removed = name
+	return testKey, f.err
 }
 
 func (f *fakeOps) Close() error { f.closed = true; return nil }

@@ -21,6 +21,10 @@ type operations interface {
 	Rollback(ctx context.Context, opt app.RollbackOptions) (app.RollbackResult, error)
 	Export(ctx context.Context, opt app.ExportOptions) (app.ExportResult, error)
 	Clone(ctx context.Context, opt app.CloneOptions) (app.CloneResult, error)
+	Keys(ctx context.Context) ([]app.Key, error)
+	AddKey(ctx context.Context, password app.Secret) (id string, err error)
+	ReplaceKey(ctx context.Context, password app.Secret) (id string, err error)
+	RemoveKey(ctx context.Context, name string) (id string, err error)
 	Ls(ctx context.Context, snapshot, path string, fn func(app.Entry) error) error
 	Verify(ctx context.Context, opt app.VerifyOptions) (app.VerifyReport, error)
 	Forget(ctx context.Context, opt app.ForgetOptions) (app.ForgetReport, error)
