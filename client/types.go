@@ -45,6 +45,20 @@ type Status struct {
 	Jobs       []Job     `json:"jobs,omitempty"`
 	Diverged   []string  `json:"diverged,omitempty"` // snapshots kept by this instance
 	Started    time.Time `json:"started,omitzero"`
+	Mirror     *Mirror   `json:"mirror,omitempty"` // of the holder, if there is one
+}
+
+// Mirror is how far the second store is.
+type Mirror struct {
+	Store  string `json:"store"`
+	Volume string `json:"volume"`
+	Known  bool   `json:"known"` // the mirror was reached by this holder
+	Seq    uint64 `json:"seq"`   // of the newest commit that is in it
+	Behind uint64 `json:"behind_commits"`
+	// BehindSeconds is how long there has been something to copy.
+	BehindSeconds float64 `json:"behind_seconds"`
+	Stopped       bool    `json:"stopped"`         // it has a history of its own: nothing is written there
+	Error         string  `json:"error,omitempty"` // of the last attempt
 }
 
 // Job is one supervised process.

@@ -17,5 +17,6 @@ var (
 	ErrIncomplete    = volume.ErrIncomplete
 	ErrPaths         = volume.ErrPaths
 	ErrShrunk        = volume.ErrShrunk
+	ErrForked        = volume.ErrForked
 	ErrUnavailable   = objstore.ErrUnavailable
 )

@@ -15,13 +15,29 @@ import (
 // restic runs stock restic on a volume of a file store.
 func restic(t *testing.T, repository, password string, args ...string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), gotool.Path(t, "restic"), append([]string{"--no-cache", "-r", repository}, args...)...)
-	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+password)
-	out, err := cmd.CombinedOutput()
+	out, err := runRestic(t, repository, password, args...)
 	if err != nil {
 		t.Fatalf("restic %v: %v\n%s", args, err, out)
 	}
-	return string(out)
+	return out
+}
+
+// resticFails is what restic says when it cannot open the volume.
+func resticFails(t *testing.T, repository, password string) string {
+	t.Helper()
+	out, err := runRestic(t, repository, password, "snapshots")
+	if err == nil {
+		t.Errorf("restic opened %s", repository)
+	}
+	return out
+}
+
+func runRestic(t *testing.T, repository, password string, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), gotool.Path(t, "restic"), append([]string{"--no-cache", "-r", repository}, args...)...)
+	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+password)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // TestCloneIsARepositoryOfRestics: in the same store and in another one; also one

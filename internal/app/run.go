@@ -57,7 +57,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	if err != nil {
 		return 1, err
 	}
-	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, started: time.Now()}
+	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, started: time.Now(), mirror: newMirror(cfg, opt.Log)}
 	a.stopping, a.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stop()
 	a.registry = prometheus.NewRegistry()
@@ -103,6 +103,7 @@ type agent struct {
 	jobs     *jobs
 	started  time.Time
 	registry *prometheus.Registry
+	mirror   *mirror // nil: none
 
 	stopping context.Context // ends when the end is asked for
 	stop     context.CancelFunc
@@ -207,7 +208,7 @@ func (a *agent) runVolume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.live(ctx, rt)
+	return a.live(ctx, v, rt)
 }
 
 // makePaths makes the state paths that do not exist as empty directories of the
@@ -282,7 +283,7 @@ func (a *agent) newRuntime(v *volume.Volume, data *volume.DataDir) (*volume.Runt
 func (a *agent) treeOptions() volume.TreeOptions { return treeOptions(a.cfg) }
 
 // live runs rt and what asks it for backups, until rt ends.
-func (a *agent) live(ctx context.Context, rt *volume.Runtime) error {
+func (a *agent) live(ctx context.Context, v *volume.Volume, rt *volume.Runtime) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -298,6 +299,9 @@ func (a *agent) live(ctx context.Context, rt *volume.Runtime) error {
 		}
 	})
 	parts.Go(func() { a.tracked.run(ctx) })
+	if a.mirror != nil {
+		parts.Go(func() { a.mirror.run(ctx, v, rt) })
+	}
 	parts.Go(func() { a.warnOfGrace(ctx, rt) })
 	parts.Go(func() {
 		triggers{

@@ -40,6 +40,12 @@ func (a *agent) Status() client.Status {
 		if s.Pending && !stats.Captured.IsZero() {
 			s.RPO = time.Since(stats.Captured).Seconds()
 		}
+		if a.mirror != nil {
+			s.Mirror = a.mirror.status(status.Head)
+			if bad := a.mirror.health(s.Mirror); bad != "" && s.Health == "ok" {
+				s.Health, s.Message = "degraded", bad
+			}
+		}
 	}
 	if stats.Restore > 0 {
 		rto := stats.Restore.Seconds()
@@ -140,6 +146,17 @@ func registerMetrics(reg *prometheus.Registry, a *agent) {
 		}
 		return float64(s.Commit.UnixNano()) / 1e9
 	})
+	ofMirror := func(f func(*client.Mirror) float64) func(client.Status) float64 {
+		return func(s client.Status) float64 {
+			if s.Mirror == nil {
+				return 0
+			}
+			return f(s.Mirror)
+		}
+	}
+	gauge("mirror_behind_commits", "Commits that are not in the mirror yet.", ofMirror(func(m *client.Mirror) float64 { return float64(m.Behind) }))
+	gauge("mirror_behind_seconds", "How long there has been something to copy to the mirror.", ofMirror(func(m *client.Mirror) float64 { return m.BehindSeconds }))
+	gauge("mirror_failing", "1 while the last attempt to copy to the mirror failed.", ofMirror(func(m *client.Mirror) float64 { return truth(m.Error != "") }))
 	gauge("restore_seconds", "Duration of the last restore; 0: none yet.", func(s client.Status) float64 {
 		if s.RTO == nil {
 			return 0

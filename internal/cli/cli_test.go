@@ -35,6 +35,7 @@ type fakeOps struct {
 	rollback  app.RollbackOptions
 	export    app.ExportOptions
 	clone     app.CloneOptions
+	copied    app.CopyOptions
 	password  string       // a new one
 	removed   string       // key
 	unchanged bool         // is what a rollback finds
@@ -151,6 +152,11 @@ func (f *fakeOps) ResticEnv(context.Context) ([]app.EnvVar, error) {
 func (f *fakeOps) Status(context.Context) (client.Status, error) {
 	commit := time.Unix(1e9, 0)
 	return client.Status{Volume: "data", Role: "none", Health: "ok", State: "held", Holder: "web-1", Epoch: 3, Seq: 2, Snapshot: "3333333344444444", Commit: &commit}, f.err
+}
+
+func (f *fakeOps) Copy(_ context.Context, opt app.CopyOptions) (app.CopyResult, error) {
+	f.copied = opt
+	return app.CopyResult{Store: opt.To.Store.URL, Volume: opt.To.Volume, Copied: 2, Seq: 7}, f.err
 }
 
 func (f *fakeOps) Keys(context.Context) ([]app.Key, error) {

@@ -12,10 +12,20 @@ import (
 )
 
 // cloneTarget is where a clone goes, as far as that was said.
-type cloneTarget struct{ store, volume, passwordFile string }
+type cloneTarget struct {
+	what                        string // that goes there
+	store, volume, passwordFile string
+}
+
+// add gives a command the flags.
+func (to *cloneTarget) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&to.store, "to-store", "", "store of the new volume, a `URL`; this one's by default")
+	cmd.Flags().StringVar(&to.volume, "to-volume", "", "`NAME` of the new volume; this one's by default")
+	cmd.Flags().StringVar(&to.passwordFile, "to-password-file", "", "`FILE` that holds the new volume's password")
+}
 
 func (s *session) cloneCommand() *cobra.Command {
-	var to cloneTarget
+	to := cloneTarget{what: "clone"}
 	cmd := &cobra.Command{
 		Use:   "clone [SNAPSHOT|latest|--at TIME] --to-store URL|--to-volume NAME",
 		Short: "Make a new volume that begins with a snapshot of this one",
@@ -38,9 +48,7 @@ where one of a volume with the same name has run.
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	addSettings(cmd.Flags(), cmd, app.GroupStore)
-	cmd.Flags().StringVar(&to.store, "to-store", "", "store of the new volume, a `URL`; this one's by default")
-	cmd.Flags().StringVar(&to.volume, "to-volume", "", "`NAME` of the new volume; this one's by default")
-	cmd.Flags().StringVar(&to.passwordFile, "to-password-file", "", "`FILE` that holds the new volume's password")
+	to.add(cmd)
 	at := s.addAt(cmd)
 	s.jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
@@ -72,7 +80,7 @@ func (s *session) target(cmd *cobra.Command, cfg *app.Config, to cloneTarget) (*
 	password, _ := env(passwordEnv)
 	switch {
 	case to.store == "" && to.volume == "":
-		return nil, usageError{"nothing says where the clone goes", "give --to-store URL, --to-volume NAME, or both"}
+		return nil, usageError{"nothing says where the " + to.what + " goes", "give --to-store URL, --to-volume NAME, or both"}
 	case to.passwordFile == "" && password == "":
 		return nil, usageError{"no password given for the new volume", "set " + passwordEnv + " or --to-password-file"}
 	case to.passwordFile != "" && password != "":
@@ -102,7 +110,7 @@ func (s *session) target(cmd *cobra.Command, cfg *app.Config, to cloneTarget) (*
 		return nil, &told
 	}
 	if err == nil && target.Store.URL == cfg.Store.URL && target.Volume == cfg.Volume {
-		err = usageError{"the clone would be the volume itself", "give another --to-volume or --to-store"}
+		err = usageError{"the " + to.what + " would be the volume itself", "give another --to-volume or --to-store"}
 	}
 	return target, err
 }

@@ -103,6 +103,7 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	if st.Copied > 0 {
 		add("copy", copyOf(st))
 	}
+	add("mirror", mirrorOf(st.Mirror))
 	for _, id := range st.Diverged {
 		add("diverged", shortID(id))
 	}
@@ -142,6 +143,24 @@ func copyOf(st client.Status) string {
 		return "of the last commit"
 	}
 	return fmt.Sprintf("of seq %d, %d behind", st.Copied, st.Seq-st.Copied)
+}
+
+func mirrorOf(m *client.Mirror) string {
+	line := ""
+	switch {
+	case m == nil:
+		return ""
+	case m.Stopped:
+		line = "stopped"
+	case m.Behind == 0:
+		line = "up to date"
+	default:
+		line = fmt.Sprintf("%s behind, for %s", count(int64(m.Behind), "commit"), seconds(m.BehindSeconds))
+	}
+	if m.Error != "" {
+		line += ": " + m.Error
+	}
+	return line
 }
 
 func rpoOf(st client.Status) string {

@@ -21,6 +21,7 @@ type operations interface {
 	Rollback(ctx context.Context, opt app.RollbackOptions) (app.RollbackResult, error)
 	Export(ctx context.Context, opt app.ExportOptions) (app.ExportResult, error)
 	Clone(ctx context.Context, opt app.CloneOptions) (app.CloneResult, error)
+	Copy(ctx context.Context, opt app.CopyOptions) (app.CopyResult, error)
 	Keys(ctx context.Context) ([]app.Key, error)
 	AddKey(ctx context.Context, password app.Secret) (id string, err error)
 	ReplaceKey(ctx context.Context, password app.Secret) (id string, err error)

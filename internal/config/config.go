@@ -22,6 +22,7 @@ type Config struct {
 	Volume     string         `yaml:"volume" doc:"Name of the volume in the store. The name drover is reserved."`
 	State      []StatePath    `yaml:"state" doc:"The paths whose content is the volume. Each is a path, or a mapping with path and exclude."`
 	Exclude    []string       `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
+	Mirror     Mirror         `yaml:"mirror" doc:"A second store, to which the holder copies every commit in the background."`
 	Backup     Backup         `yaml:"backup" doc:"When backups are made, and what is refused."`
 	Lease      Lease          `yaml:"lease" doc:"How the claim on the volume is kept alive."`
 	Fence      Fence          `yaml:"fence" doc:"history: a holder that cannot reach the store lets its jobs run until the store names another holder. strict: it kills them before another one can have claimed."`
@@ -44,6 +45,14 @@ type Store struct {
 	Password        Secret  `yaml:"password" doc:"The repository's password itself. A file or a command keeps it out of this file."`
 	PasswordFile    string  `yaml:"password_file" doc:"File that holds the password; a line break at its end is not part of it."`
 	PasswordCommand Command `yaml:"password_command" doc:"Command that prints the password: a list, or a string for /bin/sh."`
+}
+
+// Mirror says where the history is copied to, with a password and a key of its own.
+type Mirror struct {
+	Store  Store    `yaml:"store" doc:"The second store, as store. Without a URL there is no mirror. Credentials of its own: credentials=FILE and profile=NAME in an S3 URL."`
+	Volume string   `yaml:"volume" doc:"Name of the volume there. Default: this volume's."`
+	Every  Duration `yaml:"every" doc:"How often it is looked for new commits to copy. At least 1s."`
+	MaxLag Duration `yaml:"max_lag" doc:"The agent is degraded when the mirror is behind for longer."`
 }
 
 // StatePath is one path of the volume.
@@ -120,6 +129,9 @@ const (
 	// DefaultFreeze is what most applications' own timeouts do not notice.
 	DefaultFreeze = Duration(time.Second)
 	DefaultHook   = Duration(10 * time.Second)
+	// DefaultMirrorEvery: each look that finds something reads both indexes.
+	DefaultMirrorEvery = Duration(10 * time.Second)
+	DefaultMaxLag      = Duration(15 * time.Minute)
 	// MinTTL keeps the renewals, a third of it apart, well above a slow store's latency.
 	MinTTL = Duration(time.Second)
 	// MaxTTL is the longest that anybody should wait for a takeover.
@@ -131,6 +143,7 @@ const (
 func Default() *Config {
 	return &Config{
 		Volume: DefaultVolume,
+		Mirror: Mirror{Every: DefaultMirrorEvery, MaxLag: DefaultMaxLag},
 		Backup: Backup{
 			OnStop: true, OnUnreadable: UnreadableFail, Consistency: ConsistencyFreeze, FreezeLimit: DefaultFreeze,
 			Quiesce: Hook{Timeout: DefaultHook}, Resume: Hook{Timeout: DefaultHook},

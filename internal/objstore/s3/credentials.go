@@ -23,7 +23,12 @@ type search struct {
 	found   credentials.Provider
 }
 
-func newSearch() *search {
+// newSearch looks in one file alone if that, or a part of it, is named: a store that
+// needs its own credentials must never get another's.
+func newSearch(file, profile string) *search {
+	if file != "" || profile != "" {
+		return &search{sources: []credentials.Provider{&credentials.FileAWSCredentials{Filename: file, Profile: profile}}}
+	}
 	return &search{sources: []credentials.Provider{
 		&credentials.EnvAWS{},
 		&credentials.FileAWSCredentials{},

@@ -35,6 +35,10 @@ type Options struct {
 	// bucket with a default retention (object lock).
 	ContentMD5 bool
 
+	// CredentialsFile and Profile name a shared credentials file and a part of it,
+	// instead of the usual search; of two stores each may need its own. Empty: the search.
+	CredentialsFile, Profile string
+
 	// Concurrency is how many connections are kept open between requests.
 	// Zero means 64.
 	Concurrency int
@@ -95,6 +99,13 @@ func (o *Options) set(name, value string) error {
 		if !slices.Contains([]string{"auto", "true", "false"}, value) {
 			return fmt.Errorf("path-style is %q, not true, false or auto", value)
 		}
+	case "credentials":
+		if !path.IsAbs(value) {
+			return errors.New("credentials is not the absolute path of a credentials file")
+		}
+		o.CredentialsFile = value
+	case "profile":
+		o.Profile = value
 	case "content-md5":
 		on, err := strconv.ParseBool(value)
 		if err != nil {
@@ -102,7 +113,7 @@ func (o *Options) set(name, value string) error {
 		}
 		o.ContentMD5 = on
 	default:
-		return fmt.Errorf("unknown parameter %q; known are endpoint, region, path-style, ca, content-md5", name)
+		return fmt.Errorf("unknown parameter %q; known are endpoint, region, path-style, ca, content-md5, credentials, profile", name)
 	}
 	return nil
 }
@@ -139,6 +150,12 @@ func (o *Options) Restic(volume string) (repository string, env map[string]strin
 	}
 	if o.CA != "" {
 		env["RESTIC_CACERT"] = o.CA
+	}
+	if o.CredentialsFile != "" {
+		env["AWS_SHARED_CREDENTIALS_FILE"] = o.CredentialsFile
+	}
+	if o.Profile != "" {
+		env["AWS_PROFILE"] = o.Profile
 	}
 	return "s3:" + strings.TrimSuffix(endpoint, "/") + "/" + path.Join(o.Bucket, o.Prefix, volume), env
 }

@@ -63,7 +63,7 @@ func Open(_ context.Context, o Options) (*Store, error) {
 	}
 	creds := o.Credentials
 	if creds == nil {
-		creds = credentials.New(newSearch())
+		creds = credentials.New(newSearch(o.CredentialsFile, o.Profile))
 	}
 	s := &Store{
 		transport: transport,
