@@ -31,7 +31,7 @@ func grow(t *testing.T, n int) *grown {
 	g := &grown{t: t, st: newStore(t), dir: fastDir(t) + "/state"}
 	g.v = openVolume(t, g.st)
 	for i := range 12 {
-		writeFile(t, fmt.Sprintf("%s/%d/%d/still", g.dir, i%3, i), fmt.Sprint(i))
+		writeFile(t, fmt.Sprintf("%s/%d/%d/still", g.dir, i%3, i), fmt.Sprintf("still %d", i))
 	}
 	g.more(n)
 	return g
@@ -358,5 +358,20 @@ func TestMirrorOfWhatIsGone(t *testing.T) {
 	res, err := m.Sync(t.Context(), nil)
 	if err != nil || res.Copied != 1 || res.Seq != 3 {
 		t.Fatalf("%+v, %v", res, err)
+	}
+	// Of two more the older one loses a file's only copy: the first time that is an error.
+	g.more(2)
+	h := format.Handle{Type: format.DataBlob, ID: format.Hash([]byte("4"))}
+	fstest.Must(t, g.v.Repo.LoadIndex(t.Context()))
+	at, ok := g.v.Repo.Lookup(h)
+	if !ok {
+		t.Fatal("the blob is not known")
+	}
+	fstest.Must(t, g.st.Delete(t.Context(), format.DataFile.Key(at[0].Pack)))
+	if res, err = m.Sync(t.Context(), nil); !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), "/sub/f") || res.Behind != 2 {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if res, err = m.Sync(t.Context(), nil); err != nil || res.Seq != 5 || len(res.Skipped) != 1 || res.Behind != 0 {
+		t.Errorf("%+v, %v", res, err)
 	}
 }

@@ -201,6 +201,7 @@ func TestParseURLRefuses(t *testing.T) {
 		"s3://b?regoin=a":                         "regoin",
 		"s3://b?path-style=maybe":                 "path-style",
 		"s3://b?content-md5=maybe":                "content-md5",
+		"s3://b?credentials=relative":             "absolute path",
 		"s3://b?a=%zz":                            "well-formed",
 	} {
 		u, err := url.Parse(raw)
