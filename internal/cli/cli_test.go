@@ -556,6 +556,23 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// TestTimeLeft: it is told from what was done, once there is a second to go by.
+func TestTimeLeft(t *testing.T) {
+	now := app.Progress{Phase: "restore", Files: 2, TotalFiles: 8, Bytes: 1 << 20, TotalBytes: 4 << 20}
+	for elapsed, want := range map[time.Duration]string{
+		900 * time.Millisecond: "restore [#####---------------]  25%  2/8  1.0 MiB",
+		2 * time.Second:        "restore [#####---------------]  25%  2/8  1.0 MiB  512.0 KiB/s  6s left",
+	} {
+		if got := progressLine(now, elapsed); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	now.Bytes = now.TotalBytes
+	if got := progressLine(now, time.Minute); strings.Contains(got, "left") {
+		t.Errorf("done: %q", got)
+	}
+}
+
 // TestExportSparesTerminals: an archive would spoil them.
 func TestExportSparesTerminals(t *testing.T) {
 	ops := &fakeOps{}

@@ -62,7 +62,8 @@ func (p *progress) wipe() {
 func progressLine(now app.Progress, elapsed time.Duration) string {
 	var b strings.Builder
 	b.WriteString(now.Phase)
-	if done, total := fraction(now); total > 0 {
+	done, total := fraction(now)
+	if total > 0 {
 		const cells = 20
 		full := int(cells * done / total)
 		fmt.Fprintf(&b, " [%s%s] %3d%%", strings.Repeat("#", full), strings.Repeat("-", cells-full), 100*done/total)
@@ -78,6 +79,10 @@ func progressLine(now app.Progress, elapsed time.Duration) string {
 		if s := elapsed.Seconds(); s >= 1 {
 			fmt.Fprintf(&b, "  %s/s", size(int64(float64(now.Bytes)/s)))
 		}
+	}
+	if done > 0 && done < total && elapsed >= time.Second {
+		left := elapsed.Seconds() * float64(total-done) / float64(done)
+		fmt.Fprintf(&b, "  %s left", time.Duration(left*float64(time.Second)).Round(time.Second))
 	}
 	return b.String()
 }
