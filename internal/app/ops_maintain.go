@@ -15,7 +15,8 @@ import (
 
 // VerifyOptions of Verify.
 type VerifyOptions struct {
-	ReadData bool // read every pack and check every blob
+	ReadData bool   // read every pack and check every blob
+	Subset   Subset // of the packs that ReadData reads
 	Progress func(Progress)
 }
 
@@ -24,6 +25,7 @@ type VerifyReport struct {
 	Snapshots int      `json:"snapshots"`
 	Packs     int      `json:"packs"`
 	Blobs     int      `json:"blobs"`
+	PacksRead int      `json:"packs_read"`
 	Bytes     int64    `json:"bytes_read"`
 	Problems  []string `json:"problems"`
 }
@@ -42,15 +44,25 @@ func (o *Ops) Verify(ctx context.Context, opt VerifyOptions) (VerifyReport, erro
 	defer unlock()
 	copt := repo.CheckOptions{ReadData: opt.ReadData}
 	if opt.Progress != nil {
-		copt.Progress = func(done, total int) {
-			opt.Progress(Progress{Phase: "verify", Files: int64(done), TotalFiles: int64(total)})
+		copt.Progress = func(now repo.CheckProgress) {
+			opt.Progress(Progress{
+				Phase: "verify", Files: int64(now.Packs), TotalFiles: int64(now.TotalPacks),
+				Bytes: now.Bytes, TotalBytes: now.TotalBytes,
+			})
 		}
+	}
+	noted, err := opt.Subset.reading(o.cfg, v.Repo.ID(), &copt)
+	if err != nil {
+		return VerifyReport{}, err
 	}
 	r, err := v.Repo.Check(ctx, copt)
 	if err != nil {
 		return VerifyReport{}, err
 	}
-	report := VerifyReport{Snapshots: r.Snapshots, Packs: r.Packs, Blobs: r.Blobs, Bytes: int64(r.BytesRead), Problems: []string{}}
+	report := VerifyReport{
+		Snapshots: r.Snapshots, Packs: r.Packs, Blobs: r.Blobs,
+		PacksRead: r.PacksRead, Bytes: int64(r.BytesRead), Problems: []string{},
+	}
 	for _, p := range r.Problems {
 		report.Problems = append(report.Problems, problemLine(p))
 	}
@@ -62,7 +74,10 @@ func (o *Ops) Verify(ctx context.Context, opt VerifyOptions) (VerifyReport, erro
 			report.Problems = append(report.Problems, fmt.Sprintf("head: %v", err))
 		}
 	}
-	return report, nil
+	if len(report.Problems) > 0 {
+		return report, nil
+	}
+	return report, noted()
 }
 
 func problemLine(p repo.Problem) string {

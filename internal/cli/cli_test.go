@@ -271,6 +271,8 @@ func TestBadInput(t *testing.T) {
 		"rollback":                        `no snapshot given; name one of drover snapshots, or say --at TIME`,
 		"export --json":                   `--json and an archive on standard output; say --output FILE`,
 		"restore --at noon":               `--at: "noon" is not a time; write one as in "2026-01-31 15:04"`,
+		"verify --read-data-subset 8/7":   `--read-data-subset: "8/7" is not a subset; write n/t (group n of t, t up to 256), a percentage`,
+		"verify --read-data-subset next:": `--read-data-subset: "next:" is not a subset; write n/t`,
 		"forget":                          `no rule says what to keep; give --keep-last`,
 		"forget --keep-last -1":           `cannot keep -1; give a number of 1 or more`,
 		"forget --keep-last x":            `--keep-last: "x" is not a whole number`,
@@ -295,6 +297,9 @@ func TestBadInput(t *testing.T) {
 		if got := try(t, &fakeOps{}, storeEnv, strings.Fields(args)...); got.code != exitUsage || !strings.Contains(got.err, "a snapshot and --at; give one of them") {
 			t.Errorf("%s: %+v", args, got)
 		}
+	}
+	if got := try(t, &fakeOps{}, storeEnv, "verify", "--read-data", "--read-data-subset", "1/2"); got.code != exitUsage || !strings.Contains(got.err, "give one of them") {
+		t.Errorf("verify with both: %+v", got)
 	}
 	if got := try(t, &fakeOps{}, storeEnv, "snapshot"); got.code != exitUsage || !strings.Contains(got.err, "no path given") {
 		t.Errorf("snapshot without a path: %+v", got)

@@ -90,7 +90,7 @@ func TestEveryCommandOfTheContract(t *testing.T) {
 		"backup":    "queue timeout",
 		"snapshots": "all json",
 		"restore":   "target delete strict-metadata",
-		"verify":    "read-data",
+		"verify":    "read-data read-data-subset",
 		"snapshot":  "replace-paths allow-shrink",
 		"status":    "json",
 	} {

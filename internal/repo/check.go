@@ -18,8 +18,11 @@ const maxPaths = 20
 
 // CheckOptions of Check.
 type CheckOptions struct {
-	ReadData bool                  // read every byte of every pack
-	Progress func(done, total int) // packs read, of how many; one call at a time
+	ReadData bool // read every byte of every pack, or of those chosen
+	// Choose names the packs that ReadData reads; it gets all of them, by id, and
+	// may shorten and reorder what it gets. nil: all. Of the others the size is compared.
+	Choose   func(packs []StoredPack) []StoredPack
+	Progress func(CheckProgress) // after each pack that was read; one call at a time
 }
 
 // Problem is one thing that is wrong.
@@ -35,6 +38,7 @@ type Report struct {
 	Problems  []Problem
 	Snapshots int
 	Packs     int // stored
+	PacksRead int // every byte of them
 	Blobs     int // copies, in the index
 	BytesRead uint64
 	Orphans   []format.ID // packs in no index: left by what was cut off, harmless
@@ -143,26 +147,42 @@ func (c *checker) packs(ctx context.Context, opt CheckOptions) error {
 			c.damage(id, blobs, fmt.Errorf("the index names it: %w", objstore.ErrNotFound))
 		}
 	}
-	ids := make([]format.ID, 0, len(c.stored))
+	var chosen []StoredPack
+	if opt.ReadData {
+		chosen = sortedPacks(c.stored)
+		if opt.Choose != nil {
+			chosen = opt.Choose(chosen)
+		}
+	}
+	reads := make(map[format.ID]bool, len(chosen))
+	for _, p := range chosen {
+		reads[p.ID] = true
+	}
 	for id := range c.stored {
-		ids = append(ids, id)
 		if len(indexed[id]) == 0 {
 			c.report.Orphans = append(c.report.Orphans, id)
 		}
-	}
-	if !opt.ReadData {
-		for _, id := range ids {
+		if !reads[id] {
 			c.size(id, indexed[id])
 		}
-		return nil
 	}
-	done := 0
-	return forEach(ctx, c.r.opt.Connections, ids, func(ctx context.Context, id format.ID) error {
-		err := c.read(ctx, id, indexed[id])
+	return c.readPacks(ctx, chosen, indexed, opt.Progress)
+}
+
+func (c *checker) readPacks(ctx context.Context, chosen []StoredPack, indexed map[format.ID][]PackedBlob, tell func(CheckProgress)) error {
+	c.report.PacksRead = len(chosen)
+	now := CheckProgress{TotalPacks: len(chosen)}
+	for _, p := range chosen {
+		now.TotalBytes += p.Size
+	}
+	return forEach(ctx, c.r.opt.Connections, chosen, func(ctx context.Context, p StoredPack) error {
+		err := c.read(ctx, p.ID, indexed[p.ID])
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if done++; opt.Progress != nil {
-			opt.Progress(done, len(ids))
+		now.Packs++
+		now.Bytes += p.Size
+		if tell != nil {
+			tell(now)
 		}
 		return err
 	})
