@@ -1,15 +1,18 @@
 //go:build bench
 
-// Package bench measures Drover beside stock restic: the same data, the same S3
-// server on loopback, one run, and prints medians, spreads and ratios. It asserts
-// no speed; it fails only if something does not work.
+// Package bench measures Drover beside stock restic, stock kopia and tar with zstd:
+// the same data, the same S3 server on loopback, one run, and prints medians,
+// spreads and ratios. It asserts no speed; it fails only if something does not work.
 //
 //	make bench                                # all
 //	go test -tags bench -v -run Increment ./bench
+//	go test -tags bench -v -run Increment ./bench -files 1000000
+//	go test -tags bench -v -run Page ./bench -gigabytes 10 -tools drover,kopia
 package bench
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,12 +35,22 @@ type bed struct {
 	s3             *s3server.Server
 	endpoint       string // of the server, or of the delaying proxy before it
 	drover, restic string
+	kopia          string
 	dir            string
 }
 
+// The sizes and tools of a run; `go test ./bench -args` takes them.
+var (
+	files     = flag.Int("files", 200_000, "files of which one changes (TestIncrement)")
+	watched   = flag.Int("watched", 1_000_000, "files that an agent watches (TestWatch)")
+	gigabytes = flag.Int("gigabytes", 2, "size of the file of which a page changes (TestPage)")
+	rounds    = flag.Int("rounds", 5, "how often each thing is measured")
+	wanted    = flag.String("tools", "drover,restic,kopia,tar|zstd", "which tools are measured, for those that take long")
+)
+
 func newBed(t *testing.T, delay time.Duration) *bed {
 	t.Helper()
-	b := &bed{t: t, restic: gotool.Path(t, "restic"), dir: t.TempDir()}
+	b := &bed{t: t, restic: gotool.Path(t, "restic"), kopia: gotool.Path(t, "kopia"), dir: t.TempDir()}
 	var err error
 	if b.drover, err = filepath.Abs("../bin/drover"); err != nil {
 		t.Fatal(err)
@@ -57,31 +70,41 @@ func (b *bed) storeURL(prefix string) string {
 	return "s3://" + b.s3.Bucket + "/" + prefix + "?endpoint=" + b.endpoint + "&region=" + b.s3.Region
 }
 
-func (b *bed) resticRepo(prefix string) string {
-	return "s3:" + b.endpoint + "/" + b.s3.Bucket + "/" + prefix
+// choose leaves out the tools that this run is not to measure.
+func choose(tools ...tool) []tool {
+	return slices.DeleteFunc(tools, func(tl tool) bool {
+		return !slices.Contains(strings.Split(*wanted, ","), tl.name)
+	})
 }
 
 func (b *bed) env(id string, more ...string) []string {
 	return append(b.s3.Env(), append([]string{
-		"DROVER_PASSWORD=" + password, "RESTIC_PASSWORD=" + password,
+		"DROVER_PASSWORD=" + password, "RESTIC_PASSWORD=" + password, "KOPIA_PASSWORD=" + password,
+		"KOPIA_CHECK_FOR_UPDATES=false", "KOPIA_USE_KEYRING=false", "HOME=" + b.dir,
 		"DROVER_SOCKET=" + filepath.Join(b.dir, id+".sock"),
-		"RESTIC_CACHE_DIR=" + filepath.Join(b.dir, "restic-cache"),
 		"GOGC=", "GOMAXPROCS=",
 	}, more...)...)
 }
 
-// timed runs a command and returns how long it took.
-func (b *bed) timed(id, name string, args ...string) time.Duration {
+// run runs a command to its end.
+func (b *bed) run(id, name string, args ...string) took {
 	b.t.Helper()
-	cmd := exec.Command(name, args...)
+	cmd := exec.CommandContext(b.t.Context(), name, args...)
 	cmd.Env = b.env(id)
 	start := time.Now()
 	out, err := cmd.CombinedOutput()
-	took := time.Since(start)
+	wall := time.Since(start)
 	if err != nil {
 		b.t.Fatalf("%s %s: %v\n%s", filepath.Base(name), strings.Join(args, " "), err, out)
 	}
-	return took
+	return took{wall, cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
+}
+
+func (b *bed) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // agent starts `drover run` in its own process group and returns how to kill all of it.
@@ -142,9 +165,11 @@ func (b *bed) waitFor(what string, limit time.Duration, ok func() bool) time.Tim
 // figures are repeated measurements of one thing.
 type figures []time.Duration
 
-func (f figures) median() time.Duration {
+func (f figures) median() time.Duration { return f.quantile(0.5) }
+
+func (f figures) quantile(q float64) time.Duration {
 	s := slices.Sorted(slices.Values(f))
-	return s[len(s)/2]
+	return s[min(len(s)-1, int(q*float64(len(s))))]
 }
 
 func (f figures) String() string {
@@ -152,20 +177,17 @@ func (f figures) String() string {
 }
 
 func round(d time.Duration) time.Duration {
-	if d > 10*time.Second {
+	switch {
+	case d > 10*time.Second:
 		return d.Round(100 * time.Millisecond)
+	case d > 100*time.Millisecond:
+		return d.Round(time.Millisecond)
 	}
-	return d.Round(time.Millisecond)
-}
-
-// report prints one line of a result, so that a script can find it.
-func report(t *testing.T, what string, drover, peer figures, peerName string, goal string) {
-	t.Helper()
-	ratio := float64(peer.median()) / float64(drover.median())
-	t.Logf("RESULT %s: drover %v; %s %v; ratio %.1f× (goal %s)", what, drover, peerName, peer, ratio, goal)
+	return d.Round(100 * time.Microsecond)
 }
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	fmt.Printf("machine: %d cores, %s, %s\n", runtime.NumCPU(), runtime.GOARCH, runtime.Version())
 	os.Exit(m.Run())
 }

@@ -11,36 +11,71 @@ import (
 )
 
 const (
-	files       = 100_000
 	filesPerDir = 100
 	perCall     = 20 * time.Millisecond
-	rounds      = 5
 )
 
-// TestIncrement: one file of 100,000 changes; how long until that is durable, with
+// TestIncrement: one file of many changes; how long until that is durable, with
 // 20 ms added to each call of the store.
 func TestIncrement(t *testing.T) {
 	b := newBed(t, perCall)
 	state := filepath.Join(b.dir, "state")
-	makeSmallFiles(t, state)
-	b.agent("holder", "", state, "--store", b.storeURL("increment"), "--first-start", "adopt", "--", "sleep", "infinity")
-	b.waitFor("the holder", time.Minute, func() bool { return b.status("holder").Role == "holder" })
-	first := b.timed("holder", b.drover, "backup")
-	b.timed("restic", b.restic, "-r", b.resticRepo("restic"), "init")
-	resticFirst := b.timed("restic", b.restic, "-r", b.resticRepo("restic"), "backup", "-q", state)
-	t.Logf("first backup of %d files: drover %v, restic %v", files, round(first), round(resticFirst))
-	var ours, theirs figures
-	for i := range rounds {
-		touch(t, state, i)
-		ours = append(ours, b.timed("holder", b.drover, "backup"))
-		touch(t, state, rounds+i)
-		theirs = append(theirs, b.timed("restic", b.restic, "-r", b.resticRepo("restic"), "backup", "-q", state))
-	}
-	report(t, "one changed file of 100,000, 20 ms a call", ours, theirs, "restic",
-		fmt.Sprintf("three round trips + 100 ms = %v", 3*perCall+100*time.Millisecond))
+	makeSmallFiles(t, state, *files)
+	b.increments(state, fmt.Sprintf("one changed file of %d, 20 ms a call", *files),
+		fmt.Sprintf("three round trips + 50 ms = %v; 50×", 3*perCall+50*time.Millisecond),
+		func(i int) { touch(t, state, *files, i) })
 }
 
-func makeSmallFiles(t *testing.T, dir string) {
+// increments measures a first backup of state and then one after each change. One
+// tool at a time: Drover's agent, which watches, is gone when the others begin.
+func (b *bed) increments(state, what, goal string, change func(i int)) {
+	b.t.Helper()
+	var first, later compared
+	n := 0
+	for _, tl := range choose(b.agentTool(state), b.resticTool(), b.kopiaTool()) {
+		f, l := measured{name: tl.name}, measured{name: tl.name}
+		tl.prepare("increment")
+		flush(b.t)
+		f.add(tl.backup("increment", state))
+		for range *rounds {
+			change(n)
+			n++
+			flush(b.t)
+			l.add(tl.backup("increment", state))
+		}
+		tl.arrive("increment")
+		first, later = append(first, f), append(later, l)
+	}
+	first.report(b.t, "first backup before: "+what, "none")
+	later.report(b.t, what, goal)
+}
+
+// agentTool is Drover as it is meant to run: an agent that watches. It is started
+// by prepare and ended by arrive.
+func (b *bed) agentTool(state string) tool {
+	var end func()
+	var agent int
+	return tool{
+		name: "drover",
+		prepare: func(prefix string) {
+			cmd, kill := b.agent("holder", "", state, "--store", b.storeURL("drover-"+prefix), "--first-start", "adopt", "--", "sleep", "infinity")
+			agent, end = cmd.Process.Pid, kill
+			b.waitFor("the holder", time.Minute, func() bool { return b.status("holder").Role == "holder" })
+		},
+		backup: func(string, string) took {
+			pids := tree(agent)
+			before := cpu(pids)
+			t := b.run("holder", b.drover, "backup")
+			s := b.status("holder")
+			b.t.Logf("  drover: %v; files %d, added %d bytes, the application stood %v",
+				round(t.wall), s.LastBackup.Files, s.LastBackup.Added, round(time.Duration(s.LastBackup.Pause*float64(time.Second))))
+			return took{t.wall, t.cpu + cpu(pids) - before}
+		},
+		arrive: func(string) { end() },
+	}
+}
+
+func makeSmallFiles(t *testing.T, dir string, files int) {
 	t.Helper()
 	for d := range files / filesPerDir {
 		sub := filepath.Join(dir, fmt.Sprintf("%02d/%04d", d%32, d))
@@ -55,7 +90,7 @@ func makeSmallFiles(t *testing.T, dir string) {
 	}
 }
 
-func touch(t *testing.T, dir string, i int) {
+func touch(t *testing.T, dir string, files, i int) {
 	t.Helper()
 	d := (i*7919 + 13) % (files / filesPerDir)
 	path := filepath.Join(dir, fmt.Sprintf("%02d/%04d", d%32, d), "file7")

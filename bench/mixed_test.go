@@ -17,65 +17,66 @@ import (
 )
 
 // TestMixed: first backup and full restore of sources, binaries and incompressible
-// files, over 2 GB in all, on the same S3 server.
+// files, on the same S3 server.
 func TestMixed(t *testing.T) {
 	b := newBed(t, 0)
 	tree := filepath.Join(b.dir, "tree")
 	n, bytes := makeMixed(t, tree)
 	t.Logf("tree: %d files, %.2f GB", n, float64(bytes)/1e9)
-	var backup, disk, memory pair
-	for i := range 5 {
-		prefix := strconv.Itoa(i)
-		b.inTurn(i, &backup, func() time.Duration {
-			b.timed("d", b.drover, "init", "--store", b.storeURL("drover-"+prefix))
-			return b.timed("d", b.drover, "snapshot", "--store", b.storeURL("drover-"+prefix), tree)
-		}, func() time.Duration {
-			b.timed("r", b.restic, "-r", b.resticRepo("restic-"+prefix), "init")
-			return b.timed("r", b.restic, "-r", b.resticRepo("restic-"+prefix), "backup", "-q", tree)
-		})
-		onDisk := filepath.Join(b.dir, prefix)
-		b.restores(i, &disk, prefix, onDisk)
-		if i == 0 {
-			same(t, tree, filepath.Join(onDisk, "ours", tree))
-		}
-		inMemory := inMemory(t)
-		b.restores(i, &memory, prefix, inMemory)
-		remove(t, inMemory)
-	}
-	report(t, "first backup, mixed tree", backup.drover, backup.restic, "restic", "at least 1.5×")
-	report(t, "full restore to memory, mixed tree", memory.drover, memory.restic, "restic", "at least 2×")
-	report(t, "full restore to disk, mixed tree", disk.drover, disk.restic, "restic", "at least 2×, or the machine's limit")
+	tools := choose(b.droverTool(), b.tarTool(), b.resticTool(), b.kopiaTool())
+	backup := b.inTurn(tools, *rounds, func(i int, tl tool) took {
+		tl.prepare(strconv.Itoa(i))
+		return tl.backup(strconv.Itoa(i), tree)
+	})
+	// On a disk what was restored stays until the end: ext4 searches long for an
+	// inode where many were freed in the last minutes.
+	disk := b.restores(tools, tree, func(i int, tl tool) string { return filepath.Join(b.dir, strconv.Itoa(i)+tl.name) })
+	same(t, tree, filepath.Join(b.dir, "0drover", tree))
+	inMemory := inMemory(t)
+	memory := b.restores(tools, tree, func(int, tool) string {
+		remove(t, filepath.Join(inMemory, "restored"))
+		return filepath.Join(inMemory, "restored")
+	})
+	backup.report(t, "first backup, mixed tree", "at most 1.5 × tar|zstd; restic 2.4×, kopia 1.5×")
+	memory.report(t, "full restore to memory, mixed tree", "at most 1.3 × tar|zstd; restic 1.5×, kopia 2×")
+	disk.report(t, "full restore to disk, mixed tree", "the same")
 	rate := func(f figures) float64 { return float64(bytes) / 1e6 / f.median().Seconds() }
-	t.Logf("RESULT drover: backup %.0f MB/s; restore %.0f MB/s to memory, %.0f to disk", rate(backup.drover), rate(memory.drover), rate(disk.drover))
-	toDisk, toMemory := b.copies(tree, b.dir), b.copies(tree, inMemory(t))
+	t.Logf("RESULT drover: backup %.0f MB/s; restore %.0f MB/s to memory, %.0f to disk",
+		rate(backup[0].figures), rate(memory[0].figures), rate(disk[0].figures))
+	remove(t, filepath.Join(inMemory, "restored"))
+	toDisk, toMemory := b.copies(tree, b.dir), b.copies(tree, inMemory)
 	t.Logf("RESULT limits: cp -a to memory %.0f MB/s, to disk %.0f MB/s; SHA-256 on one core %.0f MB/s",
 		rate(toMemory), rate(toDisk), hashRate())
 }
 
-// pair is the same thing measured of both.
-type pair struct{ drover, restic figures }
-
-// inTurn measures both, with one of them first in even rounds and the other in odd ones.
-func (b *bed) inTurn(round int, p *pair, drover, restic func() time.Duration) {
+// restores restores what is in the repositories of the rounds.
+func (b *bed) restores(tools []tool, path string, target func(round int, tl tool) string) compared {
 	b.t.Helper()
-	ours := func() { sync(b.t); p.drover = append(p.drover, drover()) }
-	theirs := func() { sync(b.t); p.restic = append(p.restic, restic()) }
-	if round%2 == 1 {
-		ours, theirs = theirs, ours
-	}
-	ours()
-	theirs()
+	return b.inTurn(tools, *rounds, func(i int, tl tool) took {
+		dir := target(i, tl)
+		tl.arrive(strconv.Itoa(i))
+		return tl.restore(strconv.Itoa(i), path, dir)
+	})
 }
 
-// restores restores both repositories below dir. On a disk what they made stays until
-// the end: ext4 searches long for an inode where many were freed in the last minutes.
-func (b *bed) restores(round int, p *pair, prefix, dir string) {
-	b.t.Helper()
-	b.inTurn(round, p, func() time.Duration {
-		return b.timed("d", b.drover, "restore", "--store", b.storeURL("drover-"+prefix), "--target", filepath.Join(dir, "ours"))
-	}, func() time.Duration {
-		return b.timed("r", b.restic, "-r", b.resticRepo("restic-"+prefix), "restore", "latest", "-q", "--target", filepath.Join(dir, "theirs"))
+// TestSmallFiles: first backup and full restore of many small files, with 20 ms
+// added to each call of the store.
+func TestSmallFiles(t *testing.T) {
+	b := newBed(t, perCall)
+	tree := filepath.Join(b.dir, "tree")
+	const n = 20_000
+	makeSmallFiles(t, tree, n)
+	tools := choose(b.droverTool(), b.tarTool(), b.resticTool(), b.kopiaTool())
+	backup := b.inTurn(tools, *rounds, func(i int, tl tool) took {
+		tl.prepare(strconv.Itoa(i))
+		return tl.backup(strconv.Itoa(i), tree)
 	})
+	memory := b.restores(tools, tree, func(i int, tl tool) string {
+		return filepath.Join(b.dir, "restored", strconv.Itoa(i)+tl.name)
+	})
+	same(t, tree, filepath.Join(b.dir, "restored", "0drover", tree))
+	backup.report(t, "first backup, 20,000 small files, 20 ms a call", "none")
+	memory.report(t, "full restore to disk, 20,000 small files, 20 ms a call", "kopia 5×")
 }
 
 // copies is how long a plain copy of the tree takes.
@@ -83,8 +84,8 @@ func (b *bed) copies(tree, dir string) figures {
 	b.t.Helper()
 	var f figures
 	for i := range 3 {
-		sync(b.t)
-		f = append(f, b.timed("cp", "cp", "-a", tree, filepath.Join(dir, "copy"+strconv.Itoa(i))))
+		flush(b.t)
+		f = append(f, b.run("cp", "cp", "-a", tree, filepath.Join(dir, "copy"+strconv.Itoa(i))).wall)
 	}
 	return f
 }
@@ -118,8 +119,8 @@ func inMemory(t *testing.T) string {
 	return dir
 }
 
-// sync lets the disk come to rest, so that one run does not pay for another.
-func sync(t *testing.T) {
+// flush lets the disk come to rest, so that one run does not pay for another.
+func flush(t *testing.T) {
 	t.Helper()
 	if err := exec.Command("sync").Run(); err != nil {
 		t.Fatal(err)
@@ -143,12 +144,10 @@ func makeMixed(t *testing.T, dir string) (n int, bytes int64) {
 	if err := os.CopyFS(filepath.Join(dir, "go"), os.DirFS(strings.TrimSpace(string(out)))); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 4 {
-		large(t, filepath.Join(dir, "large", "random"+string(rune('0'+i))), 300<<20, i, false)
-	}
-	for i := range 2 {
-		large(t, filepath.Join(dir, "large", "table"+string(rune('0'+i))), 300<<20, i, true)
-	}
+	const size = 150 << 20
+	large(t, filepath.Join(dir, "large", "random0"), size, 0, false)
+	large(t, filepath.Join(dir, "large", "random1"), size, 1, false)
+	large(t, filepath.Join(dir, "large", "table"), size, 2, true)
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			info, err := d.Info()

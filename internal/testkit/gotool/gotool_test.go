@@ -2,10 +2,13 @@ package gotool
 
 import (
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,6 +17,25 @@ func TestResticIsThePinnedVersion(t *testing.T) {
 	t.Setenv("DROVER_RESTIC", "")
 	out, err := exec.CommandContext(t.Context(), Path(t, "restic"), "version").CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "restic 0.18.0 ") {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// kopia does not know its own version; what is in the binary does.
+func TestKopiaIsThePinnedVersion(t *testing.T) {
+	t.Setenv("DROVER_KOPIA", "")
+	path := Path(t, "kopia")
+	info, err := buildinfo.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(append(info.Deps, &info.Main), func(m *debug.Module) bool {
+		return m.Path == "github.com/kopia/kopia" && m.Version == "v0.21.1"
+	}) {
+		t.Errorf("it is another one: %s", info)
+	}
+	out, err := exec.CommandContext(t.Context(), path, "--help").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "snapshot") {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
