@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"drover/internal/objstore"
 	"drover/internal/repo/crypto"
@@ -15,8 +16,10 @@ const (
 	// maxGap between two wanted blobs is read and thrown away rather than
 	// starting another request, in bytes: what a link moves in a round trip.
 	maxGap = 512 << 10
-	// maxRange bounds one request, in bytes, and so the memory it takes.
-	maxRange = 32 << 20
+	// maxRange bounds one request, in bytes, and so the memory it takes: two of
+	// them for each pack that is read. What is longer leaves the processor's caches
+	// before it is verified (measured: a fifth more processor time with whole packs).
+	maxRange = 4 << 20
 )
 
 // LoadBlob reads the blob h and compares it with its id. If a copy is damaged or
@@ -130,33 +133,66 @@ func (r *Repository) otherCopy(ctx context.Context, b PackedBlob, first error) (
 
 // readPack gets the sealed bytes of blobs, which are fn's to change, and calls
 // fn for each in the order of offsets; err says that the pack is gone or too short.
+// While fn is busy the next bytes are on their way.
 func (r *Repository) readPack(ctx context.Context, id format.ID, blobs []PackedBlob, fn func(b PackedBlob, sealed []byte, err error) error) error {
 	blobs = slices.Clone(blobs)
 	slices.SortFunc(blobs, func(a, b PackedBlob) int { return int(int64(a.Offset) - int64(b.Offset)) })
+	fetching, stop := context.WithCancel(ctx)
+	var ahead sync.WaitGroup
+	defer ahead.Wait()
+	defer stop()
+	var next packRange
+	if len(blobs) > 0 {
+		next.fetch(fetching, r, id, blobs)
+	}
 	for len(blobs) > 0 {
-		n, end := coalesce(blobs)
-		start := int64(blobs[0].Offset)
-		data, _, err := r.st.Get(ctx, format.DataFile.Key(id), start, end-start)
-		if err != nil && (ctx.Err() != nil || !copyLost(err)) {
+		ahead.Wait()
+		got := next
+		if blobs = blobs[len(got.blobs):]; len(blobs) > 0 {
+			ahead.Go(func() { next.fetch(fetching, r, id, blobs) })
+		}
+		if err := got.err; err != nil && (ctx.Err() != nil || !copyLost(err)) {
 			return fmt.Errorf("read pack %s: %w", id.Short(), err)
 		}
-		var done int64 // bytes of data that are handed out: decrypting in place spoils them
-		for _, b := range blobs[:n] {
-			from := int64(b.Offset) - start
-			to := from + int64(b.Length)
-			blobErr := err
-			if blobErr == nil && (to > int64(len(data)) || from < done) {
-				blobErr = fmt.Errorf("%s at %d: %w: the pack ends before, or blobs overlap", format.DataFile.Key(id), b.Offset, ErrDamaged)
-			}
-			var sealed []byte
-			if blobErr == nil {
-				sealed, done = data[from:to:to], to
-			}
-			if err := fn(b, sealed, blobErr); err != nil {
-				return err
-			}
+		if err := got.each(id, fn); err != nil {
+			return err
 		}
-		blobs = blobs[n:]
+	}
+	return nil
+}
+
+// packRange is what one request reads of a pack.
+type packRange struct {
+	blobs []PackedBlob // in order of offsets
+	start int64
+	data  []byte
+	err   error
+}
+
+// fetch reads as many of the sorted blobs as one request should.
+func (p *packRange) fetch(ctx context.Context, r *Repository, id format.ID, blobs []PackedBlob) {
+	n, end := coalesce(blobs)
+	*p = packRange{blobs: blobs[:n], start: int64(blobs[0].Offset)}
+	p.data, _, p.err = r.st.Get(ctx, format.DataFile.Key(id), p.start, end-p.start)
+}
+
+// each hands out the blobs.
+func (p *packRange) each(id format.ID, fn func(b PackedBlob, sealed []byte, err error) error) error {
+	var done int64 // bytes of data that are handed out: decrypting in place spoils them
+	for _, b := range p.blobs {
+		from := int64(b.Offset) - p.start
+		to := from + int64(b.Length)
+		blobErr := p.err
+		if blobErr == nil && (to > int64(len(p.data)) || from < done) {
+			blobErr = fmt.Errorf("%s at %d: %w: the pack ends before, or blobs overlap", format.DataFile.Key(id), b.Offset, ErrDamaged)
+		}
+		var sealed []byte
+		if blobErr == nil {
+			sealed, done = p.data[from:to:to], to
+		}
+		if err := fn(b, sealed, blobErr); err != nil {
+			return err
+		}
 	}
 	return nil
 }
