@@ -43,12 +43,12 @@ type Writer struct {
 	spare  sync.Pool // of *[]byte, for compression
 
 	mu      sync.Mutex
-	err     error                      // the first one; ends everything
-	pending map[format.Handle]struct{} // saved, in no index yet
-	used    map[format.ID]struct{}     // packs stored or deduplicated against
-	stored  []indexPack                // packs in no index yet
-	inIndex int                        // blobs in stored
-	buffers [][]byte                   // of packs that were stored, for the next ones
+	err     error                    // the first one; ends everything
+	pending map[format.Handle]uint32 // length of what is saved, in no index yet
+	used    map[format.ID]struct{}   // packs stored or deduplicated against
+	stored  []indexPack              // packs in no index yet
+	inIndex int                      // blobs in stored
+	buffers [][]byte                 // of packs that were stored, for the next ones
 	stats   Stats
 }
 
@@ -59,7 +59,7 @@ func (r *Repository) NewWriter(ctx context.Context, opt WriterOptions) *Writer {
 	w := &Writer{
 		r: r, opt: opt, ctx: ctx, cancel: cancel,
 		slots:   make(chan struct{}, r.opt.Connections),
-		pending: make(map[format.Handle]struct{}),
+		pending: make(map[format.Handle]uint32),
 		used:    make(map[format.ID]struct{}),
 	}
 	w.data.lock, w.tree.lock = make(chan struct{}, 1), make(chan struct{}, 1)
@@ -82,7 +82,7 @@ func (w *Writer) SaveHashed(ctx context.Context, h format.Handle, data []byte) e
 	if len(data) > maxBlob {
 		return fmt.Errorf("save blob %s: %d bytes are more than a blob may have", h, len(data))
 	}
-	isNew, err := w.claim(h)
+	isNew, err := w.claim(h, len(data))
 	if err != nil || !isNew {
 		return err
 	}
@@ -111,7 +111,7 @@ func (w *Writer) SaveHashed(ctx context.Context, h format.Handle, data []byte) e
 }
 
 // claim reports whether the caller is the one to store the blob.
-func (w *Writer) claim(h format.Handle) (bool, error) {
+func (w *Writer) claim(h format.Handle, length int) (bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {
@@ -129,8 +129,23 @@ func (w *Writer) claim(h format.Handle) (bool, error) {
 	if err := w.r.writable(); err != nil {
 		return false, err
 	}
-	w.pending[h] = struct{}{}
+	w.pending[h] = uint32(length)
 	return true, nil
+}
+
+// Length returns how long a blob is that Save would not store again; ok is false
+// for any other.
+func (w *Writer) Length(h format.Handle) (n int64, ok bool) {
+	w.mu.Lock()
+	length, ok := w.pending[h]
+	w.mu.Unlock()
+	if ok {
+		return int64(length), true
+	}
+	if locations := w.r.idx().lookup(h); len(locations) > 0 && w.r.Has(h) {
+		return int64(locations[0].PlainLength()), true
+	}
+	return 0, false
 }
 
 // fail notes the first error, stops the uploads, and returns the first error.

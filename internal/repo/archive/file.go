@@ -65,12 +65,12 @@ func (a *run) file(ctx context.Context, d localfs.Dir, path string, l *look) (ma
 }
 
 // settled is the node's entry, or with its content staged what makes it.
-func (a *run) settled(n *format.Node, later *staged) made {
+func (a *run) settled(n *format.Node, later contentMaker) made {
 	if later == nil {
 		return made{Entry: encode(n)}
 	}
 	return made{later: func(ctx context.Context) (_ format.Entry, err error) {
-		n.Content, _, err = a.readLarge(ctx, later.source(), nil, later.size)
+		n.Content, err = later(ctx)
 		return encode(n), err
 	}}
 }
@@ -98,7 +98,7 @@ func (a *run) unchanged(l *look) (*format.Node, bool) {
 
 // readFile reads the content once, and stores or stages it. It returns the node,
 // and what the kernel said of the file after it was read.
-func (a *run) readFile(ctx context.Context, d localfs.Dir, path string, l *look) (n *format.Node, st localfs.Stat, later *staged, err error) {
+func (a *run) readFile(ctx context.Context, d localfs.Dir, path string, l *look) (n *format.Node, st localfs.Stat, later contentMaker, err error) {
 	fd, err := d.OpenFile(l.file)
 	if err != nil {
 		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
@@ -111,13 +111,11 @@ func (a *run) readFile(ctx context.Context, d localfs.Dir, path string, l *look)
 	var size uint64
 	switch {
 	case a.stage != nil:
-		later = new(staged)
-		*later, err = a.stage.copyOf(ctx, fd, l.st.Size)
-		size = uint64(later.size)
+		later, size, err = a.stageFile(ctx, fd, l)
 	case l.st.Size <= chunk.MinSize:
 		content, size, err = a.readSmall(ctx, fd, l.st.Size)
 	default:
-		content, size, err = a.readLarge(ctx, fdSource(fd), nil, l.st.Size)
+		content, size, err = a.readFrom(ctx, fd, l.oldContent(), l.st.Size)
 	}
 	if err != nil {
 		return nil, st, nil, err
@@ -205,6 +203,22 @@ func (a *run) readLarge(ctx context.Context, src source, begin []byte, expected 
 type source func(buf []byte) (int, error)
 
 func fdSource(fd int) source { return func(buf []byte) (int, error) { return read(fd, buf) } }
+
+// rangeSource reads what of a file is from here to there; there < 0: to its end.
+func rangeSource(fd int, from, to int64) source {
+	return func(buf []byte) (n int, err error) {
+		if to >= 0 {
+			buf = buf[:min(int64(len(buf)), to-from)]
+		}
+		if len(buf) == 0 {
+			return 0, nil
+		}
+		err = localfs.Retry(func() error { n, err = unix.Pread(fd, buf, from); return err })
+		n = max(n, 0)
+		from += int64(n)
+		return n, err
+	}
+}
 
 func readMore(src source, buf []byte) ([]byte, int, error) {
 	if cap(buf)-len(buf) < readSize {

@@ -72,33 +72,36 @@ type staged struct {
 
 // copyOf copies an open file to its end.
 func (s *Stage) copyOf(ctx context.Context, fd int, size int64) (staged, error) {
-	if size >= cloneSize && !s.noClone.Load() {
-		if c, ok, err := s.clone(fd); ok || err != nil {
-			return c, err
-		}
+	if c, ok, err := s.cloneOf(fd, size); ok || err != nil {
+		return c, err
 	}
+	return s.copyFrom(ctx, fdSource(fd), size)
+}
+
+// copyFrom copies what src has, which should be size bytes.
+func (s *Stage) copyFrom(ctx context.Context, src source, size int64) (staged, error) {
 	if size < 0 || s.memory.Add(-size-1) >= 0 {
-		return s.toMemory(ctx, fd, size)
+		return s.toMemory(ctx, src, size)
 	}
 	s.memory.Add(size + 1)
 	if size >= ownFile {
-		return s.toFile(ctx, fd)
+		return s.toFile(ctx, src)
 	}
-	data, err := readAll(ctx, fd, size) // bounded by ownFile, save for one that grows
+	data, err := readAll(ctx, src, size) // bounded by ownFile, save for one that grows
 	if err != nil {
 		return staged{}, err
 	}
 	return s.toSpill(data)
 }
 
-func (s *Stage) toMemory(ctx context.Context, fd int, size int64) (staged, error) {
-	data, err := readAll(ctx, fd, size)
+func (s *Stage) toMemory(ctx context.Context, src source, size int64) (staged, error) {
+	data, err := readAll(ctx, src, size)
 	s.bytes.Add(int64(len(data)))
 	return staged{data: data, size: int64(len(data))}, err
 }
 
-// readAll reads a file that should have size bytes to its end.
-func readAll(ctx context.Context, fd int, size int64) ([]byte, error) {
+// readAll reads to the end what should have size bytes.
+func readAll(ctx context.Context, src source, size int64) ([]byte, error) {
 	buf := make([]byte, 0, size+1)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -110,7 +113,7 @@ func readAll(ctx context.Context, fd int, size int64) ([]byte, error) {
 			}
 			buf = append(buf, 0)[:len(buf)]
 		}
-		n, err := read(fd, buf[len(buf):min(cap(buf), len(buf)+readSize)])
+		n, err := src(buf[len(buf):min(cap(buf), len(buf)+readSize)])
 		if err != nil {
 			return nil, err
 		}
@@ -166,6 +169,14 @@ func (s *Stage) openLocked() (*os.File, error) {
 	return s.open()
 }
 
+// cloneOf clones a file that is large enough, where that is not known to be in vain.
+func (s *Stage) cloneOf(fd int, size int64) (c staged, ok bool, err error) {
+	if size < cloneSize || s.noClone.Load() {
+		return c, false, nil
+	}
+	return s.clone(fd)
+}
+
 // clone shares the file's extents, where the file system can; ok is false if not.
 func (s *Stage) clone(fd int) (c staged, ok bool, err error) {
 	f, err := s.openLocked()
@@ -184,7 +195,7 @@ func (s *Stage) clone(fd int) (c staged, ok bool, err error) {
 }
 
 // toFile copies into a file of its own.
-func (s *Stage) toFile(ctx context.Context, fd int) (staged, error) {
+func (s *Stage) toFile(ctx context.Context, src source) (staged, error) {
 	f, err := s.openLocked()
 	if err != nil {
 		return staged{}, err
@@ -195,7 +206,7 @@ func (s *Stage) toFile(ctx context.Context, fd int) (staged, error) {
 		if ctx.Err() != nil {
 			return c, storeError{context.Cause(ctx)}
 		}
-		n, err := read(fd, buf)
+		n, err := src(buf)
 		if err != nil {
 			return c, err
 		}
@@ -212,18 +223,20 @@ func (s *Stage) toFile(ctx context.Context, fd int) (staged, error) {
 
 // source reads a copy from its beginning.
 func (c *staged) source() source {
-	var at int64
-	return func(buf []byte) (n int, err error) {
-		buf = buf[:min(int64(len(buf)), c.size-at)]
-		if c.file == nil {
-			n = copy(buf, c.data[at:])
-		} else if len(buf) > 0 {
-			err = localfs.Retry(func() error { n, err = unix.Pread(int(c.file.Fd()), buf, c.from+at); return err })
-			if err == nil && n == 0 {
-				err = errors.New("a staged copy became shorter")
-			}
+	if c.file == nil {
+		data := c.data
+		return func(buf []byte) (int, error) {
+			n := copy(buf, data)
+			data = data[n:]
+			return n, nil
 		}
-		at += int64(max(n, 0))
+	}
+	src, left := rangeSource(int(c.file.Fd()), c.from, c.from+c.size), c.size
+	return func(buf []byte) (int, error) {
+		n, err := src(buf)
+		if left -= int64(n); err == nil && n == 0 && left > 0 && len(buf) > 0 {
+			err = errors.New("a staged copy became shorter")
+		}
 		return n, err
 	}
 }
