@@ -29,7 +29,7 @@ e2e: prepare ## the stories in real containers alone; fails where Docker is not
 	go test -tags e2e -count=1 -timeout 25m -v $(TESTFLAGS) ./e2e
 
 .PHONY: bench
-bench: build ## side-by-side figures against restic, as ratios
+bench: build ## side-by-side figures against restic, kopia and tar, as ratios
 	go test -tags bench -count=1 -timeout 90m -v $(TESTFLAGS) ./bench
 
 .PHONY: lint

@@ -77,11 +77,13 @@ func choose(tools ...tool) []tool {
 	})
 }
 
+func (b *bed) socket(id string) string { return filepath.Join(b.dir, id+".sock") }
+
 func (b *bed) env(id string, more ...string) []string {
 	return append(b.s3.Env(), append([]string{
 		"DROVER_PASSWORD=" + password, "RESTIC_PASSWORD=" + password, "KOPIA_PASSWORD=" + password,
 		"KOPIA_CHECK_FOR_UPDATES=false", "KOPIA_USE_KEYRING=false", "HOME=" + b.dir,
-		"DROVER_SOCKET=" + filepath.Join(b.dir, id+".sock"),
+		"DROVER_SOCKET=" + b.socket(id),
 		"GOGC=", "GOMAXPROCS=",
 	}, more...)...)
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"drover/client"
 )
 
 const (
@@ -34,6 +36,7 @@ func (b *bed) increments(state, what, goal string, change func(i int)) {
 	n := 0
 	for _, tl := range choose(b.agentTool(state), b.resticTool(), b.kopiaTool()) {
 		f, l := measured{name: tl.name}, measured{name: tl.name}
+		var bare figures
 		tl.prepare("increment")
 		flush(b.t)
 		f.add(tl.backup("increment", state))
@@ -42,6 +45,16 @@ func (b *bed) increments(state, what, goal string, change func(i int)) {
 			n++
 			flush(b.t)
 			l.add(tl.backup("increment", state))
+			if tl.direct == nil {
+				continue
+			}
+			change(n)
+			n++
+			flush(b.t)
+			bare = append(bare, tl.direct())
+		}
+		if bare != nil {
+			b.t.Logf("RESULT %s, without the start of a command: %s %v", what, tl.name, bare)
 		}
 		tl.arrive("increment")
 		first, later = append(first, f), append(later, l)
@@ -66,10 +79,19 @@ func (b *bed) agentTool(state string) tool {
 			pids := tree(agent)
 			before := cpu(pids)
 			t := b.run("holder", b.drover, "backup")
-			s := b.status("holder")
+			used := t.cpu + cpu(pids) - before
+			last := b.status("holder").LastBackup
 			b.t.Logf("  drover: %v; files %d, added %d bytes, the application stood %v",
-				round(t.wall), s.LastBackup.Files, s.LastBackup.Added, round(time.Duration(s.LastBackup.Pause*float64(time.Second))))
-			return took{t.wall, t.cpu + cpu(pids) - before}
+				round(t.wall), last.Files, last.Added, round(time.Duration(last.Pause*float64(time.Second))))
+			return took{t.wall, used}
+		},
+		direct: func() time.Duration {
+			c := client.New(b.socket("holder"))
+			defer c.Close()
+			start := time.Now()
+			_, err := c.Backup(b.t.Context(), false)
+			b.must(err)
+			return time.Since(start)
 		},
 		arrive: func(string) { end() },
 	}

@@ -17,6 +17,7 @@ type tool struct {
 	backup  func(prefix, path string) took
 	arrive  func(prefix string) // a machine that knows nothing but the password is ready to restore
 	restore func(prefix, path, target string) took
+	direct  func() time.Duration // a later backup that no command starts; nil: there is none
 }
 
 func nothing(string) {}
