@@ -73,7 +73,9 @@ func (f *Freezer) Freeze(ctx context.Context, limit time.Duration) (*Frozen, err
 	}
 	inner, end := context.WithCancelCause(ctx)
 	z := &Frozen{f: f, ctx: inner, end: end, began: time.Now(), known: make(map[id]bool)}
+	z.mu.Lock() // a short limit may be over before the timer is known
 	z.timer = time.AfterFunc(limit, func() { z.release(ErrLimit) })
+	z.mu.Unlock()
 	// Whoever cancels need not wait for a reader that hangs.
 	context.AfterFunc(inner, func() { z.release(context.Cause(inner)) })
 	if err := z.settle(); err != nil {
@@ -117,9 +119,9 @@ var errThawed = errors.New("thawed")
 // for stopped children finds none.
 func (z *Frozen) release(cause error) {
 	z.end(cause) // the first cause stands
-	z.timer.Stop()
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	z.timer.Stop()
 	if z.over {
 		return
 	}
