@@ -87,6 +87,19 @@ func jobOf(name string, c config.Job, cfg *config.Config) (supervise.Job, error)
 	}, nil
 }
 
+// missing fails early, before a volume is made or claimed, if the only job's command
+// is nowhere. (With more than one, an earlier one may make the command of a later.)
+func (j *jobs) missing(paths []string) (status int, err error) {
+	if len(j.list) != 1 {
+		return 0, nil
+	}
+	status, err = j.list[0].Missing(paths)
+	if err != nil {
+		err = fmt.Errorf("start job %s: %w", j.list[0].Name, err)
+	}
+	return status, err
+}
+
 // Start starts a new supervisor. It is quick: processes are forked beside it.
 func (j *jobs) Start(ctx context.Context) error {
 	if j.before != nil {

@@ -166,24 +166,24 @@ func (o *Ops) sessionOptions(tree volume.TreeOptions) volume.Options {
 	}
 }
 
-// readLock keeps a prune by anybody out while we read. A store that lets us only
-// read is read without.
-func (o *Ops) readLock(ctx context.Context, v *volume.Volume) (unlock func(), err error) {
+// held does work that takes its time while a lock of ours keeps a prune by anybody
+// out. A store that lets us only read is read without.
+func (o *Ops) held(ctx context.Context, v *volume.Volume, work func(context.Context) error) error {
 	lock, err := v.Repo.Lock(ctx, repo.LockOptions{})
 	if errors.Is(err, objstore.ErrUnauthorised) {
 		o.log.Warn("no lock: these credentials may only read; a prune meanwhile would disturb", "err", err)
-		return func() {}, nil
+		return work(ctx)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if err := lock.Unlock(ctx); err != nil {
-			o.log.Warn("remove lock", "err", err)
-		}
-	}, nil
+	stop := lock.KeepFresh(ctx)
+	err = work(ctx)
+	stop()
+	if unlockErr := lock.Unlock(ctx); unlockErr != nil {
+		o.log.Warn("remove lock", "err", unlockErr)
+	}
+	return err
 }
 
 // find resolves "latest" (the head's), an id or a prefix of one.

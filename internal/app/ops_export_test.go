@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"drover/internal/repo"
 	"drover/internal/repo/fstest"
@@ -92,7 +91,7 @@ func TestExportIsWholeOrNotThere(t *testing.T) {
 	}
 }
 
-// TestHeld: the lock is there while the work lasts, is kept fresh, and goes.
+// TestHeld: the lock is there while the work lasts, and goes.
 func TestHeld(t *testing.T) {
 	w := newWorkshop(t)
 	o := w.ops()
@@ -106,15 +105,5 @@ func TestHeld(t *testing.T) {
 	}))
 	lock, err := v.Repo.Lock(t.Context(), repo.LockOptions{Exclusive: true})
 	fstest.Must(t, err)
-	before := lock.ID()
-	stop := o.refresh(t.Context(), lock, time.Millisecond)
-	for deadline := time.After(time.Minute); lock.ID() == before; {
-		select {
-		case <-deadline:
-			t.Fatal("the lock is never refreshed")
-		case <-time.After(time.Millisecond):
-		}
-	}
-	stop()
 	fstest.Must(t, lock.Unlock(t.Context()))
 }

@@ -37,11 +37,15 @@ func (o *Ops) Verify(ctx context.Context, opt VerifyOptions) (VerifyReport, erro
 	if err != nil {
 		return VerifyReport{}, err
 	}
-	unlock, err := o.readLock(ctx, v)
-	if err != nil {
-		return VerifyReport{}, err
-	}
-	defer unlock()
+	var report VerifyReport
+	err = o.held(ctx, v, func(ctx context.Context) error {
+		report, err = o.verify(ctx, v, opt)
+		return err
+	})
+	return report, err
+}
+
+func (o *Ops) verify(ctx context.Context, v *volume.Volume, opt VerifyOptions) (VerifyReport, error) {
 	copt := repo.CheckOptions{ReadData: opt.ReadData}
 	if opt.Progress != nil {
 		copt.Progress = func(now repo.CheckProgress) {

@@ -42,12 +42,12 @@ func (o *Ops) Restore(ctx context.Context, opt RestoreOptions) (RestoreResult, e
 		return RestoreResult{}, err
 	}
 	if opt.Target != "" {
-		unlock, err := o.readLock(ctx, v)
-		if err != nil {
-			return RestoreResult{}, err
-		}
-		defer unlock()
-		return o.restore(ctx, v, opt)
+		var res RestoreResult
+		err := o.held(ctx, v, func(ctx context.Context) error {
+			res, err = o.restore(ctx, v, opt)
+			return err
+		})
+		return res, err
 	}
 	var res RestoreResult
 	err = v.Claim(ctx, o.sessionOptions(o.treeOptions()), func(ctx context.Context, _ *volume.Session) error {

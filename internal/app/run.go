@@ -57,6 +57,10 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	if err != nil {
 		return 1, err
 	}
+	if status, err := jobs.missing(cfg.Paths()); err != nil {
+		opt.Log.Error("job cannot start, so nothing was begun", "error", err)
+		return status, nil
+	}
 	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, started: time.Now(), mirror: newMirror(cfg, opt.Log)}
 	a.stopping, a.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stop()
@@ -302,7 +306,7 @@ func (a *agent) live(ctx context.Context, v *volume.Volume, rt *volume.Runtime) 
 	if a.mirror != nil {
 		parts.Go(func() { a.mirror.run(ctx, v, rt) })
 	}
-	parts.Go(func() { a.warnOfGrace(ctx, rt) })
+	parts.Go(func() { a.warnOfGrace(ctx, func() volume.Stats { _, stats := rt.Status(); return stats }) })
 	parts.Go(func() {
 		triggers{
 			onChange: a.cfg.Backup.OnChange.Std(), every: a.cfg.Backup.Every.Std(),
@@ -327,7 +331,7 @@ func (a *agent) queue(rt *volume.Runtime) {
 const schedulerGrace = 10 * time.Second
 
 // warnOfGrace says, once, when the last backup at a stop would not fit.
-func (a *agent) warnOfGrace(ctx context.Context, rt *volume.Runtime) {
+func (a *agent) warnOfGrace(ctx context.Context, now func() volume.Stats) {
 	tick := time.NewTicker(schedulerGrace)
 	defer tick.Stop()
 	for a.cfg.Backup.OnStop {
@@ -336,8 +340,7 @@ func (a *agent) warnOfGrace(ctx context.Context, rt *volume.Runtime) {
 			return
 		case <-tick.C:
 		}
-		_, stats := rt.Status()
-		if took := time.Duration(stats.LastBackup.Seconds * float64(time.Second)); took > schedulerGrace {
+		if took := time.Duration(now().LastBackup.Seconds * float64(time.Second)); took > schedulerGrace {
 			a.log.Warn("a backup took longer than most schedulers wait after TERM: raise the stop grace (Docker: --stop-timeout, Compose: stop_grace_period), or the last changes may stay behind",
 				"took", took.Round(time.Second), "usual_grace", schedulerGrace)
 			return

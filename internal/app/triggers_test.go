@@ -1,10 +1,16 @@
 package app
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"drover/internal/config"
+	"drover/internal/volume"
 )
 
 func TestTriggersDebounceChanges(t *testing.T) {
@@ -44,4 +50,28 @@ func TestTriggersFollowTheSchedule(t *testing.T) {
 			t.Fatalf("%d backups in three hours, want 3", n)
 		}
 	})
+}
+
+// A last backup that would not fit the scheduler's grace is told of while there is
+// time to change that: once, not at each backup.
+func TestWarnOfGrace(t *testing.T) {
+	for _, c := range []struct {
+		onStop bool
+		took   float64
+		want   int
+	}{{true, 9, 0}, {true, 11, 1}, {false, 60, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			a := &agent{cfg: config.Default(), log: slog.New(slog.NewTextHandler(&log, nil))}
+			a.cfg.Backup.OnStop = c.onStop
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			a.warnOfGrace(ctx, func() volume.Stats {
+				return volume.Stats{LastBackup: volume.CaptureStats{Seconds: c.took}}
+			})
+			if got := strings.Count(log.String(), "stop_grace_period"); got != c.want {
+				t.Errorf("%+v: warned %d times: %s", c, got, log.String())
+			}
+		})
+	}
 }

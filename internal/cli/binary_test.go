@@ -208,7 +208,7 @@ func testSupervisor(_ *testing.T, m *machine) {
 			m.t.Errorf("%s: want %d, got %+v", script, want, got)
 		}
 	}
-	if got := plain.do("run", "--", "/no/such/program"); got.code == 0 || !strings.Contains(got.err, "/no/such/program") {
+	if got := plain.do("run", "--", "/no/such/program"); got.code != 127 || !strings.Contains(got.err, "/no/such/program") {
 		m.t.Errorf("a program that is not there: %+v", got)
 	}
 	if got := plain.do("run", "--", "sh", "-c", "env"); strings.Contains(got.out, "sesame") || !strings.Contains(got.out, "DROVER_SOCKET="+m.dir+"/s") {
@@ -254,6 +254,12 @@ func testStore(t *testing.T, m *machine) {
 
 // testAgent: an application that backs up by itself, and ends.
 func testAgent(t *testing.T, m *machine) {
+	if got := m.do("run", "--state", m.dir+"/state", "--", "no-such-program"); got.code != 127 || !strings.Contains(got.err, "no-such-program") {
+		t.Errorf("a program that is not there: %+v", got)
+	}
+	if made, err := os.ReadDir(m.dir + "/bucket"); err != nil || len(made) > 0 {
+		t.Errorf("for a program that is not there something was begun: %v, %v", made, err)
+	}
 	got := m.do("run", "--state", m.dir+"/state", "--", "sh", "-c", `echo precious >"$STATE/f" && drover backup && echo late >"$STATE/g"; exit 5`)
 	if got.code != 5 || !strings.Contains(got.out, "committed") {
 		t.Fatalf("got %+v", got)

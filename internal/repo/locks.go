@@ -234,6 +234,32 @@ func (l *Lock) Refresh(ctx context.Context) error {
 	return nil
 }
 
+// refreshEvery is how often restic's own locks are refreshed.
+const refreshEvery = 5 * time.Minute
+
+// KeepFresh refreshes the lock until stop is called or ctx ends, so that nobody
+// calls it stale. A refresh that fails is logged, and tried again in its turn.
+func (l *Lock) KeepFresh(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(refreshEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := l.Refresh(ctx); err != nil && ctx.Err() == nil {
+					l.r.opt.Log.Warn("refresh repository lock: a prune meanwhile would disturb", "err", err)
+				}
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
+}
+
 func (l *Lock) removeOld(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -164,6 +164,44 @@ func TestLockRefreshAndLoss(t *testing.T) {
 	unlock(t, l)
 }
 
+// A lock that is held for hours is never stale, also if some refresh fails.
+func TestLockKeepFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := watch(mem.New())
+		r := newRepo(t, st, Options{})
+		l, err := r.Lock(t.Context(), LockOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := l.KeepFresh(t.Context())
+		down := false
+		st.setHook(func(op, _ string) error {
+			if down && op == "put" {
+				return errInjected
+			}
+			return nil
+		})
+		for i := range 40 {
+			down = i%2 == 0
+			time.Sleep(refreshEvery)
+			synctest.Wait()
+			locks, err := r.Locks(t.Context())
+			if err != nil || len(locks) != 1 || locks[0].ID != l.ID() || time.Since(locks[0].Time) > 2*refreshEvery {
+				t.Fatalf("after %d refreshes: %v, %v", i+1, locks, err)
+			}
+		}
+		stop()
+		last := l.ID()
+		time.Sleep(2 * refreshEvery)
+		synctest.Wait()
+		if l.ID() != last {
+			t.Error("refreshed after the stop")
+		}
+		st.setHook(nil)
+		unlock(t, l)
+	})
+}
+
 // A listing that fails half-way is not taken for "no locks".
 func TestLockFailsIfItCannotLook(t *testing.T) {
 	st := watch(mem.New())

@@ -171,20 +171,25 @@ func (j *job) open(stall time.Duration) (files []*os.File, pumps []*pump, closeF
 	return files, pumps, closeFiles, nil
 }
 
-// lookPath finds the command in the PATH that the job will have. A relative
-// entry or command counts from the job's directory.
-func lookPath(command, dir string, env []string) (string, error) {
-	if strings.Contains(command, "/") {
-		return command, nil
-	}
+// pathOf is the PATH of an environment, or the usual one.
+func pathOf(env []string) string {
 	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	for _, e := range env {
 		if value, ok := strings.CutPrefix(e, "PATH="); ok {
 			path = value
 		}
 	}
+	return path
+}
+
+// lookPath finds the command in the PATH that the job will have. A relative
+// entry or command counts from the job's directory.
+func lookPath(command, dir string, env []string) (string, error) {
+	if strings.Contains(command, "/") {
+		return command, nil
+	}
 	found := fs.ErrNotExist
-	for _, entry := range filepath.SplitList(path) {
+	for _, entry := range filepath.SplitList(pathOf(env)) {
 		full := filepath.Join(entry, command)
 		probe := full
 		if !filepath.IsAbs(full) {

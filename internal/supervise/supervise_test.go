@@ -85,6 +85,42 @@ func TestCommandThatCannotStart(t *testing.T) {
 	}
 }
 
+// What is not there yet but comes with the volume is not missing, by whatever way
+// the command's name leads to it.
+func TestMissing(t *testing.T) {
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state")
+	for link, to := range map[string]string{"direct": "state/bin/app", "chain": "direct", "tree": "state/opt", "loop": "loop", "away": "nowhere/app"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for command, want := range map[string]int{
+		"sh": 0, "/bin/sh": 0, "no-such-command": 127, "/no/such/command": 127, "./app": 127,
+		state: 0, state + "/bin/app": 0, state + "x/app": 127,
+		dir + "/direct": 0, dir + "/chain": 0, dir + "/tree/deep/app": 0, dir + "/away": 127, dir + "/loop": 0, dir + "/loop/app": 127,
+	} {
+		for _, exists := range []bool{false, true} {
+			if exists {
+				if err := os.MkdirAll(state, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			job := Job{Name: "main", Command: []string{command}, Dir: dir, Env: []string{"PATH=/usr/bin:/bin"}}
+			if got, err := job.Missing([]string{state}); got != want || (err != nil) != (want != 0) {
+				t.Errorf("%s (state there: %t): %d, %v; want %d", command, exists, got, err, want)
+			}
+		}
+		if err := os.RemoveAll(state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	job := Job{Name: "main", Command: []string{"app"}, Env: []string{"PATH=/usr/bin:" + dir + "/tree"}}
+	if got, err := job.Missing([]string{state}); got != 0 {
+		t.Errorf("in a PATH that leads into the volume: %d, %v", got, err)
+	}
+}
+
 func TestStopAsksFirst(t *testing.T) {
 	out := newBuffer()
 	job := sh("main", `trap 'echo stopping; exit 3' TERM; echo up; while :; do sleep 0.01; done`)

@@ -3,7 +3,6 @@ package volume
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"drover/internal/objstore"
@@ -89,9 +88,6 @@ func (r *Runtime) writeRecord(a protocol.WriteRecord) error {
 	return r.opt.DataDir.store(next)
 }
 
-// lockRefresh is how often restic's own locks are refreshed.
-const lockRefresh = 5 * time.Minute
-
 // takeLock puts our shared lock beside those of others. The predecessor's is
 // removed only when the claim has landed (removePredecessor): until then it may
 // be alive.
@@ -113,31 +109,11 @@ func (r *Runtime) holdLock(ctx context.Context, exclusive bool) (*repo.Lock, err
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		refreshLock(ctx, lock, r.opt.Log)
-	}()
+	stop := lock.KeepFresh(ctx)
 	r.mu.Lock()
-	r.lock, r.lockStop = lock, func() { cancel(); <-ended }
+	r.lock, r.lockStop = lock, stop
 	r.mu.Unlock()
 	return lock, nil
-}
-
-func refreshLock(ctx context.Context, lock *repo.Lock, log *slog.Logger) {
-	tick := time.NewTicker(lockRefresh)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := lock.Refresh(ctx); err != nil && ctx.Err() == nil {
-				log.Warn("refresh repository lock", "err", err)
-			}
-		}
-	}
 }
 
 // dead names a deposed holder's lock: by its id, or, since refreshing a lock

@@ -132,15 +132,9 @@ func (m *Mirror) locked(ctx context.Context, v *Volume, f func(*repo.Lock) error
 	if err != nil {
 		return err
 	}
-	refreshing, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		refreshLock(refreshing, lock, m.opt.Log)
-	}()
+	stop := lock.KeepFresh(ctx)
 	err = f(lock)
-	cancel()
-	<-ended
+	stop()
 	unlocking, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 	defer cancel()
 	if unlockErr := lock.Unlock(unlocking); unlockErr != nil {
