@@ -37,7 +37,7 @@ type Status struct {
 	// RPO: seconds since the capture of the last commit if anything is known
 	// to have changed since, else 0.
 	RPO float64 `json:"rpo_seconds"`
-	// RTO: seconds that the last restore took; absent if none was needed yet.
+	// RTO: seconds that the last restore, or later restore test, took; absent if there was none yet.
 	RTO     *float64 `json:"rto_seconds,omitempty"`
 	Pending bool     `json:"pending"` // changes or requests wait for a commit
 	// LastBackup is the last attempt's outcome.
@@ -46,6 +46,25 @@ type Status struct {
 	Diverged   []string  `json:"diverged,omitempty"` // snapshots kept by this instance
 	Started    time.Time `json:"started,omitzero"`
 	Mirror     *Mirror   `json:"mirror,omitempty"` // of the holder, if there is one
+	// RestoreTest is the last one that is known, whoever made it.
+	RestoreTest *RestoreTest `json:"restore_test,omitempty"`
+}
+
+// RestoreTest is the outcome of restoring the newest commit into scratch space.
+type RestoreTest struct {
+	Snapshot string    `json:"snapshot,omitempty"`
+	Seq      uint64    `json:"seq"`
+	Instance string    `json:"instance"` // that made it
+	Time     time.Time `json:"time"`     // of its start
+	// Passed: every byte was restored, read back and right, and the check agreed.
+	Passed bool `json:"passed"`
+	// Begun: it came far enough to say something. Else it could not be made.
+	Begun   bool    `json:"begun"`
+	Error   string  `json:"error,omitempty"`
+	Files   int64   `json:"files"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+	Restore float64 `json:"restore_seconds"` // of the restore alone, with reading back
 }
 
 // Mirror is how far the second store is.

@@ -30,6 +30,7 @@ const (
 	GroupStore = config.GroupStore
 	GroupClaim = config.GroupClaim
 	GroupTree  = config.GroupTree
+	GroupTest  = config.GroupTest
 	GroupRun   = config.GroupRun
 )
 

@@ -246,6 +246,13 @@ func (o *Ops) Status(ctx context.Context) (client.Status, error) {
 		Role: "none", Health: "ok", Message: "no agent answers here: read from the store",
 	}
 	headStatus(&s, seen.Head)
+	last, err := v.LastRestoreTest(ctx)
+	if err != nil {
+		o.log.Warn("status", "err", err)
+	}
+	if s.RestoreTest = restoreTestOf(last); last != nil && last.Passed {
+		s.RTO = &last.Restore
+	}
 	return s, nil
 }
 

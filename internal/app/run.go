@@ -115,7 +115,8 @@ type agent struct {
 	mu      sync.Mutex
 	rt      *volume.Runtime // nil until the volume is open
 	tracked *tracked
-	told    string // the phase and reason last logged
+	tests   *restoreTests // nil: none, or not yet
+	told    string        // the phase and reason last logged
 }
 
 // signals stops on TERM, INT and QUIT, and passes the others to the main job. A
@@ -292,9 +293,16 @@ func (a *agent) live(ctx context.Context, v *volume.Volume, rt *volume.Runtime) 
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer cancel()
+	tests := a.newRestoreTests(v, rt)
 	a.mu.Lock()
-	a.rt = rt
+	a.rt, a.tests = rt, tests
 	a.mu.Unlock()
+	if tests != nil {
+		testing, end := context.WithCancel(ctx)
+		defer end()
+		defer context.AfterFunc(a.stopping, end)() // the last backup is what counts then
+		parts.Go(func() { tests.run(testing) })
+	}
 	parts.Go(func() {
 		select {
 		case <-a.stopping.Done():

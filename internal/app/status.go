@@ -24,7 +24,7 @@ func (a *agent) Status() client.Status {
 	}
 	s.Volume, s.Fence, s.Role = a.cfg.Volume, string(a.cfg.Fence), string(protocol.PhaseStarting)
 	a.mu.Lock()
-	rt := a.rt
+	rt, tests := a.rt, a.tests
 	a.mu.Unlock()
 	if rt == nil {
 		s.Health, s.Message = "degraded", "the volume is not open yet: waiting for the store"
@@ -50,6 +50,14 @@ func (a *agent) Status() client.Status {
 	if stats.Restore > 0 {
 		rto := stats.Restore.Seconds()
 		s.RTO = &rto
+	}
+	if s.RestoreTest = restoreTestOf(tests.outcome()); s.RestoreTest != nil {
+		if bad := restoreTestHealth(s.RestoreTest); bad != "" && s.Health == "ok" && status.Phase == protocol.PhaseHolder {
+			s.Health, s.Message = "degraded", bad
+		}
+		if t := s.RestoreTest; t.Passed && (s.RTO == nil || t.Time.After(a.started)) {
+			s.RTO = &t.Restore
+		}
 	}
 	if !stats.LastBackup.Start.IsZero() {
 		b := backupOf(volume.Outcome{Head: status.Head, Capture: stats.LastBackup}, 0, stats.LastError)
@@ -157,12 +165,33 @@ func registerMetrics(reg *prometheus.Registry, a *agent) {
 	gauge("mirror_behind_commits", "Commits that are not in the mirror yet.", ofMirror(func(m *client.Mirror) float64 { return float64(m.Behind) }))
 	gauge("mirror_behind_seconds", "How long there has been something to copy to the mirror.", ofMirror(func(m *client.Mirror) float64 { return m.BehindSeconds }))
 	gauge("mirror_failing", "1 while the last attempt to copy to the mirror failed.", ofMirror(func(m *client.Mirror) float64 { return truth(m.Error != "") }))
+	registerRestoreTests(gauge)
 	gauge("restore_seconds", "Duration of the last restore; 0: none yet.", func(s client.Status) float64 {
 		if s.RTO == nil {
 			return 0
 		}
 		return *s.RTO
 	})
+}
+
+// registerRestoreTests registers what the last restore test came to.
+func registerRestoreTests(gauge func(name, help string, f func(client.Status) float64)) {
+	of := func(f func(*client.RestoreTest) float64) func(client.Status) float64 {
+		return func(s client.Status) float64 {
+			if s.RestoreTest == nil {
+				return 0
+			}
+			return f(s.RestoreTest)
+		}
+	}
+	gauge("restore_test_timestamp_seconds", "Time of the last restore test that is known, by its instance's clock; 0: none.",
+		of(func(t *client.RestoreTest) float64 { return float64(t.Time.UnixNano()) / 1e9 }))
+	gauge("restore_test_passed", "1 if the last restore test passed.",
+		of(func(t *client.RestoreTest) float64 { return truth(t.Passed) }))
+	gauge("restore_test_failed", "1 if the last restore test showed that the newest commit cannot be restored as it should.",
+		of(func(t *client.RestoreTest) float64 { return truth(!t.Passed && t.Begun) }))
+	gauge("restore_test_restore_seconds", "Duration of the last restore test's restore, with reading everything back.",
+		of(func(t *client.RestoreTest) float64 { return t.Restore }))
 }
 
 func truth(b bool) float64 {

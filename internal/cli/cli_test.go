@@ -123,6 +123,14 @@ func (f *fakeOps) Verify(context.Context, app.VerifyOptions) (app.VerifyReport, 
 	return app.VerifyReport{Snapshots: 2, Packs: 1, Blobs: 9, Problems: f.problems}, f.err
 }
 
+func (f *fakeOps) RestoreTest(context.Context, app.RestoreTestOptions) (client.RestoreTest, error) {
+	t := client.RestoreTest{Snapshot: "1111111122222222", Seq: 7, Time: time.Unix(1, 0), Passed: f.err == nil, Begun: true, Files: 3, Bytes: 4096, Seconds: 2, Restore: 1.5}
+	if f.err != nil {
+		t.Error = f.err.Error()
+	}
+	return t, f.err
+}
+
 func (f *fakeOps) Forget(_ context.Context, opt app.ForgetOptions) (app.ForgetReport, error) {
 	f.forget = opt
 	return app.ForgetReport{Keep: []client.Snapshot{{}}, Remove: []client.Snapshot{{ID: "1111111122222222"}}}, f.err
@@ -232,7 +240,7 @@ func TestExitCodes(t *testing.T) {
 		ops := &fakeOps{err: test.err}
 		for _, args := range [][]string{
 			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"diff"}, {"rollback", "a"}, {"export"}, {"clone", "--to-volume", "b", "--to-password-file", "/p"}, {"verify"}, {"forget", "--keep-last", "1"},
-			{"prune"}, {"probe"}, {"restic-env"}, {"status", "--socket", "/no/agent/here"},
+			{"prune"}, {"probe"}, {"restore-test"}, {"restic-env"}, {"status", "--socket", "/no/agent/here"},
 		} {
 			ops.closed = false
 			got := try(t, ops, storeEnv, args...)
@@ -318,6 +326,7 @@ func TestHuman(t *testing.T) {
 		"snapshot /a":                {0, "committed 33333333 (seq 2): 1 file, 100 B; 50 B stored in 1.5s\n", "drover: skipped, not readable: /a\\nb\n"},
 		"ls abc /sub":                {0, "abc\n/a\\nb\n/\\xff\\x1b[31m\n/sub\n", ""},
 		"verify":                     {0, "no problem found: 2 snapshots, 1 pack, 9 blobs\n", ""},
+		"restore-test":               {0, "passed: 11111111 (seq 7), 3 files, 4.0 KiB; restored and read back in 1.5s\n", ""},
 		"prune":                      {0, "freed 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
 		"prune --dry-run":            {0, "would free 3.0 MiB: 1 pack removed, 2 packs packed anew\n", ""},
 		"rollback 1111":              {0, "committed 55555555 (seq 3) with the state of 11111111: 1 file, 2.0 KiB in 500ms\n", ""},

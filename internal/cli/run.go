@@ -38,7 +38,7 @@ The exit code is the main job's, 128 + n if signal n ended it. Else:
 			return nil
 		},
 	}
-	addSettings(cmd.Flags(), cmd, app.GroupStore, app.GroupClaim, app.GroupTree, app.GroupRun)
+	addSettings(cmd.Flags(), cmd, app.GroupStore, app.GroupClaim, app.GroupTree, app.GroupTest, app.GroupRun)
 	cmd.Flags().BoolVar(&s.json, "json", false, "write the log as JSON, as --log-format json does")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		load := func() (*app.Config, error) { return s.loadRun(cmd, args) }

@@ -25,7 +25,7 @@ func (s *session) statusCommand() *cobra.Command {
 from the store.
 
 RPO is the age of the last commit while changes wait (what a loss now would cost); RTO
-is the time that the last restore took.
+is the time that the last restore, or restore test, took.
 
 ` + storeExits(),
 		Example: `  drover status
@@ -103,6 +103,7 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	if st.Copied > 0 {
 		add("copy", copyOf(st))
 	}
+	add("restore test", restoreTestLine(st.RestoreTest, now))
 	add("mirror", mirrorOf(st.Mirror))
 	for _, id := range st.Diverged {
 		add("diverged", shortID(id))

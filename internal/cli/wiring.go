@@ -28,6 +28,7 @@ type operations interface {
 	RemoveKey(ctx context.Context, name string) (id string, err error)
 	Ls(ctx context.Context, snapshot, path string, fn func(app.Entry) error) error
 	Verify(ctx context.Context, opt app.VerifyOptions) (app.VerifyReport, error)
+	RestoreTest(ctx context.Context, opt app.RestoreTestOptions) (client.RestoreTest, error)
 	Forget(ctx context.Context, opt app.ForgetOptions) (app.ForgetReport, error)
 	Prune(ctx context.Context, opt app.PruneOptions) (app.PruneReport, error)
 	Probe(ctx context.Context) (app.ProbeReport, error)

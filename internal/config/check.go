@@ -27,7 +27,7 @@ const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a
 // check holds everything that is wrong whatever the configuration is used for.
 func (c *Config) check() error {
 	for _, check := range []func() error{
-		c.checkNames, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkSocket, c.checkJobs, c.checkMirror,
+		c.checkNames, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -257,6 +257,31 @@ func (c *Config) checkConsistency() error {
 			if strings.ContainsRune(arg, 0) {
 				return c.origin.at(h.path+".command", fmt.Sprintf("an argument of %s holds a zero byte", h.path), "")
 			}
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkRestoreTest() error {
+	t := c.RestoreTest
+	switch {
+	case t.Every != 0 && t.Every < MinTTL:
+		return c.origin.at("restore_test.every", fmt.Sprintf("restore test interval %s is too short", t.Every), "write 1s or more, or 0 for none")
+	case t.Dir != "" && !filepath.IsAbs(t.Dir):
+		return c.origin.at("restore_test.dir", fmt.Sprintf("directory %q is not absolute", t.Dir), "begin it with a slash")
+	case t.Check.Timeout <= 0:
+		return c.origin.at("restore_test.check.timeout", "restore_test.check has no time", "write a timeout such as 1h")
+	case len(t.Check.Command) > 0 && t.Check.Command[0] == "":
+		return c.origin.at("restore_test.check.command", "restore_test.check.command is empty", "")
+	}
+	for _, arg := range t.Check.Command {
+		if strings.ContainsRune(arg, 0) {
+			return c.origin.at("restore_test.check.command", "an argument of restore_test.check holds a zero byte", "")
+		}
+	}
+	for _, s := range c.State {
+		if t.Dir != "" && overlap(s.Path, t.Dir) {
+			return c.origin.at("restore_test.dir", fmt.Sprintf("scratch directory %q and state path %q overlap", t.Dir, s.Path), "keep it outside of the volume")
 		}
 	}
 	return nil

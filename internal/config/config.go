@@ -17,24 +17,25 @@ import "time"
 // Config is everything that one agent is told. The zero value is not useful: Default
 // is the start, Load the way.
 type Config struct {
-	Service    string         `yaml:"service" doc:"Name of the application as a whole, for people and for discovery."`
-	Store      Store          `yaml:"store" doc:"Where the volume is kept, and the password that opens it."`
-	Volume     string         `yaml:"volume" doc:"Name of the volume in the store. The name drover is reserved."`
-	State      []StatePath    `yaml:"state" doc:"The paths whose content is the volume. Each is a path, or a mapping with path and exclude."`
-	Exclude    []string       `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
-	Mirror     Mirror         `yaml:"mirror" doc:"A second store, to which the holder copies every commit in the background."`
-	Backup     Backup         `yaml:"backup" doc:"When backups are made, and what is refused."`
-	Lease      Lease          `yaml:"lease" doc:"How the claim on the volume is kept alive."`
-	Fence      Fence          `yaml:"fence" doc:"history: a holder that cannot reach the store lets its jobs run until the store names another holder. strict: it kills them before another one can have claimed."`
-	FirstStart FirstStart     `yaml:"first_start" doc:"What to do when the volume has no history and the paths hold files: refuse to start, or adopt them as the first state."`
-	ImageFiles ImageFiles     `yaml:"image_files" doc:"What to do with files that came with the image and differ from the volume: keep them as a diverged snapshot, or discard them."`
-	Init       Init           `yaml:"init" doc:"auto: an empty prefix is initialised. never: that is an error."`
-	DataDir    string         `yaml:"data_dir" doc:"Directory of Drover's own files: the record beside the data, and caches. Must not overlap the state paths."`
-	ID         string         `yaml:"id" doc:"Name of this instance. Default: the host name."`
-	Jobs       map[string]Job `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job always is."`
-	Limits     Limits         `yaml:"limits" doc:"Bounds on what Drover itself uses."`
-	Socket     string         `yaml:"socket" doc:"Path of the control socket. Default for root: /run/drover/drover.sock, else $XDG_RUNTIME_DIR/drover/drover.sock."`
-	Log        Log            `yaml:"log" doc:"The agent's own log, on stderr."`
+	Service     string         `yaml:"service" doc:"Name of the application as a whole, for people and for discovery."`
+	Store       Store          `yaml:"store" doc:"Where the volume is kept, and the password that opens it."`
+	Volume      string         `yaml:"volume" doc:"Name of the volume in the store. The name drover is reserved."`
+	State       []StatePath    `yaml:"state" doc:"The paths whose content is the volume. Each is a path, or a mapping with path and exclude."`
+	Exclude     []string       `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
+	RestoreTest RestoreTest    `yaml:"restore_test" doc:"Restoring the newest commit on a schedule: a backup counts only after a restore."`
+	Mirror      Mirror         `yaml:"mirror" doc:"A second store, to which the holder copies every commit in the background."`
+	Backup      Backup         `yaml:"backup" doc:"When backups are made, and what is refused."`
+	Lease       Lease          `yaml:"lease" doc:"How the claim on the volume is kept alive."`
+	Fence       Fence          `yaml:"fence" doc:"history: a holder that cannot reach the store lets its jobs run until the store names another holder. strict: it kills them before another one can have claimed."`
+	FirstStart  FirstStart     `yaml:"first_start" doc:"What to do when the volume has no history and the paths hold files: refuse to start, or adopt them as the first state."`
+	ImageFiles  ImageFiles     `yaml:"image_files" doc:"What to do with files that came with the image and differ from the volume: keep them as a diverged snapshot, or discard them."`
+	Init        Init           `yaml:"init" doc:"auto: an empty prefix is initialised. never: that is an error."`
+	DataDir     string         `yaml:"data_dir" doc:"Directory of Drover's own files: the record beside the data, and caches. Must not overlap the state paths."`
+	ID          string         `yaml:"id" doc:"Name of this instance. Default: the host name."`
+	Jobs        map[string]Job `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job always is."`
+	Limits      Limits         `yaml:"limits" doc:"Bounds on what Drover itself uses."`
+	Socket      string         `yaml:"socket" doc:"Path of the control socket. Default for root: /run/drover/drover.sock, else $XDG_RUNTIME_DIR/drover/drover.sock."`
+	Log         Log            `yaml:"log" doc:"The agent's own log, on stderr."`
 
 	origin origins
 }
@@ -72,6 +73,13 @@ type Backup struct {
 	FreezeLimit  Duration     `yaml:"freeze_limit" doc:"The longest that a freeze may hold the jobs. If it is over they go on, and the freeze is tried again."`
 	Quiesce      Hook         `yaml:"quiesce" doc:"With consistency: hook. Makes the application hold still; the backup fails if this does."`
 	Resume       Hook         `yaml:"resume" doc:"With consistency: hook. Lets it go on. It runs after every quiesce, also after one that failed."`
+}
+
+// RestoreTest says when and how the newest commit is restored into scratch space.
+type RestoreTest struct {
+	Every Duration `yaml:"every" doc:"How often the holder restores the newest commit into scratch space, reads it back, and removes it again. 0: never."`
+	Dir   string   `yaml:"dir" doc:"Directory of the scratch space, with room for the whole volume. Default: data_dir."`
+	Check Hook     `yaml:"check" doc:"Command that looks at the restored files; the test fails if it does. They are below its working directory, which is $DROVER_RESTORED as well, each at its absolute path."`
 }
 
 // Hook is a command that the agent runs, in the environment and as the user of the main job.
@@ -129,6 +137,8 @@ const (
 	// DefaultFreeze is what most applications' own timeouts do not notice.
 	DefaultFreeze = Duration(time.Second)
 	DefaultHook   = Duration(10 * time.Second)
+	// DefaultCheck is for a check that reads all of a large volume.
+	DefaultCheck = Duration(time.Hour)
 	// DefaultMirrorEvery: each look that finds something reads both indexes.
 	DefaultMirrorEvery = Duration(10 * time.Second)
 	DefaultMaxLag      = Duration(15 * time.Minute)
@@ -148,13 +158,14 @@ func Default() *Config {
 			OnStop: true, OnUnreadable: UnreadableFail, Consistency: ConsistencyFreeze, FreezeLimit: DefaultFreeze,
 			Quiesce: Hook{Timeout: DefaultHook}, Resume: Hook{Timeout: DefaultHook},
 		},
-		Lease:      Lease{TTL: DefaultTTL},
-		Fence:      FenceHistory,
-		FirstStart: FirstStartRefuse,
-		ImageFiles: ImageFilesKeep,
-		Init:       InitAuto,
-		Log:        Log{Level: LogInfo, Format: LogText},
-		origin:     origins{},
+		RestoreTest: RestoreTest{Check: Hook{Timeout: DefaultCheck}},
+		Lease:       Lease{TTL: DefaultTTL},
+		Fence:       FenceHistory,
+		FirstStart:  FirstStartRefuse,
+		ImageFiles:  ImageFilesKeep,
+		Init:        InitAuto,
+		Log:         Log{Level: LogInfo, Format: LogText},
+		origin:      origins{},
 	}
 }
 

@@ -28,6 +28,7 @@ const (
 	GroupStore Group = "store" // commands that open the store
 	GroupClaim Group = "claim" // commands that hold the volume meanwhile
 	GroupTree  Group = "tree"  // commands that read the files
+	GroupTest  Group = "test"  // the agent and restore-test
 	GroupRun   Group = "run"   // the agent alone
 )
 
@@ -43,6 +44,9 @@ func Settings() []Setting {
 		{Env: "DROVER_MIRROR_PASSWORD", Group: GroupRun, Path: "mirror.store.password", Value: "", Help: "password of the repository there"},
 		{Flag: "mirror-password-file", Group: GroupRun, Path: "mirror.store.password_file", Value: "FILE", Help: "file that holds the password of the repository there"},
 		{Flag: "mirror-volume", Group: GroupRun, Path: "mirror.volume", Value: "NAME", Help: "name of the volume there (default this volume's)"},
+		{Flag: "restore-test-every", Group: GroupRun, Path: "restore_test.every", Value: "TIME", Help: "restore the newest commit into scratch space at this interval, and check it"},
+		{Flag: "restore-test-dir", Group: GroupTest, Path: "restore_test.dir", Value: "DIR", Help: "directory of the scratch space of restore tests (default data_dir)"},
+		{Flag: "restore-test-check", Group: GroupTest, Path: "restore_test.check.command", Value: "COMMAND", Help: "shell command that looks at the files of a restore test, in $DROVER_RESTORED"},
 		{Flag: "service", Group: GroupRun, Path: "service", Value: "NAME", Help: "name of the application as a whole"},
 		{Flag: "state", Group: GroupRun, Path: "state", Value: "PATH", Repeat: true, Help: "absolute path whose content is the volume (repeatable)"},
 		{Flag: "exclude", Group: GroupTree, Path: "exclude", Value: "PATTERN", Repeat: true, Help: "leave out what matches, by restic's rules (repeatable)"},

@@ -1,0 +1,264 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover/client"
+	"drover/internal/config"
+	"drover/internal/supervise"
+	"drover/internal/volume"
+	"drover/internal/volume/protocol"
+)
+
+// RestoreTestOptions of RestoreTest.
+type RestoreTestOptions struct {
+	Progress func(Progress)
+}
+
+// RestoreTest restores the newest commit into scratch space, reads it back, has the
+// configured command check it, and removes it again. The outcome is told to whoever
+// asks for the volume's status. Errors: the outcome's.
+func (o *Ops) RestoreTest(ctx context.Context, opt RestoreTestOptions) (client.RestoreTest, error) {
+	v, err := o.open(ctx)
+	if err != nil {
+		return client.RestoreTest{}, err
+	}
+	_, sn, err := v.Latest(ctx)
+	if err != nil {
+		return client.RestoreTest{}, err
+	}
+	var files, bytes int64
+	if sn.Summary != nil {
+		files, bytes = int64(sn.Summary.TotalFilesProcessed), int64(sn.Summary.TotalBytesProcessed)
+	}
+	topt := restoreTestOptions(o.cfg, os.Environ(), nil, o.log)
+	topt.Progress = counted("restore test", opt.Progress, files, bytes)
+	t, err := v.TestRestore(ctx, topt)
+	if ctx.Err() == nil {
+		if saveErr := v.SaveRestoreTest(ctx, t); saveErr != nil {
+			o.log.Warn("tell the outcome of the restore test", "err", saveErr)
+		}
+	}
+	return *restoreTestOf(&t), err
+}
+
+// restoreTestOptions says where tests are made, and what checks them, with env and as
+// user; nil: as the agent's own.
+func restoreTestOptions(cfg *config.Config, env []string, user *supervise.User, log *slog.Logger) volume.RestoreTestOptions {
+	base := cfg.RestoreTest.Dir
+	if base == "" {
+		base = cfg.DataDir
+	}
+	opt := volume.RestoreTestOptions{
+		Instance: cfg.ID, Log: log, Scratch: filepath.Join(base, ".restore-test", cfg.Volume),
+	}
+	if user != nil {
+		opt.Owner = &volume.Owner{UID: user.UID, GID: user.GID}
+	}
+	if c := cfg.RestoreTest.Check; len(c.Command) > 0 {
+		check := check{command: c.Command, timeout: c.Timeout.Std(), env: supervise.JobEnv(env, nil), user: user}
+		opt.Check = check.run
+	}
+	return opt
+}
+
+// check is the user's command that looks at restored files.
+type check struct {
+	command config.Command
+	timeout time.Duration
+	env     []string
+	user    *supervise.User
+}
+
+// run runs the command in the directory of the restored files. It is told of that by
+// DROVER_RESTORED. Nothing that it started is left.
+func (c check) run(ctx context.Context, restored string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, fmt.Errorf("it ran for longer than %s", c.timeout))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, c.command[0], c.command[1:]...)
+	cmd.Env, cmd.Dir = append(c.env, "DROVER_RESTORED="+restored), restored
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential(c.user)}
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	cmd.WaitDelay = time.Second // for a grandchild that holds our pipe
+	var out tail
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if cmd.Process != nil {
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+		for {
+			if _, err := unix.Wait4(-cmd.Process.Pid, nil, 0, nil); err != nil && err != unix.EINTR {
+				break // ECHILD
+			}
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if errors.Is(err, os.ErrPermission) {
+		err = fmt.Errorf("%w; may the user that it runs as enter %s?", err, restored)
+	}
+	if said := strings.TrimSpace(string(out)); said != "" {
+		return fmt.Errorf("%w: %s", err, said)
+	}
+	return err
+}
+
+// restoreTests makes restore tests on a schedule while this instance holds the volume.
+type restoreTests struct {
+	every  time.Duration
+	log    *slog.Logger
+	holder func() (epoch uint64, ok bool) // ok: it holds, and there is something to test
+	load   func(context.Context) (*volume.RestoreTest, error)
+	test   func(context.Context) (volume.RestoreTest, error)
+	save   func(context.Context, volume.RestoreTest) error
+	done   func(volume.RestoreTest)
+
+	mu    sync.Mutex
+	last  *volume.RestoreTest
+	epoch uint64    // of last; the next holder looks for what others have done
+	tried time.Time // of the last attempt that told nothing
+}
+
+// restoreTestLook is how often it is looked whether a test is due, at most.
+const restoreTestLook = time.Minute
+
+// restoreTestAgain is the pause after a test that could not be made.
+const restoreTestAgain = time.Hour
+
+func (t *restoreTests) run(ctx context.Context) {
+	pause := min(restoreTestLook, max(t.every/4, 100*time.Millisecond))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		if t.due(ctx) {
+			t.make(ctx)
+		}
+	}
+}
+
+// due looks for the last test, of this or another instance, and counts from that. A
+// time in the future is a clock's mistake.
+func (t *restoreTests) due(ctx context.Context) bool {
+	epoch, ok := t.holder()
+	if !ok {
+		return false
+	}
+	t.mu.Lock()
+	known := t.epoch == epoch
+	t.mu.Unlock()
+	if !known {
+		last, err := t.load(ctx)
+		if err != nil {
+			t.log.Debug("look for the last restore test", "err", err)
+			return false
+		}
+		t.mu.Lock()
+		t.last, t.epoch = last, epoch
+		t.mu.Unlock()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	if !t.tried.IsZero() && now.Sub(t.tried) < min(t.every, restoreTestAgain) {
+		return false
+	}
+	return t.last == nil || !t.last.Begun || now.Sub(t.last.Time) >= t.every || t.last.Time.After(now)
+}
+
+func (t *restoreTests) make(ctx context.Context) {
+	r, err := t.test(ctx)
+	if ctx.Err() != nil {
+		return // the instance ends: it says nothing
+	}
+	line := []any{"snapshot", r.Snapshot, "seq", r.Seq, "files", r.Files, "bytes", r.Bytes, "seconds", r.Seconds}
+	switch {
+	case r.Passed:
+		t.log.Info("restore test passed", line...)
+	case r.Begun:
+		t.log.Error("restore test FAILED: the newest commit cannot be restored as it should", append(line, "err", err)...)
+	default:
+		t.log.Warn("restore test could not be made", append(line, "err", err)...)
+	}
+	t.mu.Lock()
+	t.last, t.tried = &r, time.Time{}
+	if !r.Begun {
+		t.tried = time.Now()
+	}
+	t.mu.Unlock()
+	if err := t.save(ctx, r); err != nil {
+		t.log.Warn("tell the outcome of the restore test", "err", err)
+	}
+	if t.done != nil {
+		t.done(r)
+	}
+}
+
+// outcome is the last one that is known; nil: none.
+func (t *restoreTests) outcome() *volume.RestoreTest {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.last
+}
+
+// newRestoreTests returns nil if none are configured.
+func (a *agent) newRestoreTests(v *volume.Volume, rt *volume.Runtime) *restoreTests {
+	if a.cfg.RestoreTest.Every == 0 {
+		return nil
+	}
+	opt := restoreTestOptions(a.cfg, os.Environ(), nil, a.log)
+	if job := a.jobs.mainJob(); job != nil {
+		opt = restoreTestOptions(a.cfg, job.Env, job.User, a.log)
+	}
+	return &restoreTests{
+		every: a.cfg.RestoreTest.Every.Std(), log: a.log,
+		holder: func() (uint64, bool) {
+			s, _ := rt.Status()
+			return s.Head.Epoch, s.Phase == protocol.PhaseHolder && s.Head.Seq > 0
+		},
+		load: v.LastRestoreTest, save: v.SaveRestoreTest,
+		test: func(ctx context.Context) (volume.RestoreTest, error) { return v.TestRestore(ctx, opt) },
+	}
+}
+
+// restoreTestOf tells an outcome as the API does; nil: there is none.
+func restoreTestOf(t *volume.RestoreTest) *client.RestoreTest {
+	if t == nil {
+		return nil
+	}
+	return &client.RestoreTest{
+		Snapshot: t.Snapshot, Seq: t.Seq, Instance: t.Instance, Time: t.Time, Passed: t.Passed, Begun: t.Begun,
+		Error: t.Error, Files: t.Files, Bytes: t.Bytes, Seconds: t.Seconds, Restore: t.Restore,
+	}
+}
+
+// restoreTestHealth says what is wrong, "" if nothing is.
+func restoreTestHealth(t *client.RestoreTest) string {
+	switch {
+	case t == nil || t.Passed:
+		return ""
+	case t.Begun:
+		return "the last restore test failed: " + t.Error
+	}
+	return "the last restore test could not be made: " + t.Error
+}
