@@ -134,6 +134,7 @@ func (s *script) step(in Input) {
 				fmt.Fprintf(&s.out, "    [%s] read %d\n", s.now, a.Slot)
 			}
 		case Try:
+			clear(s.asked)
 			seen := "nothing"
 			if a.Watch.Tag != "" {
 				seen = fmt.Sprintf("%s for %s", a.Watch.Tag, a.Watch.Sent-a.Watch.First)

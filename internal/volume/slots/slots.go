@@ -80,6 +80,7 @@ type (
 	// ReadHead: get the head of a slot; answer HeadRead.
 	ReadHead struct{ Slot int }
 	// Try: run the protocol on the slot, with what was counted of its head; answer Ended.
+	// Reads under way are given up: no answer to one may come any more.
 	Try struct {
 		Slot  int
 		Watch protocol.Watch
@@ -147,7 +148,10 @@ func (c *Chooser) Step(now Time, in Input) []Action {
 func (c *Chooser) broken(rule Mutant) bool { return c.cfg.Mutant == rule }
 
 func (c *Chooser) try(i int) {
-	c.trying = i
+	c.trying, c.reads = i, 0
+	for j := range c.slots {
+		c.slots[j].reading = false
+	}
 	c.out = append(c.out, Try{Slot: i, Watch: c.slots[i].watch})
 }
 
