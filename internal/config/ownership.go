@@ -32,6 +32,21 @@ func (c *Config) Own() *Config {
 	return c.For(c.ID)
 }
 
+// Select is the configuration for a command that works on one volume: that of the slot
+// (0 or more), the one that --volume names, or what the ownership makes this instance's.
+// Without any of them an ownership of slot stays one.
+func (c *Config) Select(slot int, named bool) *Config {
+	one := *c
+	switch {
+	case slot >= 0:
+		return c.Slot(slot)
+	case named:
+		one.Ownership, one.Slots = OwnershipSingle, 0
+		return &one
+	}
+	return c.Own()
+}
+
 // CheckVolume says whether one volume is meant, which can be opened.
 func (c *Config) CheckVolume() error {
 	if c.Ownership == OwnershipSlot {

@@ -29,7 +29,7 @@ var pureImports = map[string][]string{
 	"time": {
 		"Duration", "Time", "ParseDuration", "Nanosecond", "Microsecond", "Millisecond", "Second", "Minute", "Hour",
 	},
-	"golang.org/x/sys/unix": {"Signal", "SIG*"},
+	"golang.org/x/sys/unix":              {"Signal", "SIG*"},
 	module + "/internal/volume/protocol": nil, // pure itself
 }
 
