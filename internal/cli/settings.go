@@ -41,7 +41,7 @@ const slotFlag = "slot"
 func addSettings(flags *pflag.FlagSet, cmd *cobra.Command, groups ...app.Group) {
 	if slices.Contains(groups, app.GroupStore) && cmd.Name() != runName {
 		flags.Int(slotFlag, 0, "the volume of slot `I`, with ownership slot")
-		}
+	}
 	for _, setting := range app.Settings() {
 		if setting.Flag == "" || !slices.Contains(groups, setting.Group) {
 			continue

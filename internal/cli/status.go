@@ -22,8 +22,8 @@ func (s *session) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the instance and its volume: who holds it, how old the last commit is",
 		Long: `Asks the agent on the control socket, if there is one; else reads the volume's head
-from the store. With ownership slot that is one line for each slot, unless --slot names one,
-which is always read from the store.
+from the store. With ownership slot that is one line for each slot, unless --slot names
+one, which is always read from the store.
 
 RPO is the age of the last commit while changes wait (what a loss now would cost); RTO
 is the time that the last restore took.
