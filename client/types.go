@@ -13,6 +13,8 @@ import "time"
 type Status struct {
 	Service  string `json:"service,omitempty"`
 	Volume   string `json:"volume,omitempty"`
+	Slot     *int   `json:"slot,omitempty"`  // which one Volume is, with ownership: slot
+	Slots    int    `json:"slots,omitempty"` // how many there are
 	Instance string `json:"instance"`
 	Version  string `json:"version"`
 	// Role: starting, standby, claiming, restoring, holder, fenced, deposed,

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -17,18 +18,19 @@ import (
 	"drover/client"
 	"drover/internal/config"
 	"drover/internal/supervise"
+	"drover/internal/volume/slots"
 )
 
 // jobs starts a new supervisor for each time that the jobs may run, and tells
 // when they ended by themselves.
 type jobs struct {
-	list   []supervise.Job
 	record string
 	log    *slog.Logger
-	exited func()                // the main job ended by itself
-	before func(context.Context) // called before each start; quick
 
 	mu      sync.Mutex
+	list    []supervise.Job
+	exited  func()                // the main job ended by itself
+	before  func(context.Context) // called before each start; quick
 	current *supervise.Supervisor
 	asked   bool // Stop or Kill was called on current
 	killing *killing
@@ -90,22 +92,51 @@ func jobOf(name string, c config.Job, cfg *config.Config) (supervise.Job, error)
 // missing fails early, before a volume is made or claimed, if the only job's command
 // is nowhere. (With more than one, an earlier one may make the command of a later.)
 func (j *jobs) missing(paths []string) (status int, err error) {
-	if len(j.list) != 1 {
+	list := j.all()
+	if len(list) != 1 {
 		return 0, nil
 	}
-	status, err = j.list[0].Missing(paths)
+	status, err = list[0].Missing(paths)
 	if err != nil {
-		err = fmt.Errorf("start job %s: %w", j.list[0].Name, err)
+		err = fmt.Errorf("start job %s: %w", list[0].Name, err)
 	}
 	return status, err
 }
 
+// slotVar tells the jobs which slot they run in.
+const slotVar = "DROVER_SLOT"
+
+// prepare is called when none of the jobs runs: it says for which slot the next ones
+// will, and whom to tell of them.
+func (j *jobs) prepare(slot int, before func(context.Context), exited func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.before, j.exited = before, exited
+	if slot == slots.None {
+		return
+	}
+	j.list = slices.Clone(j.list)
+	for i := range j.list {
+		j.list[i].Env = supervise.JobEnv(j.list[i].Env, []string{slotVar + "=" + strconv.Itoa(slot)})
+	}
+}
+
+// all lists the jobs.
+func (j *jobs) all() []supervise.Job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.list
+}
+
 // Start starts a new supervisor. It is quick: processes are forked beside it.
 func (j *jobs) Start(ctx context.Context) error {
-	if j.before != nil {
-		j.before(ctx)
+	j.mu.Lock()
+	list, before, exited := j.list, j.before, j.exited
+	j.mu.Unlock()
+	if before != nil {
+		before(ctx)
 	}
-	s, err := supervise.New(supervise.Config{Jobs: j.list, Record: j.record}, j.log)
+	s, err := supervise.New(supervise.Config{Jobs: list, Record: j.record}, j.log)
 	if err != nil {
 		return err
 	}
@@ -116,12 +147,12 @@ func (j *jobs) Start(ctx context.Context) error {
 	if err := s.Start(ctx); err != nil {
 		return err
 	}
-	j.waits.Go(func() { j.wait(s) })
+	j.waits.Go(func() { j.wait(s, exited) })
 	return nil
 }
 
 // wait tells when the jobs end unasked.
-func (j *jobs) wait(s *supervise.Supervisor) {
+func (j *jobs) wait(s *supervise.Supervisor, exited func()) {
 	<-s.Done()
 	j.mu.Lock()
 	j.status = s.Status()
@@ -132,7 +163,7 @@ func (j *jobs) wait(s *supervise.Supervisor) {
 	j.mu.Unlock()
 	if !asked {
 		j.log.Info("jobs ended", "status", s.Status())
-		j.exited()
+		exited()
 	}
 }
 
@@ -215,8 +246,9 @@ func (j *jobs) signal(sig unix.Signal) {
 	if s == nil {
 		return
 	}
-	for _, job := range j.list {
-		if job.Main || len(j.list) == 1 {
+	list := j.all()
+	for _, job := range list {
+		if job.Main || len(list) == 1 {
 			if err := s.Signal(job.Name, sig); err != nil {
 				j.log.Warn("pass on signal", "signal", sig, "err", err)
 			}
@@ -241,9 +273,10 @@ func (j *jobs) mainUser() *supervise.User {
 
 // mainJob is nil if no job is main.
 func (j *jobs) mainJob() *supervise.Job {
-	for i := range j.list {
-		if j.list[i].Main || len(j.list) == 1 {
-			return &j.list[i]
+	list := j.all()
+	for i := range list {
+		if list[i].Main || len(list) == 1 {
+			return &list[i]
 		}
 	}
 	return nil
@@ -251,7 +284,7 @@ func (j *jobs) mainJob() *supervise.Job {
 
 func (j *jobs) uids() []uint32 {
 	var all []uint32
-	for _, job := range j.list {
+	for _, job := range j.all() {
 		if job.User != nil {
 			all = append(all, job.User.UID)
 		}
@@ -264,7 +297,7 @@ func (j *jobs) states() []client.Job {
 	s := j.current
 	j.mu.Unlock()
 	var list []client.Job
-	for _, job := range j.list {
+	for _, job := range j.all() {
 		c := client.Job{Name: job.Name, Main: job.Main, State: "waiting"}
 		if s != nil {
 			c.State, c.PID = s.State(job.Name)

@@ -222,22 +222,22 @@ func (t *restoreTests) outcome() *volume.RestoreTest {
 }
 
 // newRestoreTests returns nil if none are configured.
-func (a *agent) newRestoreTests(v *volume.Volume, rt *volume.Runtime) *restoreTests {
-	if a.cfg.RestoreTest.Every == 0 {
+func (a *agent) newRestoreTests(part *tenure) *restoreTests {
+	if part.cfg.RestoreTest.Every == 0 {
 		return nil
 	}
-	opt := restoreTestOptions(a.cfg, os.Environ(), nil, a.log)
+	opt := restoreTestOptions(part.cfg, os.Environ(), nil, a.log)
 	if job := a.jobs.mainJob(); job != nil {
-		opt = restoreTestOptions(a.cfg, job.Env, job.User, a.log)
+		opt = restoreTestOptions(part.cfg, job.Env, job.User, a.log)
 	}
 	return &restoreTests{
-		every: a.cfg.RestoreTest.Every.Std(), log: a.log,
+		every: part.cfg.RestoreTest.Every.Std(), log: a.log,
 		holder: func() (uint64, bool) {
-			s, _ := rt.Status()
+			s, _ := part.rt.Status()
 			return s.Head.Epoch, s.Phase == protocol.PhaseHolder && s.Head.Seq > 0
 		},
-		load: v.LastRestoreTest, save: v.SaveRestoreTest,
-		test: func(ctx context.Context) (volume.RestoreTest, error) { return v.TestRestore(ctx, opt) },
+		load: part.v.LastRestoreTest, save: part.v.SaveRestoreTest,
+		test: func(ctx context.Context) (volume.RestoreTest, error) { return part.v.TestRestore(ctx, opt) },
 	}
 }
 

@@ -27,11 +27,10 @@ import (
 	"drover/internal/config"
 	"drover/internal/control"
 	"drover/internal/objstore"
-	"drover/internal/objstore/probe"
-	"drover/internal/repo/archive"
 	"drover/internal/supervise"
 	"drover/internal/volume"
 	"drover/internal/volume/protocol"
+	"drover/internal/volume/slots"
 )
 
 // Version is this build's; the linker sets it.
@@ -53,6 +52,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	if cfg.Limits.Memory > 0 {
 		debug.SetMemoryLimit(int64(cfg.Limits.Memory))
 	}
+	cfg = cfg.Own()
 	jobs, err := newJobs(cfg, opt.Stdout, opt.Stderr, opt.Log)
 	if err != nil {
 		return 1, err
@@ -61,11 +61,12 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 		opt.Log.Error("job cannot start, so nothing was begun", "error", err)
 		return status, nil
 	}
-	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, started: time.Now(), mirror: newMirror(cfg, opt.Log)}
+	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, started: time.Now()}
 	a.stopping, a.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stop()
 	a.registry = prometheus.NewRegistry()
 	registerMetrics(a.registry, a)
+	a.still = a.stiller()
 	server := control.New(a, control.Options{
 		Path: cfg.Socket, Log: opt.Log, JobUIDs: jobs.uids,
 		Metrics: promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}),
@@ -107,16 +108,22 @@ type agent struct {
 	jobs     *jobs
 	started  time.Time
 	registry *prometheus.Registry
-	mirror   *mirror // nil: none
+	still    volume.Stiller // nil: none
 
 	stopping context.Context // ends when the end is asked for
 	stop     context.CancelFunc
 
-	mu      sync.Mutex
-	rt      *volume.Runtime // nil until the volume is open
-	tracked *tracked
-	tests   *restoreTests // nil: none, or not yet
-	told    string        // the phase and reason last logged
+	mu     sync.Mutex
+	tenure *tenure // nil until a volume is open, and while no slot is tried
+	waits  string  // why none is, for people
+	told   string  // the phase and reason last logged
+}
+
+// current is the tenure of now; nil: none.
+func (a *agent) current() *tenure {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.tenure
 }
 
 // signals stops on TERM, INT and QUIT, and passes the others to the main job. A
@@ -154,18 +161,15 @@ const stopGrace = 5 * time.Minute
 func (a *agent) askStop() {
 	first := a.stopping.Err() == nil
 	a.stop()
-	a.mu.Lock()
-	rt := a.rt
-	a.mu.Unlock()
-	if rt != nil && !first {
-		rt.Stop(0)
+	if t := a.current(); t != nil && !first {
+		t.rt.Stop(0)
 	}
 }
 
 // superviseOnly runs the jobs of a configuration without a store.
 func (a *agent) superviseOnly(ctx context.Context) error {
 	ended := make(chan struct{})
-	a.jobs.exited = func() { close(ended) }
+	a.jobs.prepare(slots.None, nil, func() { close(ended) })
 	if err := a.jobs.Start(ctx); err != nil {
 		return err
 	}
@@ -179,7 +183,8 @@ func (a *agent) superviseOnly(ctx context.Context) error {
 	return nil
 }
 
-// runVolume opens the volume and runs the protocol on it.
+// runVolume opens the store and runs the protocol on the volume, or on one slot after
+// another. The data directory of the volume's own name keeps a second agent out.
 func (a *agent) runVolume(ctx context.Context) error {
 	data, err := volume.OpenDataDir(a.cfg.DataDir, a.cfg.Volume)
 	if err != nil {
@@ -196,24 +201,25 @@ func (a *agent) runVolume(ctx context.Context) error {
 	if n > 0 {
 		a.log.Warn("killed what an earlier life of this agent left", "processes", n)
 	}
-	opening, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(a.stopping, cancel)()
-	v, st, err := a.openVolume(opening)
+	st, err := openStore(ctx, a.cfg, a.registry, 0, a.log)
 	if err != nil {
-		if opening.Err() != nil && ctx.Err() == nil {
-			return nil // told to stop before anything was begun
-		}
 		return err
 	}
 	if c, ok := st.(objstore.Closer); ok {
 		defer func() { _ = c.Close() }()
 	}
-	rt, err := a.newRuntime(v, data)
+	if a.cfg.Ownership == config.OwnershipSlot {
+		return a.runSlots(ctx, st)
+	}
+	v, err := a.openVolume(ctx, st, a.cfg)
+	if v == nil || err != nil {
+		return err
+	}
+	t, err := a.newTenure(v, data, tenureOptions{cfg: a.cfg})
 	if err != nil {
 		return err
 	}
-	return a.live(ctx, v, rt)
+	return a.live(ctx, t)
 }
 
 // makePaths makes the state paths that do not exist as empty directories of the
@@ -234,98 +240,6 @@ func (a *agent) makePaths() error {
 		}
 	}
 	return nil
-}
-
-func (a *agent) openVolume(ctx context.Context) (*volume.Volume, objstore.Store, error) {
-	var v *volume.Volume
-	st, err := openStore(ctx, a.cfg, a.registry, 0, a.log)
-	if err != nil {
-		return nil, nil, err
-	}
-	err = untilAvailable(ctx, a.log, "open volume", func() error {
-		if _, err := probe.Check(ctx, st, probe.Start); err != nil {
-			return err
-		}
-		var created bool
-		v, created, err = openVolume(ctx, st, a.cfg, a.cfg.Init == config.InitAuto, a.log)
-		if created {
-			a.log.Warn("initialised a NEW volume: there was nothing at this place in the store",
-				"store", describe(st), "volume", a.cfg.Volume)
-		}
-		return err
-	})
-	return v, st, err
-}
-
-// treeCacheBytes bounds the local copies of directory listings.
-const treeCacheBytes = 1 << 30
-
-func (a *agent) newRuntime(v *volume.Volume, data *volume.DataDir) (*volume.Runtime, error) {
-	cache, err := archive.OpenDirCache(data.Path("trees"), treeCacheBytes)
-	if err != nil {
-		return nil, fmt.Errorf("open tree cache: %w", err)
-	}
-	tree := a.treeOptions()
-	tree.Cache = cache
-	a.tracked = newTracked(a.cfg, a.log)
-	a.jobs.before = a.tracked.start
-	opt := volume.Options{
-		Protocol: protocol.Config{
-			Volume: a.cfg.Volume, Self: protocol.Holder{ID: a.cfg.ID, Address: hostname()},
-			TTL: a.cfg.Lease.TTL.Std(), Fence: protocol.Fence(a.cfg.Fence),
-			AdoptFiles:        a.cfg.FirstStart == config.FirstStartAdopt,
-			DiscardImageFiles: a.cfg.ImageFiles == config.ImageFilesDrop,
-			FinalCommit:       a.cfg.Backup.OnStop,
-			Warm:              true,
-		},
-		Tree: tree, Jobs: a.jobs, Changes: a.tracked, Still: a.stiller(), DataDir: data, Log: a.log, Notify: a.notify,
-	}
-	rt := volume.NewRuntime(v, opt)
-	a.jobs.exited = rt.JobsExited
-	return rt, nil
-}
-
-func (a *agent) treeOptions() volume.TreeOptions { return treeOptions(a.cfg) }
-
-// live runs rt and what asks it for backups, until rt ends.
-func (a *agent) live(ctx context.Context, v *volume.Volume, rt *volume.Runtime) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var parts sync.WaitGroup
-	defer parts.Wait()
-	defer cancel()
-	tests := a.newRestoreTests(v, rt)
-	a.mu.Lock()
-	a.rt, a.tests = rt, tests
-	a.mu.Unlock()
-	if tests != nil {
-		testing, end := context.WithCancel(ctx)
-		defer end()
-		defer context.AfterFunc(a.stopping, end)() // the last backup is what counts then
-		parts.Go(func() { tests.run(testing) })
-	}
-	parts.Go(func() {
-		select {
-		case <-a.stopping.Done():
-			rt.Stop(stopGrace)
-		case <-ctx.Done():
-		}
-	})
-	parts.Go(func() { a.tracked.run(ctx) })
-	if a.mirror != nil {
-		parts.Go(func() { a.mirror.run(ctx, v, rt) })
-	}
-	parts.Go(func() { a.warnOfGrace(ctx, func() volume.Stats { _, stats := rt.Status(); return stats }) })
-	parts.Go(func() {
-		triggers{
-			onChange: a.cfg.Backup.OnChange.Std(), every: a.cfg.Backup.Every.Std(),
-			changed: a.tracked.changed, backup: func() { a.queue(rt) },
-		}.run(ctx)
-	})
-	err := rt.Run(ctx)
-	if errors.Is(err, context.Canceled) {
-		err = nil
-	}
-	return err
 }
 
 // queue asks for a backup if this instance may make one.

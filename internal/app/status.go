@@ -11,6 +11,7 @@ import (
 	"drover/client"
 	"drover/internal/volume"
 	"drover/internal/volume/protocol"
+	"drover/internal/volume/slots"
 )
 
 // Status is control.Agent's.
@@ -24,25 +25,33 @@ func (a *agent) Status() client.Status {
 	}
 	s.Volume, s.Fence, s.Role = a.cfg.Volume, string(a.cfg.Fence), string(protocol.PhaseStarting)
 	a.mu.Lock()
-	rt, tests := a.rt, a.tests
+	t, waits := a.tenure, a.waits
 	a.mu.Unlock()
-	if rt == nil {
-		s.Health, s.Message = "degraded", "the volume is not open yet: waiting for the store"
+	s.Slots = a.cfg.Slots
+	switch {
+	case t == nil && waits != "":
+		s.Role, s.Message = RoleSpare, waits
 		return s
+	case t == nil:
+		s.Health, s.Message = "degraded", a.notOpen()
+		return s
+	case t.slot != slots.None:
+		s.Slot, s.Volume = &t.slot, t.cfg.Volume
 	}
+	rt := t.rt
 	status, stats := rt.Status()
 	headStatus(&s, status.Head)
 	s.Role, s.Copied = string(status.Phase), status.Copied
 	s.Diverged = stats.Diverged
 	s.Health, s.Message = health(status, stats)
 	if status.Phase == protocol.PhaseHolder {
-		s.Pending = a.tracked.dirty.Load()
+		s.Pending = t.tracked.dirty.Load()
 		if s.Pending && !stats.Captured.IsZero() {
 			s.RPO = time.Since(stats.Captured).Seconds()
 		}
-		if a.mirror != nil {
-			s.Mirror = a.mirror.status(status.Head)
-			if bad := a.mirror.health(s.Mirror); bad != "" && s.Health == "ok" {
+		if t.mirror != nil {
+			s.Mirror = t.mirror.status(status.Head)
+			if bad := t.mirror.health(s.Mirror); bad != "" && s.Health == "ok" {
 				s.Health, s.Message = "degraded", bad
 			}
 		}
@@ -51,12 +60,12 @@ func (a *agent) Status() client.Status {
 		rto := stats.Restore.Seconds()
 		s.RTO = &rto
 	}
-	if s.RestoreTest = restoreTestOf(tests.outcome()); s.RestoreTest != nil {
+	if s.RestoreTest = restoreTestOf(t.tests.outcome()); s.RestoreTest != nil {
 		if bad := restoreTestHealth(s.RestoreTest); bad != "" && s.Health == "ok" && status.Phase == protocol.PhaseHolder {
 			s.Health, s.Message = "degraded", bad
 		}
-		if t := s.RestoreTest; t.Passed && (s.RTO == nil || t.Time.After(a.started)) {
-			s.RTO = &t.Restore
+		if r := s.RestoreTest; r.Passed && (s.RTO == nil || r.Time.After(a.started)) {
+			s.RTO = &r.Restore
 		}
 	}
 	if !stats.LastBackup.Start.IsZero() {
@@ -80,14 +89,29 @@ func health(status protocol.Status, stats volume.Stats) (health, message string)
 	return "ok", status.Reason
 }
 
+// RoleSpare is the role of an instance that waits for any slot.
+const RoleSpare = "spare"
+
+// notOpen says why there is no tenure.
+func (a *agent) notOpen() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.waits != "":
+		return "this instance " + a.waits
+	case a.cfg.Store.URL == "":
+		return "no store is configured"
+	}
+	return "the volume is not open yet: waiting for the store"
+}
+
 // Backup is control.Agent's.
 func (a *agent) Backup(ctx context.Context, queue bool) (client.Backup, error) {
-	a.mu.Lock()
-	rt := a.rt
-	a.mu.Unlock()
-	if rt == nil {
-		return client.Backup{Kind: "failed"}, errors.New("no backup: the volume is not open (no store configured, or it does not answer yet)")
+	t := a.current()
+	if t == nil {
+		return client.Backup{Kind: "failed"}, errors.New("no backup: " + a.notOpen())
 	}
+	rt := t.rt
 	start := time.Now()
 	if queue {
 		if s, _ := rt.Status(); s.Phase == protocol.PhaseStandby {

@@ -8,6 +8,7 @@ import (
 
 	"drover/client"
 	"drover/internal/volume/protocol"
+	"drover/internal/volume/slots"
 )
 
 // errNobodyTook: a hand-over that found no taker.
@@ -15,15 +16,17 @@ var errNobodyTook = errors.New("no standby took the volume: this instance goes o
 
 // HandOver is control.Agent's.
 func (a *agent) HandOver(ctx context.Context, grace time.Duration) (client.Takeover, error) {
-	a.mu.Lock()
-	rt := a.rt
-	a.mu.Unlock()
-	if rt == nil {
-		return client.Takeover{}, errors.New("the volume is not open (no store configured, or it does not answer yet)")
+	t := a.current()
+	if t == nil {
+		return client.Takeover{}, errors.New("there is nothing to hand over: " + a.notOpen())
 	}
+	rt := t.rt
 	began := time.Now()
 	if err := rt.HandOver(ctx, grace); err != nil {
 		return client.Takeover{Kind: kindOf(err)}, err
+	}
+	taken := func(s protocol.Status) client.Takeover {
+		return client.Takeover{Holder: s.Head.Holder.ID, Epoch: s.Head.Epoch, Seconds: time.Since(began).Seconds()}
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -33,12 +36,15 @@ func (a *agent) HandOver(ctx context.Context, grace time.Duration) (client.Takeo
 		case s.Phase == protocol.PhaseHolder, s.Phase == protocol.PhaseRestoring:
 			return client.Takeover{}, errNobodyTook
 		case s.Head.State == protocol.Held && s.Head.Holder.ID != "" && s.Phase == protocol.PhaseStandby:
-			return client.Takeover{Holder: s.Head.Holder.ID, Epoch: s.Head.Epoch, Seconds: time.Since(began).Seconds()}, nil
+			return taken(s), nil
 		}
 		select {
 		case <-ctx.Done():
 			return client.Takeover{}, fmt.Errorf("released, and not taken yet: %w", context.Cause(ctx))
 		case <-rt.Done():
+			if s, _ := rt.Status(); t.slot != slots.None && s.Head.State == protocol.Held {
+				return taken(s), nil // and this instance has left the slot
+			}
 			return client.Takeover{}, errors.New("agent has ended")
 		case <-tick.C:
 		}

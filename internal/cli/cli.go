@@ -172,9 +172,20 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 
 // load reads the configuration for cmd.
 func (s *session) load(cmd *cobra.Command, command []string) (*app.Config, error) {
-	return app.LoadConfig(app.Sources{
+	cfg, err := app.LoadConfig(app.Sources{
 		File: s.configFile, Files: s.Files, Env: s.Env, Flags: givenSettings(cmd), Command: command,
 	})
+	if err != nil || cmd.Name() == runName {
+		return cfg, err
+	}
+	slot := -1
+	if f := cmd.Flags().Lookup(slotFlag); f != nil && f.Changed {
+		if slot, err = cmd.Flags().GetInt(slotFlag); err != nil || slot < 0 {
+			return nil, usageError{"--slot: " + quoted(f.Value.String()) + " is not a slot", "write a number, 0 or more"}
+		}
+	}
+	volume := cmd.Flags().Lookup("volume")
+	return cfg.Select(slot, volume != nil && volume.Changed), nil
 }
 
 // open reads the configuration, has it checked, and opens the operations on its store.
@@ -192,7 +203,7 @@ func (s *session) open(cmd *cobra.Command, check func(*app.Config) error) (opera
 
 // withOps runs fn on the store's operations and closes them.
 func (s *session) withOps(cmd *cobra.Command, fn func(ctx context.Context, o operations) error) error {
-	return s.withChecked(cmd, (*app.Config).CheckStore, fn)
+	return s.withChecked(cmd, (*app.Config).CheckVolume, fn)
 }
 
 // withStore is withOps for what needs no password.

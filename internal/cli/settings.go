@@ -34,8 +34,14 @@ func (v *settingValue) Type() string {
 	return v.setting.Value
 }
 
+// slotFlag says which slot's volume a command works on.
+const slotFlag = "slot"
+
 // addSettings gives a command the flags of the groups.
 func addSettings(flags *pflag.FlagSet, cmd *cobra.Command, groups ...app.Group) {
+	if slices.Contains(groups, app.GroupStore) && cmd.Name() != runName {
+		flags.Int(slotFlag, 0, "the volume of slot `I`, with ownership slot")
+	}
 	for _, setting := range app.Settings() {
 		if setting.Flag == "" || !slices.Contains(groups, setting.Group) {
 			continue

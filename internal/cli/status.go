@@ -22,7 +22,8 @@ func (s *session) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show the instance and its volume: who holds it, how old the last commit is",
 		Long: `Asks the agent on the control socket, if there is one; else reads the volume's head
-from the store.
+from the store. With ownership slot that is one line for each slot, unless --slot names
+one, which is always read from the store.
 
 RPO is the age of the last commit while changes wait (what a loss now would cost); RTO
 is the time that the last restore, or restore test, took.
@@ -44,10 +45,16 @@ func (s *session) status(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	status, err := askStatus(cmd.Context(), cfg.Socket)
+	status, err := client.Status{}, error(client.ErrNoAgent)
+	if f := cmd.Flags().Lookup(slotFlag); !f.Changed {
+		status, err = askStatus(cmd.Context(), cfg.Socket)
+	}
 	if errors.Is(err, client.ErrNoAgent) {
 		if cfg.Store.URL == "" {
 			return fmt.Errorf("status: %w, and no store is given; set --socket, or --store to read the store", err)
+		}
+		if cfg.Slots > 0 {
+			return s.statusOfSlots(cmd, cfg)
 		}
 		err = s.withOps(cmd, func(ctx context.Context, o operations) error {
 			status, err = o.Status(ctx)
@@ -61,6 +68,34 @@ func (s *session) status(cmd *cobra.Command) error {
 		return s.printJSON(status)
 	}
 	return table(s.Out, statusRows(status, s.Now()))
+}
+
+// statusOfSlots reads the heads of all slots: one line each.
+func (s *session) statusOfSlots(cmd *cobra.Command, cfg *app.Config) error {
+	if err := cfg.CheckStore(); err != nil {
+		return err
+	}
+	all := []client.Status{}
+	rows := [][]string{{"SLOT", "VOLUME", "HOLDER", "EPOCH", "LAST COMMIT"}}
+	for i := range cfg.Slots {
+		one := cfg.Slot(i)
+		o := s.ops(one, app.NewLogger(s.Err, one, true))
+		st, err := o.Status(cmd.Context())
+		if err := errors.Join(err, o.Close()); err != nil && !errors.Is(err, app.ErrNoRepository) {
+			return err
+		}
+		st.Slot, st.Slots, st.Volume = &i, cfg.Slots, one.Volume
+		holder := holderOf(st)
+		if holder == "" {
+			holder = "nobody (not made yet)"
+		}
+		all = append(all, st)
+		rows = append(rows, []string{strconv.Itoa(i), st.Volume, printable(holder), strconv.FormatUint(st.Epoch, 10), commitOf(st, s.Now())})
+	}
+	if s.json {
+		return s.printJSON(all)
+	}
+	return table(s.Out, rows)
 }
 
 func askStatus(ctx context.Context, socket string) (client.Status, error) {

@@ -27,7 +27,7 @@ const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a
 // check holds everything that is wrong whatever the configuration is used for.
 func (c *Config) check() error {
 	for _, check := range []func() error{
-		c.checkNames, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror,
+		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -61,6 +61,9 @@ func (c *Config) CheckRun() error {
 		return &Error{What: "nothing to run", Hint: "put the command after --, or jobs into the configuration file"}
 	}
 	if c.Store.URL == "" {
+		if c.Ownership != OwnershipSingle {
+			return c.origin.at("ownership", fmt.Sprintf("ownership is %s, and there is no store to own anything in", c.Ownership), "set --store, DROVER_STORE or store.url")
+		}
 		if len(c.State) > 0 {
 			return c.origin.at("state", "state paths without a store to keep them in", "set --store, DROVER_STORE or store.url")
 		}

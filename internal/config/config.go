@@ -20,6 +20,8 @@ type Config struct {
 	Service     string         `yaml:"service" doc:"Name of the application as a whole, for people and for discovery."`
 	Store       Store          `yaml:"store" doc:"Where the volume is kept, and the password that opens it."`
 	Volume      string         `yaml:"volume" doc:"Name of the volume in the store. The name drover is reserved."`
+	Ownership   Ownership      `yaml:"ownership" doc:"Who holds what. single: one instance holds the volume, the others stand by. slot: there are slots volumes, NAME-0 and so on, and each instance holds one of them or waits for one. each: every instance has a volume of its own, NAME-ID."`
+	Slots       int            `yaml:"slots" doc:"With ownership: slot. How many slots there are, 1 to 1000."`
 	State       []StatePath    `yaml:"state" doc:"The paths whose content is the volume. Each is a path, or a mapping with path and exclude."`
 	Exclude     []string       `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
 	RestoreTest RestoreTest    `yaml:"restore_test" doc:"Restoring the newest commit on a schedule: a backup counts only after a restore."`
@@ -160,6 +162,7 @@ func Default() *Config {
 		},
 		RestoreTest: RestoreTest{Check: Hook{Timeout: DefaultCheck}},
 		Lease:       Lease{TTL: DefaultTTL},
+		Ownership:   OwnershipSingle,
 		Fence:       FenceHistory,
 		FirstStart:  FirstStartRefuse,
 		ImageFiles:  ImageFilesKeep,

@@ -32,7 +32,7 @@ func (c *Config) checkMirror() error {
 	if m == nil {
 		return nil
 	}
-	for _, check := range []func() error{m.checkNames, m.checkURL, m.checkPassword} {
+	for _, check := range []func() error{m.checkNames, m.checkOwnership, m.checkURL, m.checkPassword} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -37,6 +37,8 @@ func Settings() []Setting {
 	all := []Setting{
 		{Flag: "store", Group: GroupStore, Path: "store.url", Value: "URL", Help: "where the volume is kept: file:///dir, s3://bucket/prefix?endpoint=…&region=… or manta://account/stor/prefix"},
 		{Flag: "volume", Group: GroupStore, Path: "volume", Value: "NAME", Help: "name of the volume in the store (default data)"},
+		{Flag: "ownership", Group: GroupRun, Path: "ownership", Value: "single|slot|each", Help: "one holder and standbys, one volume for each of a number of slots, or one for each instance (default single)"},
+		{Flag: "slots", Group: GroupRun, Path: "slots", Value: "N", Help: "how many slots there are, with --ownership slot"},
 		{Env: "DROVER_PASSWORD", Group: GroupStore, Path: "store.password", Help: "password of the repository"},
 		{Flag: "password-file", Group: GroupStore, Path: "store.password_file", Value: "FILE", Help: "file that holds the repository's password"},
 		{Flag: "password-command", Group: GroupStore, Path: "store.password_command", Value: "COMMAND", Help: "shell command that prints the repository's password"},

@@ -208,6 +208,7 @@ func (s *Signal) UnmarshalText(text []byte) error {
 
 // The settings that are one of a few words.
 type (
+	Ownership    string
 	Fence        string
 	FirstStart   string
 	ImageFiles   string
@@ -220,6 +221,9 @@ type (
 
 // Their words.
 const (
+	OwnershipSingle   Ownership    = "single"
+	OwnershipSlot     Ownership    = "slot"
+	OwnershipEach     Ownership    = "each"
 	FenceHistory      Fence        = "history"
 	FenceStrict       Fence        = "strict"
 	FirstStartRefuse  FirstStart   = "refuse"
@@ -258,6 +262,7 @@ func (l LogLevel) Slog() slog.Level {
 // choice is a type whose values are a few words.
 type choice interface{ choices() []string }
 
+func (Ownership) choices() []string    { return words(OwnershipSingle, OwnershipSlot, OwnershipEach) }
 func (Fence) choices() []string        { return words(FenceHistory, FenceStrict) }
 func (FirstStart) choices() []string   { return words(FirstStartRefuse, FirstStartAdopt) }
 func (ImageFiles) choices() []string   { return words(ImageFilesKeep, ImageFilesDrop) }
@@ -270,6 +275,7 @@ func (LogLevel) choices() []string  { return words(LogDebug, LogInfo, LogWarn, L
 func (LogFormat) choices() []string { return words(LogText, LogJSON) }
 
 // UnmarshalText takes one of the words.
+func (o *Ownership) UnmarshalText(text []byte) error    { return choose(o, text) }
 func (f *Fence) UnmarshalText(text []byte) error        { return choose(f, text) }
 func (f *FirstStart) UnmarshalText(text []byte) error   { return choose(f, text) }
 func (i *ImageFiles) UnmarshalText(text []byte) error   { return choose(i, text) }

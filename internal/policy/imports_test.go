@@ -34,6 +34,8 @@ var rules = []rule{
 	// Features. They meet through event, or an interface that the consumer declares.
 	{"internal/volume/protocol", nil,
 		"the protocol decides alone: whatever it could call it could depend on"},
+	{"internal/volume/slots", []string{"internal/volume/protocol"},
+		"which volume to try is decided alone, too, by what the protocol says of heads"},
 	{"internal/volume/...", []string{"internal/volume/...", "internal/repo/...", "internal/objstore"},
 		"named exception: the protocol runs over the repository and the store, whichever store it is"},
 	{"internal/supervise/...", []string{"internal/supervise/...", "internal/event", "internal/proctree"},

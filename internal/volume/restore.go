@@ -58,6 +58,9 @@ func (r *Runtime) restore(ctx context.Context, a protocol.Restore) (untouched bo
 	if err := r.checkPaths(a.Head); err != nil {
 		return true, err
 	}
+	if a.Head.Snapshot == "" {
+		return r.restoreNothing(ctx, a)
+	}
 	sn, err := r.headSnapshot(ctx, a.Head)
 	if err != nil {
 		return true, err
@@ -86,6 +89,14 @@ func (r *Runtime) restore(ctx context.Context, a protocol.Restore) (untouched bo
 		r.mu.Unlock()
 	}
 	return false, nil
+}
+
+// restoreNothing makes the paths what a volume without a commit has.
+func (r *Runtime) restoreNothing(ctx context.Context, a protocol.Restore) (untouched bool, err error) {
+	if err := r.keepLateFiles(ctx, a.Head); err != nil {
+		return true, err
+	}
+	return false, clearPaths(ctx, r.opt.Tree.Paths, r.opt.Tree.Exclude)
 }
 
 // base loads the snapshot that a standby's files are; nil if it was forgotten

@@ -28,6 +28,7 @@ type Jobs interface {
 // Options of a Runtime.
 type Options struct {
 	Protocol protocol.Config // NewID is filled in
+	Watch    protocol.Watch  // what this process has counted of the head before
 	Tree     TreeOptions
 	Jobs     Jobs     // nil: none
 	Changes  Changes  // nil: every capture walks everything
@@ -131,7 +132,7 @@ func (r *Runtime) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	in := protocol.Input(protocol.Boot{Local: local})
+	in := protocol.Input(protocol.Boot{Local: local, Watch: r.opt.Watch})
 	for {
 		for _, a := range r.machine.Step(Now(), in) {
 			if exit, ok := a.(protocol.Exit); ok {

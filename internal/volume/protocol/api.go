@@ -127,6 +127,13 @@ type Config struct {
 	Detached    bool
 	FinalCommit bool // commit once more when stopping
 	Warm        bool // a standby keeps a copy of the newest snapshot in its paths
+	// Leave: there are other volumes to choose from. Where this one cannot be had, and
+	// nothing stands here that it alone could keep, the machine ends (ErrHeld, ErrUnfit)
+	// instead of standing by.
+	Leave bool
+	// Retired, with Leave: the volume is not to be held any more. What differs is kept as
+	// diverged, and that is all.
+	Retired bool
 	// NewID returns 128 fresh random bits in hexadecimal: of the kernel's, at
 	// that moment, so that a rolled-back machine does not make the same again.
 	NewID func() string
@@ -146,8 +153,12 @@ type Local struct {
 type Input interface{ input() }
 
 type (
-	// Boot starts the machine; it comes once, first.
-	Boot struct{ Local Local }
+	// Boot starts the machine; it comes once, first. Watch is what this process has
+	// counted of the head until now, if it has.
+	Boot struct {
+		Local Local
+		Watch Watch
+	}
 	// Tick says only that time has passed: see Machine.Deadline.
 	Tick struct{}
 	// HeadRead answers a ReadHead. Sent is when the request was sent.

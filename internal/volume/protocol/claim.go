@@ -26,7 +26,7 @@ type intent struct {
 
 // claimable says whether the head, as last seen, may be claimed now.
 func (m *Machine) claimable() bool {
-	if m.own != nil || m.seen == nil || m.fault != "" || m.stop != nil && !m.leftBehind() || m.now < m.shy {
+	if m.own != nil || m.seen == nil || m.fault != "" || m.stop != nil && !m.leftBehind() || m.now < m.shy || m.cfg.Retired {
 		return false
 	}
 	if m.seen.Head.State != Held {
@@ -107,7 +107,7 @@ func (m *Machine) putClaim() {
 // claimed: from now on no older epoch can commit.
 func (m *Machine) claimed(w *write) {
 	m.own = &tenure{epoch: w.head.Epoch, claim: w.head.Claim, keep: m.intent.keep, synced: m.intent.synced}
-	m.intent, m.watch, m.deposed, m.fresh = nil, watch{}, "", true
+	m.intent, m.watch, m.deposed, m.fresh = nil, Watch{}, "", true
 	m.shy, m.yieldErr = 0, nil
 	m.commitRetry.succeed()
 	m.force = m.own.keep // our former life may have ended before it saw that its lock was gone

@@ -8,6 +8,9 @@ var (
 	ErrNotHolder = errors.New("volume is not held by this instance")
 	// ErrHeld ends a detached claim: somebody else holds the head, and lives.
 	ErrHeld = errors.New("volume is held")
+	// ErrUnfit ends a machine that may leave: the volume could not be had for a TTL, or
+	// could not be restored here and was given back.
+	ErrUnfit = errors.New("volume cannot be had here now")
 	// ErrDeposed ends requests that were under way when another one claimed.
 	ErrDeposed = errors.New("another instance took the volume over")
 	// ErrStopping ends requests that came too late.

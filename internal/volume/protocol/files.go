@@ -47,10 +47,10 @@ func (m *Machine) mustSettle() bool {
 		// They may yet become the first state, but not if this is our end.
 		return m.stop != nil && m.rec.Claim != "" && !(m.saved && m.check.passed)
 	}
-	switch m.files() {
-	case usedFiles:
+	switch state := m.files(); {
+	case state == usedFiles && !(m.cfg.Leave && m.neverRan()):
 		return true
-	case imageFiles:
+	case state == usedFiles, state == imageFiles:
 		return !m.cfg.DiscardImageFiles && m.seen.Head.Seq > 0 && m.claimable()
 	}
 	return false

@@ -112,7 +112,7 @@ func (m *Machine) depose(s *Seen, sent Time) {
 	if !m.broken(NoKill) {
 		m.killJobs(m.deposed)
 	}
-	m.own, m.write, m.intent, m.watch = nil, nil, nil, watch{}
+	m.own, m.write, m.intent, m.watch = nil, nil, nil, Watch{}
 	m.failAll(fmt.Errorf("%w: %s", ErrDeposed, m.deposed))
 	m.cancelWork()
 	if m.lock.id != "" {

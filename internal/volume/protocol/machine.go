@@ -14,6 +14,7 @@ type Machine struct {
 	now    Time
 	out    []Action
 	booted bool
+	since  Time // when it was booted
 	exited bool
 	told   Status
 
@@ -23,7 +24,7 @@ type Machine struct {
 	highSeq   uint64
 	fault     string // why nothing may be written; "" if all is well
 	read      reading
-	watch     watch
+	watch     Watch
 	write     *write
 	own       *tenure // nil: we do not hold, or do not know it yet
 	intent    *intent
@@ -84,7 +85,7 @@ func (m *Machine) Step(now Time, in Input) []Action {
 func (m *Machine) take(in Input) {
 	switch in := in.(type) {
 	case Boot:
-		m.takeBoot(in.Local)
+		m.takeBoot(in)
 	case HeadRead:
 		m.takeRead(in)
 	case HeadPut:
@@ -121,13 +122,14 @@ func (m *Machine) take(in Input) {
 // renewal last, since each of the others renews too.
 func (m *Machine) act() bool {
 	return m.actFence() || m.actStop() || m.actResend() || m.actRead() ||
-		m.actSettle() || m.actClaim() || m.actYield() || m.actPrepare() || m.actStartJobs() ||
+		m.actSettle() || m.actClaim() || m.actLeave() || m.actYield() || m.actPrepare() || m.actStartJobs() ||
 		m.actFollow() || m.actCommit() || m.actEdit() || m.actRenew() || m.actDropLock()
 }
 
-func (m *Machine) takeBoot(local Local) {
-	m.booted = true
-	m.local = local
+func (m *Machine) takeBoot(in Boot) {
+	local := in.Local
+	m.booted, m.since = true, m.now
+	m.local, m.watch = local, in.Watch
 	if rec := local.Record; rec != nil {
 		m.rec, m.hasRec = *rec, true
 		m.highEpoch, m.highSeq = rec.SeenEpoch, rec.SeenSeq
@@ -188,6 +190,9 @@ func (m *Machine) timers(yield func(Time)) {
 		yield(m.write.retry.at)
 	}
 	yield(m.shy)
+	if m.cfg.Leave {
+		yield(m.since + m.cfg.TTL)
+	}
 	if m.own != nil {
 		yield(m.renewDue())
 		if m.own.failing {

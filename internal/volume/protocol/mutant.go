@@ -33,5 +33,7 @@ const (
 	NoKill            Mutant = "no-kill"            // a deposed instance kills its jobs
 	CopyUsed          Mutant = "copy-used"          // a copy that jobs ran upon is none
 	NoYield           Mutant = "no-yield"           // a volume that cannot be restored here is given back
+	LeaveUnresolved   Mutant = "leave-unresolved"   // a machine leaves only when no claim of its own can land any more
+	LeaveUnsettled    Mutant = "leave-unsettled"    // and nothing that jobs wrote is left here unsaved
 	ReleaseUncaptured Mutant = "release-uncaptured" // the last commit comes after the jobs have ended
 )

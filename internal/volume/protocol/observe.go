@@ -12,13 +12,32 @@ type reading struct {
 	retry retry
 }
 
-// watch counts how long the head has stood unchanged before our eyes.
-type watch struct {
-	tag   Tag
-	first Time // receipt of the first read that showed tag
-	sent  Time // sending of the last one
-	last  Time // its receipt
+// Watch counts how long a head has stood unchanged before our eyes. Only reads that
+// follow each other closely count: after a gap the holder must have had its chance to
+// renew.
+type Watch struct {
+	Tag   Tag
+	First Time // receipt of the first read that showed Tag
+	Sent  Time // sending of the last one
+	Last  Time // its receipt
 }
+
+// See counts a reading that was sent then and came now.
+func (w *Watch) See(s Seen, sent, now Time) {
+	if w.Tag != s.Tag || now-w.Last > longestGap(s.Head) {
+		*w = Watch{Tag: s.Tag, First: now}
+	}
+	w.Sent, w.Last = sent, now
+}
+
+// Expired says whether s, the last reading, stood unchanged for the TTL that it states,
+// and whether that is news.
+func (w *Watch) Expired(s Seen, now Time) bool {
+	return w.Tag == s.Tag && w.Sent-w.First >= Time(s.Head.TTL) && now-w.Last <= longestGap(s.Head)
+}
+
+// longestGap between two reads that an observation bears.
+func longestGap(h Head) Time { return Time(h.TTL) / 3 }
 
 // longestPoll bounds how long a released head waits for a standby.
 const longestPoll = time.Second
@@ -43,7 +62,7 @@ func (m *Machine) nextRead() (Time, bool) {
 		return 0, true
 	}
 	next := m.read.sent + m.poll()
-	if due := m.watch.first + Time(m.seen.Head.TTL); m.seen.Head.State == Held && due > m.read.sent {
+	if due := m.watch.First + Time(m.seen.Head.TTL); m.seen.Head.State == Held && due > m.read.sent {
 		next = min(next, due) // the read that decides is sent at the very moment
 	}
 	return next, true
@@ -78,7 +97,7 @@ func (m *Machine) takeRead(in HeadRead) {
 		}
 	}
 	if m.fault != "" {
-		m.watch = watch{}
+		m.watch = Watch{}
 	}
 }
 
@@ -111,30 +130,26 @@ func (m *Machine) understand(s *Seen, sent Time) {
 	}
 }
 
-// observe counts for how long the head has not changed. Only reads that follow
-// each other closely count: after a gap the holder must have had its chance to
-// renew.
+// observe counts for how long the head has not changed.
 func (m *Machine) observe(s *Seen, sent Time) {
-	w := &m.watch
-	gap := m.now-w.last > Time(s.Head.TTL)/3 && !m.broken(NoGap)
 	changed := m.seen != nil && m.seen.Tag != s.Tag
-	if w.tag != s.Tag || gap {
-		*w = watch{tag: s.Tag, first: m.now}
-		if m.broken(CountFromSending) {
-			w.first = sent
-		}
+	if m.broken(NoGap) && m.watch.Tag == s.Tag {
+		m.watch.Last = m.now
 	}
-	w.sent, w.last = sent, m.now
+	m.watch.See(*s, sent, m.now)
+	if m.broken(CountFromSending) && m.watch.First == m.now {
+		m.watch.First = sent
+	}
 	m.seen = s
 	if m.cfg.Detached && changed && s.Head.State == Held && m.stop == nil {
 		m.exitHeld()
 	}
 }
 
-// expired says whether the head stood unchanged for the TTL that it states, and
-// whether that is news.
+// expired says whether the head stood unchanged for the TTL that it states.
 func (m *Machine) expired() bool {
-	ttl := Time(m.seen.Head.TTL)
-	fresh := m.now-m.watch.last <= ttl/3 || m.broken(NoGap)
-	return m.watch.tag == m.seen.Tag && m.watch.sent-m.watch.first >= ttl && fresh
+	if m.broken(NoGap) && m.watch.Tag == m.seen.Tag {
+		m.watch.Last = m.now
+	}
+	return m.watch.Expired(*m.seen, m.now)
 }

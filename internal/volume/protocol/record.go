@@ -85,7 +85,7 @@ func (m *Machine) files() fileState {
 // keepable says whether the files on the disk are at least what the head names,
 // so that a claim of it may go on with them.
 func (m *Machine) keepable() bool {
-	if m.files() != usedFiles || m.rec.Role != RoleHolder || !m.local.MarkersMatch && !m.broken(KeepUnmarked) {
+	if m.cfg.Retired || m.files() != usedFiles || m.rec.Role != RoleHolder || !m.local.MarkersMatch && !m.broken(KeepUnmarked) {
 		return false
 	}
 	h := m.seen.Head
@@ -130,9 +130,16 @@ func (m *Machine) keptSynced() bool {
 
 // adoptable says whether files become the volume's first state.
 func (m *Machine) adoptable() bool {
+	if !m.cfg.AdoptFiles || m.cfg.Retired || m.seen.Head.Seq > 0 {
+		return false
+	}
 	state := m.files()
-	return m.cfg.AdoptFiles && m.seen.Head.Seq == 0 && (state == imageFiles || state == usedFiles)
+	return state == imageFiles || state == usedFiles && (!m.cfg.Leave || m.neverRan())
 }
+
+// neverRan says that no job of ours can have run on the files: the claim that jobs run
+// under is recorded before the first of them starts.
+func (m *Machine) neverRan() bool { return m.rec.Claim == "" }
 
 // refusesFiles says whether a first start finds files that nobody said to adopt.
 func (m *Machine) refusesFiles() bool {
