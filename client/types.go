@@ -18,7 +18,7 @@ type Status struct {
 	Instance string `json:"instance"`
 	Version  string `json:"version"`
 	// Role: starting, standby, claiming, restoring, holder, fenced, deposed,
-	// stopping, stopped, fault; "supervisor" without a store; "none" when no
+	// stopping, stopped, fault; "spare" while it waits for any slot; "supervisor" without a store; "none" when no
 	// agent runs and the store was read instead.
 	Role string `json:"role"`
 	// Health: ok, degraded (backups late or failing, store away) or failed.

@@ -17,7 +17,7 @@ import (
 //
 // A line is one of:
 //
-//	config [strict] [adopt] [discard] [final] [warm] [detached] [mutant=NAME]   a new machine (ttl 10s, margin 2s), an empty head
+//	config [strict] [adopt] [discard] [final] [warm] [leave] [retired] [detached] [mutant=NAME]   a new machine (ttl 10s, margin 2s), an empty head
 //	head FIELD=VALUE...          what is in the store now, by another's hand
 //	boot [files] [sameboot] [markers] [role=…] [claim=…] [intended-claim=…] [last=…] [intended=…] [synced] [intended-synced] [restoring] [seen=EPOCH/SEQ]
 //	+DURATION                    time passes, with a Tick at the end
@@ -85,7 +85,7 @@ func (w *script) config(fields []string) {
 	a := parse(fields)
 	cfg := Config{
 		Volume: "data", Self: Holder{ID: "A"}, TTL: 10 * time.Second, Margin: 2 * time.Second, Fence: FenceHistory,
-		AdoptFiles: a.has("adopt"), DiscardImageFiles: a.has("discard"), Detached: a.has("detached"), FinalCommit: a.has("final"), Warm: a.has("warm"),
+		AdoptFiles: a.has("adopt"), DiscardImageFiles: a.has("discard"), Detached: a.has("detached"), FinalCommit: a.has("final"), Warm: a.has("warm"), Leave: a.has("leave"), Retired: a.has("retired"),
 		Mutant: Mutant(a["mutant"]),
 		NewID:  func() string { w.ids++; return "id" + strconv.Itoa(w.ids) },
 	}
