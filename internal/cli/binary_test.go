@@ -173,7 +173,9 @@ func (m *machine) write(name, text string) string {
 	return name
 }
 
-func TestBinary(t *testing.T) {
+// buildBinary builds the real one, in a directory that is open to other users.
+func buildBinary(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "bin") //nolint:usetesting // short, for sockets, and open to other users
 	if err != nil {
 		t.Fatal(err)
@@ -188,10 +190,15 @@ func TestBinary(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
+	return binary
+}
+
+func TestBinary(t *testing.T) {
+	binary := buildBinary(t)
 	for name, test := range map[string]func(*testing.T, *machine){
 		"supervisor": testSupervisor, "store": testStore, "agent": testAgent, "history": testHistory, "two agents": testTwoAgents,
 		"warm standby": testWarmStandby, "takeover": testTakeover, "standby in the holder's directory": testStandbyInPlace,
-		"same disk": testSameDisk, "slots": testSlots, "same id": testSameID, "bad input": testBadStores, "careless store": testCarelessStore, "full disk": testFullDisk, "unreadable": testUnreadable, "interrupt": testInterrupt,
+		"same disk": testSameDisk, "slots": testSlots, "same id": testSameID, "bad input": testBadStores, "careless store": testCarelessStore, "full disk": testFullDisk, "unreadable": testUnreadable, "interrupt": testInterrupt, "flipped bits": testFlippedBits,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -24,7 +24,7 @@ type configJSON struct {
 // Open opens the repository in st with any of its passwords. It reads the key
 // files and the config; LoadIndex comes before the first blob.
 //
-// Errors: ErrNoRepository, ErrWrongPassword, ErrVersion, those of the store.
+// Errors: ErrNoRepository, ErrWrongPassword, ErrVersion, ErrDamaged, those of the store.
 func Open(ctx context.Context, st objstore.Store, password string, opt Options) (*Repository, error) {
 	opt = opt.withDefaults()
 	var config []byte
@@ -89,7 +89,11 @@ func findKey(ctx context.Context, st objstore.Store, ids []format.ID, password s
 		}
 	}
 	if len(broken) == len(ids) {
-		return nil, format.ID{}, fmt.Errorf("%w: no usable key file: %w", ErrNoRepository, errors.Join(broken...))
+		kind := ErrNoRepository
+		if errors.Is(errors.Join(broken...), ErrDamaged) {
+			kind = ErrDamaged // there was one
+		}
+		return nil, format.ID{}, fmt.Errorf("%w: no usable key file: %w", kind, errors.Join(broken...))
 	}
 	return nil, format.ID{}, errors.Join(append([]error{ErrWrongPassword}, broken...)...)
 }

@@ -34,12 +34,15 @@ const crashTTL = 300 * time.Millisecond
 // point is one call of a life: the nth of its method on keys of its kind.
 // (Polls and parallel uploads make plain counting differ from life to life.)
 type point struct {
+	step string // of the long life
 	op   faulty.Op
 	kind string
 	n    int
 }
 
-func (p point) String() string { return fmt.Sprintf("%s-%s-%d", p.op, p.kind, p.n) }
+func (p point) String() string {
+	return strings.TrimPrefix(fmt.Sprintf("%s-%s-%s-%d", p.step, p.op, p.kind, p.n), "-")
+}
 
 // kindOfKey drops what is random in a key.
 func kindOfKey(key string) string {
@@ -84,6 +87,7 @@ type life struct {
 	store objstore.Store // what the servers use
 
 	mu      sync.Mutex
+	step    string        // of the long life
 	counts  map[point]int // n is 0 in the keys
 	at      point         // where the fault is; n is 0: nowhere
 	mode    mode
@@ -92,7 +96,8 @@ type life struct {
 	dead    chan struct{}
 	died    atomic.Bool
 
-	states []state // what was on a server's disk when a backup was asked for, oldest first
+	password string
+	states   []state // what was on a server's disk when a backup was asked for, oldest first
 }
 
 type state struct {
@@ -102,7 +107,7 @@ type state struct {
 }
 
 func newLife(t *testing.T, at point, m mode) *life {
-	l := &life{t: t, dir: fastDir(t), base: newStore(t), at: at, mode: m, counts: map[point]int{}, dead: make(chan struct{}), pending: -1}
+	l := &life{t: t, dir: fastDir(t), base: newStore(t), at: at, mode: m, counts: map[point]int{}, dead: make(chan struct{}), pending: -1, password: password}
 	l.states = []state{{files: map[string]string{}, settled: true}}
 	l.view = faulty.New(l.base, l.script)
 	l.store = retry.New(l.view, retry.Options{
@@ -119,7 +124,7 @@ func (l *life) script(c faulty.Call) faulty.Fault {
 			l.deliver()
 		}
 	}
-	p := point{op: c.Op, kind: kindOfKey(c.Key)}
+	p := point{step: l.step, op: c.Op, kind: kindOfKey(c.Key)}
 	l.counts[p]++
 	p.n = l.counts[p]
 	switch {
@@ -174,9 +179,9 @@ func (l *life) boot(id string) *actor {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.cancel = cancel
-	v, _, err := Open(ctx, l.store, OpenOptions{Name: "data", Password: password, Create: true})
+	v, _, err := Open(ctx, l.store, OpenOptions{Name: "data", Password: l.password, Create: true})
 	for errors.Is(err, objstore.ErrUnavailable) { // as app does
-		v, _, err = Open(ctx, l.store, OpenOptions{Name: "data", Password: password, Create: true})
+		v, _, err = Open(ctx, l.store, OpenOptions{Name: "data", Password: l.password, Create: true})
 	}
 	if l.died.Load() {
 		cancel()
@@ -269,6 +274,13 @@ func (a *actor) change(files map[string]string) bool {
 			t.Fatal(err)
 		}
 	}
+	return a.backup()
+}
+
+// backup asks for a backup of what is there; false if the process died meanwhile.
+func (a *actor) backup() bool {
+	t := a.l.t
+	t.Helper()
 	a.l.states = append(a.l.states, state{files: readFiles(t, a.state)})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -451,6 +463,10 @@ func committedLine(t *testing.T, v *Volume, h protocol.Head) []string {
 func points(t *testing.T) []point {
 	l := newLife(t, point{}, mode{})
 	l.play()
+	return l.points()
+}
+
+func (l *life) points() []point {
 	var all []point
 	for p, n := range l.counts {
 		if p.op == faulty.Get && p.kind == "head" {

@@ -138,7 +138,12 @@ func (r *Runtime) removePredecessor(ctx context.Context) {
 	if gone.host == "" || mine == nil {
 		return
 	}
+	cleared := make(chan struct{})
+	r.mu.Lock()
+	r.cleared = cleared
+	r.mu.Unlock()
 	r.effect(func() protocol.Input {
+		defer close(cleared)
 		locks, err := r.v.Repo.Locks(ctx)
 		for _, l := range locks {
 			if l.ID == mine.ID() || l.Exclusive || l.Hostname != gone.host && l.ID.String() != gone.lock {
@@ -151,6 +156,20 @@ func (r *Runtime) removePredecessor(ctx context.Context) {
 		}
 		return nil
 	})
+}
+
+// awaitCleared waits until the lock of the holder before is gone, or cannot be removed.
+func (r *Runtime) awaitCleared(ctx context.Context) {
+	r.mu.Lock()
+	cleared := r.cleared
+	r.mu.Unlock()
+	if cleared == nil {
+		return
+	}
+	select {
+	case <-cleared:
+	case <-ctx.Done():
+	}
 }
 
 // stopLock ends the refreshing; the lock object stays.

@@ -74,8 +74,9 @@ type Runtime struct {
 	captured counted // the last captured one
 	fresh    bool    // the index was loaded under this claim
 
-	filled      bool // there were files at the start, or we have put some there
-	predecessor dead // the holder that the claim under way deposes
+	filled      bool          // there were files at the start, or we have put some there
+	predecessor dead          // the holder that the claim under way deposes
+	cleared     chan struct{} // closed when its lock was looked for; nil: there was none
 }
 
 // Stats is what status and metrics tell beside the machine's own status.

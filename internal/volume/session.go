@@ -48,6 +48,8 @@ func (v *Volume) claim(ctx context.Context, opt Options, from source, f func(ctx
 		return errors.Join(context.Cause(ctx), claimError(<-s.ended, s))
 	case <-holds:
 	}
+	// A prune would meet that lock, and nobody who claims later knows whose it is.
+	s.awaitCleared(work)
 	err := f(work, s)
 	s.Stop(opt.Protocol.TTL)
 	return errors.Join(err, claimError(<-s.ended, s))
