@@ -47,9 +47,22 @@ type Status struct {
 	Jobs       []Job     `json:"jobs,omitempty"`
 	Diverged   []string  `json:"diverged,omitempty"` // snapshots kept by this instance
 	Started    time.Time `json:"started,omitzero"`
-	Mirror     *Mirror   `json:"mirror,omitempty"` // of the holder, if there is one
+	Mirror     *Mirror   `json:"mirror,omitempty"`   // of the holder, if there is one
+	Progress   *Progress `json:"progress,omitempty"` // of the restore or backup under way
 	// RestoreTest is the last one that is known, whoever made it.
 	RestoreTest *RestoreTest `json:"restore_test,omitempty"`
+}
+
+// Progress is how far a restore or a backup is.
+type Progress struct {
+	Work       string  `json:"work"`    // restore, backup
+	Seconds    float64 `json:"seconds"` // since its start
+	Files      int64   `json:"files"`
+	TotalFiles int64   `json:"total_files,omitempty"` // 0: not known
+	Bytes      int64   `json:"bytes"`                 // of those files
+	TotalBytes int64   `json:"total_bytes,omitempty"`
+	// Left is how many seconds it will take at the rate so far; absent: not known.
+	Left float64 `json:"left_seconds,omitempty"`
 }
 
 // RestoreTest is the outcome of restoring the newest commit into scratch space.

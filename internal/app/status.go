@@ -56,6 +56,7 @@ func (a *agent) Status() client.Status {
 			}
 		}
 	}
+	s.Progress = progressOf(rt.Progress(), time.Now())
 	if stats.Restore > 0 {
 		rto := stats.Restore.Seconds()
 		s.RTO = &rto
@@ -190,6 +191,18 @@ func registerMetrics(reg *prometheus.Registry, a *agent) {
 	gauge("mirror_behind_seconds", "How long there has been something to copy to the mirror.", ofMirror(func(m *client.Mirror) float64 { return m.BehindSeconds }))
 	gauge("mirror_failing", "1 while the last attempt to copy to the mirror failed.", ofMirror(func(m *client.Mirror) float64 { return truth(m.Error != "") }))
 	registerRestoreTests(gauge)
+	underWay := func(f func(*client.Progress) float64) func(client.Status) float64 {
+		return func(s client.Status) float64 {
+			if s.Progress == nil {
+				return 0
+			}
+			return f(s.Progress)
+		}
+	}
+	gauge("progress_files", "Files that the restore or backup under way has looked at; 0: none is.", underWay(func(p *client.Progress) float64 { return float64(p.Files) }))
+	gauge("progress_bytes", "Bytes of those files.", underWay(func(p *client.Progress) float64 { return float64(p.Bytes) }))
+	gauge("progress_total_bytes", "Bytes that it has to look at in all; 0: not known.", underWay(func(p *client.Progress) float64 { return float64(p.TotalBytes) }))
+	gauge("progress_seconds", "How long it has taken by now.", underWay(func(p *client.Progress) float64 { return p.Seconds }))
 	gauge("restore_seconds", "Duration of the last restore; 0: none yet.", func(s client.Status) float64 {
 		if s.RTO == nil {
 			return 0

@@ -110,6 +110,7 @@ func (a *agent) live(ctx context.Context, t *tenure) error {
 		}
 	})
 	parts.Go(func() { t.tracked.run(ctx) })
+	parts.Go(func() { tellProgress(ctx, a.log, t.rt.Progress) })
 	if t.tests != nil {
 		testing, end := context.WithCancel(ctx)
 		defer end()

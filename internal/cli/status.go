@@ -138,6 +138,7 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	if st.Copied > 0 {
 		add("copy", copyOf(st))
 	}
+	add("progress", progressOf(st.Progress))
 	add("restore test", restoreTestLine(st.RestoreTest, now))
 	add("mirror", mirrorOf(st.Mirror))
 	for _, id := range st.Diverged {
@@ -179,6 +180,16 @@ func copyOf(st client.Status) string {
 		return "of the last commit"
 	}
 	return fmt.Sprintf("of seq %d, %d behind", st.Copied, st.Seq-st.Copied)
+}
+
+// progressOf is the line that a terminal would show.
+func progressOf(p *client.Progress) string {
+	if p == nil {
+		return ""
+	}
+	return progressLine(app.Progress{
+		Phase: p.Work, Files: p.Files, TotalFiles: p.TotalFiles, Bytes: p.Bytes, TotalBytes: p.TotalBytes,
+	}, time.Duration(p.Seconds*float64(time.Second)))
 }
 
 func mirrorOf(m *client.Mirror) string {

@@ -102,6 +102,7 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	if err := r.prepareIndex(ctx, a); err != nil {
 		return in, stats, err
 	}
+	defer r.begin(BackingUp, r.counted.totals.Files, r.counted.totals.Bytes)()
 	s, err := r.take(ctx, a)
 	if err != nil {
 		return in, stats, err
@@ -238,7 +239,13 @@ func (v *Volume) setCondemned(h protocol.Head) error {
 func (r *Runtime) archiveOptions() archive.Options {
 	t := r.opt.Tree
 	opt := archive.Options{
-		Paths: t.Paths, Exclude: t.Exclude, Cache: t.Cache, Progress: t.Progress,
+		Paths: t.Paths, Exclude: t.Exclude, Cache: t.Cache,
+		Progress: func(path string, bytes uint64) {
+			r.passed(path, bytes)
+			if t.Progress != nil {
+				t.Progress(path, bytes)
+			}
+		},
 		Skip: func(path string, _ format.NodeType) bool { return IsMarker(t.Paths, path) },
 	}
 	if t.SkipUnreadable {

@@ -76,9 +76,11 @@ func (r *Runtime) restore(ctx context.Context, a protocol.Restore) (untouched bo
 	if err := r.v.Repo.LoadIndex(ctx); err != nil {
 		return true, fmt.Errorf("load index: %w", err)
 	}
+	files, bytes := totalsOf(sn)
+	defer r.begin(Restoring, files, bytes)()
 	res, err := restore.Run(ctx, r.v.Repo, sn, restore.Options{
 		Delete: true, StrictMetadata: r.opt.Tree.StrictMetadata,
-		Keep: r.keep, Base: r.base(ctx, a.Base),
+		Keep: r.keep, Base: r.base(ctx, a.Base), Progress: r.passed,
 	})
 	if err != nil {
 		return res.Changes == 0, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +74,8 @@ type Runtime struct {
 	counted  counted // the head's snapshot
 	captured counted // the last captured one
 	fresh    bool    // the index was loaded under this claim
+
+	going atomic.Pointer[progress] // the restore or capture under way
 
 	filled      bool          // there were files at the start, or we have put some there
 	predecessor dead          // the holder that the claim under way deposes
