@@ -46,6 +46,19 @@ type Status struct {
 	Diverged   []string  `json:"diverged,omitempty"` // snapshots kept by this instance
 	Started    time.Time `json:"started,omitzero"`
 	Mirror     *Mirror   `json:"mirror,omitempty"` // of the holder, if there is one
+	Upkeep     *Upkeep   `json:"upkeep,omitempty"` // of the holder
+}
+
+// Upkeep is what the holder removed from the store since its agent started.
+type Upkeep struct {
+	Last      time.Time `json:"last,omitzero"`     // end of the last run
+	Removed   int       `json:"snapshots_removed"` // by retention
+	Condemned int       `json:"packs_condemned"`
+	Deleted   int       `json:"packs_deleted"`
+	Freed     int64     `json:"bytes_freed"`
+	Waiting   int       `json:"packs_waiting"`       // condemned, and not deleted yet
+	Waits     string    `json:"waits_for,omitempty"` // locks of others, for which they wait
+	Error     string    `json:"error,omitempty"`     // of the last run: nothing is deleted
 }
 
 // Mirror is how far the second store is.

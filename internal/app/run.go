@@ -111,7 +111,8 @@ type agent struct {
 	mu      sync.Mutex
 	rt      *volume.Runtime // nil until the volume is open
 	tracked *tracked
-	told    string // the phase and reason last logged
+	upkeep  *volume.Upkeep // nil: none
+	told    string         // the phase and reason last logged
 }
 
 // signals stops on TERM, INT and QUIT, and passes the others to the main job. A
@@ -289,8 +290,12 @@ func (a *agent) live(ctx context.Context, v *volume.Volume, rt *volume.Runtime) 
 	defer parts.Wait()
 	defer cancel()
 	a.mu.Lock()
-	a.rt = rt
+	a.rt, a.upkeep = rt, newUpkeep(a.cfg, rt, a.log)
+	upkeep := a.upkeep
 	a.mu.Unlock()
+	if upkeep != nil {
+		parts.Go(func() { upkeep.Run(ctx) })
+	}
 	parts.Go(func() {
 		select {
 		case <-a.stopping.Done():

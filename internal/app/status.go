@@ -47,6 +47,12 @@ func (a *agent) Status() client.Status {
 			}
 		}
 	}
+	if upkeep := a.upkeepNow(); upkeep != nil && status.Phase == protocol.PhaseHolder {
+		s.Upkeep = upkeepOf(upkeep)
+		if s.Upkeep.Error != "" && s.Health == "ok" {
+			s.Health, s.Message = "degraded", "upkeep: "+s.Upkeep.Error
+		}
+	}
 	if stats.Restore > 0 {
 		rto := stats.Restore.Seconds()
 		s.RTO = &rto
