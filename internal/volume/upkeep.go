@@ -52,6 +52,7 @@ type Upkeep struct {
 	superseded []format.ID            // index objects that are to be removed
 	readers    owners                 // who may be reading those
 	compacted  uint64                 // seq at the last compaction
+	suspected  string                 // why a whole commit was last asked for
 
 	mu    sync.Mutex
 	stats UpkeepStats

@@ -221,7 +221,15 @@ func (c *run) collect(ctx context.Context) (time.Duration, error) {
 	}
 	s, err := c.repo.Survey(ctx, opt)
 	if err != nil {
+		if lost(err) { // the newest one's, perhaps: what the files still have is stored anew, once
+			c.suspect(err.Error(), nil)
+		}
 		return u.opt.Every, fmt.Errorf("survey the volume: %w", err)
+	}
+	if id, err := format.ParseID(c.head.Snapshot); err == nil {
+		if now, _ := u.r.head(); now.Snapshot == c.head.Snapshot && !present(s, id) {
+			c.suspect("the newest snapshot's object was removed: "+c.head.Snapshot, nil)
+		}
 	}
 	if whole, err := c.stillborn(ctx, s); !whole || err != nil {
 		return soonAgain, err
@@ -306,9 +314,24 @@ func (c *run) mend(ctx context.Context, s *repo.Survey, p *plan) error {
 	}
 	c.u.opt.Log.Error("upkeep: the store has lost packs: somebody pruned by force, or removed them; the index is mended", "packs", len(gone), "needed", needed, "first", ids[0].String())
 	if needed > 0 {
-		c.u.r.suspect(fmt.Sprintf("the store has lost %d packs that snapshots need", needed), ids)
+		c.suspect(fmt.Sprintf("the store has lost %d packs that snapshots need", needed), ids)
 	}
 	return c.repo.DropFromIndex(ctx, gone)
+}
+
+func present(s *repo.Survey, snapshot format.ID) bool {
+	_, ok := s.Snapshots[snapshot]
+	return ok
+}
+
+// suspect has a whole commit made, once for each reason.
+func (c *run) suspect(why string, gone []format.ID) {
+	if c.u.suspected == why {
+		return
+	}
+	c.u.suspected = why
+	c.u.opt.Log.Error("upkeep: the volume has lost data: all files are looked at, and what the store lacks is stored anew", "why", why)
+	c.u.r.suspect(why, gone)
 }
 
 // rescue moves what is needed out of condemned packs, and out of those that are mostly unused.
