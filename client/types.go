@@ -49,6 +49,7 @@ type Status struct {
 	Started    time.Time `json:"started,omitzero"`
 	Mirror     *Mirror   `json:"mirror,omitempty"`   // of the holder, if there is one
 	Progress   *Progress `json:"progress,omitempty"` // of the restore or backup under way
+	Upkeep     *Upkeep   `json:"upkeep,omitempty"`   // of the holder
 	// RestoreTest is the last one that is known, whoever made it.
 	RestoreTest *RestoreTest `json:"restore_test,omitempty"`
 }
@@ -80,6 +81,18 @@ type RestoreTest struct {
 	Bytes   int64   `json:"bytes"`
 	Seconds float64 `json:"seconds"`
 	Restore float64 `json:"restore_seconds"` // of the restore alone, with reading back
+}
+
+// Upkeep is what the holder removed from the store since its agent started.
+type Upkeep struct {
+	Last      time.Time `json:"last,omitzero"`     // end of the last run
+	Removed   int       `json:"snapshots_removed"` // by retention
+	Condemned int       `json:"packs_condemned"`
+	Deleted   int       `json:"packs_deleted"`
+	Freed     int64     `json:"bytes_freed"`
+	Waiting   int       `json:"packs_waiting"`       // condemned, and not deleted yet
+	Waits     string    `json:"waits_for,omitempty"` // locks of others, for which they wait
+	Error     string    `json:"error,omitempty"`     // of the last run: nothing is deleted
 }
 
 // Mirror is how far the second store is.

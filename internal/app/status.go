@@ -56,6 +56,12 @@ func (a *agent) Status() client.Status {
 			}
 		}
 	}
+	if t.upkeep != nil && status.Phase == protocol.PhaseHolder {
+		s.Upkeep = upkeepOf(t.upkeep)
+		if s.Upkeep.Error != "" && s.Health == "ok" {
+			s.Health, s.Message = "degraded", "upkeep: "+s.Upkeep.Error
+		}
+	}
 	s.Progress = progressOf(rt.Progress(), time.Now())
 	if stats.Restore > 0 {
 		rto := stats.Restore.Seconds()

@@ -24,8 +24,9 @@ type tenure struct {
 	v       *volume.Volume
 	rt      *volume.Runtime
 	tracked *tracked
-	mirror  *mirror       // nil: none
-	tests   *restoreTests // nil: none
+	mirror  *mirror        // nil: none
+	tests   *restoreTests  // nil: none
+	upkeep  *volume.Upkeep // nil: none
 }
 
 type tenureOptions struct {
@@ -88,7 +89,7 @@ func (a *agent) newTenure(v *volume.Volume, data *volume.DataDir, o tenureOption
 		Watch: o.watch,
 		Tree:  tree, Jobs: a.jobs, Changes: t.tracked, Still: a.still, DataDir: data, Log: a.log, Notify: a.notify,
 	})
-	t.tests = a.newRestoreTests(t)
+	t.tests, t.upkeep = a.newRestoreTests(t), newUpkeep(o.cfg, t.rt, a.log)
 	a.jobs.prepare(t.slot, t.tracked.start, t.rt.JobsExited)
 	return t, nil
 }
@@ -111,6 +112,9 @@ func (a *agent) live(ctx context.Context, t *tenure) error {
 	})
 	parts.Go(func() { t.tracked.run(ctx) })
 	parts.Go(func() { tellProgress(ctx, a.log, t.rt.Progress) })
+	if t.upkeep != nil {
+		parts.Go(func() { t.upkeep.Run(ctx) })
+	}
 	if t.tests != nil {
 		testing, end := context.WithCancel(ctx)
 		defer end()

@@ -141,6 +141,7 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	add("progress", progressOf(st.Progress))
 	add("restore test", restoreTestLine(st.RestoreTest, now))
 	add("mirror", mirrorOf(st.Mirror))
+	add("upkeep", upkeepOf(st.Upkeep))
 	for _, id := range st.Diverged {
 		add("diverged", shortID(id))
 	}
@@ -206,6 +207,23 @@ func mirrorOf(m *client.Mirror) string {
 	}
 	if m.Error != "" {
 		line += ": " + m.Error
+	}
+	return line
+}
+
+func upkeepOf(u *client.Upkeep) string {
+	switch {
+	case u == nil || u.Last.IsZero():
+		return ""
+	case u.Error != "":
+		return "nothing is deleted: " + u.Error
+	}
+	line := fmt.Sprintf("%s removed, %s deleted (%s)", count(int64(u.Removed), "snapshot"), count(int64(u.Deleted), "pack"), size(u.Freed))
+	if u.Waiting > 0 {
+		line += fmt.Sprintf(", %s to go", count(int64(u.Waiting), "pack"))
+	}
+	if u.Waits != "" {
+		line += "; waits for " + u.Waits
 	}
 	return line
 }

@@ -27,7 +27,7 @@ const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a
 // check holds everything that is wrong whatever the configuration is used for.
 func (c *Config) check() error {
 	for _, check := range []func() error{
-		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror,
+		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror, c.checkUpkeep,
 	} {
 		if err := check(); err != nil {
 			return err

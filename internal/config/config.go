@@ -26,6 +26,7 @@ type Config struct {
 	Exclude     []string       `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
 	RestoreTest RestoreTest    `yaml:"restore_test" doc:"Restoring the newest commit on a schedule: a backup counts only after a restore."`
 	Mirror      Mirror         `yaml:"mirror" doc:"A second store, to which the holder copies every commit in the background."`
+	Upkeep      Upkeep         `yaml:"upkeep" doc:"What the holder removes from the store while the jobs run: old snapshots, and data that no snapshot needs."`
 	Backup      Backup         `yaml:"backup" doc:"When backups are made, and what is refused."`
 	Lease       Lease          `yaml:"lease" doc:"How the claim on the volume is kept alive."`
 	Fence       Fence          `yaml:"fence" doc:"history: a holder that cannot reach the store lets its jobs run until the store names another holder. strict: it kills them before another one can have claimed."`
@@ -75,6 +76,31 @@ type Backup struct {
 	FreezeLimit  Duration     `yaml:"freeze_limit" doc:"The longest that a freeze may hold the jobs. If it is over they go on, and the freeze is tried again."`
 	Quiesce      Hook         `yaml:"quiesce" doc:"With consistency: hook. Makes the application hold still; the backup fails if this does."`
 	Resume       Hook         `yaml:"resume" doc:"With consistency: hook. Lets it go on. It runs after every quiesce, also after one that failed."`
+}
+
+// Upkeep says what the holder removes from the store, and when.
+type Upkeep struct {
+	Every    Duration     `yaml:"every" doc:"How often it is looked for what may go. At least 1s. 0: never."`
+	Grace    Duration     `yaml:"grace" doc:"How long data that no snapshot needs stays after it was marked for deletion. At least 1m."`
+	Keep     Keep         `yaml:"keep" doc:"Which committed snapshots stay: those that any rule keeps, and always the newest. No rule: all."`
+	Diverged KeepDiverged `yaml:"diverged" doc:"Which snapshots stay that were kept beside the history. No rule: all."`
+}
+
+// Keep says which snapshots of the history stay; a rule that is 0 keeps none.
+type Keep struct {
+	Last    int      `yaml:"last" doc:"The newest so many."`
+	Hourly  int      `yaml:"hourly" doc:"The newest of each of so many hours that have any."`
+	Daily   int      `yaml:"daily" doc:"The newest of each of so many days."`
+	Weekly  int      `yaml:"weekly" doc:"The newest of each of so many weeks."`
+	Monthly int      `yaml:"monthly" doc:"The newest of each of so many months."`
+	Yearly  int      `yaml:"yearly" doc:"The newest of each of so many years."`
+	Within  Duration `yaml:"within" doc:"What is at most so much older than the newest."`
+}
+
+// KeepDiverged says which snapshots beside the history stay.
+type KeepDiverged struct {
+	Last   int      `yaml:"last" doc:"The newest so many."`
+	Within Duration `yaml:"within" doc:"What is at most so much older than the newest of them."`
 }
 
 // RestoreTest says when and how the newest commit is restored into scratch space.
@@ -144,6 +170,8 @@ const (
 	// DefaultMirrorEvery: each look that finds something reads both indexes.
 	DefaultMirrorEvery = Duration(10 * time.Second)
 	DefaultMaxLag      = Duration(15 * time.Minute)
+	DefaultUpkeep      = Duration(time.Hour)
+	DefaultUpkeepGrace = Duration(time.Hour)
 	// MinTTL keeps the renewals, a third of it apart, well above a slow store's latency.
 	MinTTL = Duration(time.Second)
 	// MaxTTL is the longest that anybody should wait for a takeover.
@@ -161,6 +189,7 @@ func Default() *Config {
 			Quiesce: Hook{Timeout: DefaultHook}, Resume: Hook{Timeout: DefaultHook},
 		},
 		RestoreTest: RestoreTest{Check: Hook{Timeout: DefaultCheck}},
+		Upkeep:      Upkeep{Every: DefaultUpkeep, Grace: DefaultUpkeepGrace},
 		Lease:       Lease{TTL: DefaultTTL},
 		Ownership:   OwnershipSingle,
 		Fence:       FenceHistory,

@@ -1,5 +1,58 @@
 package repo
 
+import (
+	"sync"
+
+	"drover/internal/repo/format"
+)
+
 // Again is the same repository, opened with the same key, with an index of its own:
-// for work beside somebody else's who drops and loads theirs.
-func (r *Repository) Again() *Repository { return newRepository(r.st, r.opt, r.key, r.keyID, r.cfg) }
+// for work beside somebody else's who drops and loads theirs. It knows the Writers at
+// work of the handle that it was made of.
+func (r *Repository) Again() *Repository { return r.again(r.opt) }
+
+// Aside is Again with at most so many requests at once: for work that nobody waits for.
+func (r *Repository) Aside(connections int) *Repository {
+	opt := r.opt
+	opt.Connections = connections
+	return r.again(opt)
+}
+
+func (r *Repository) again(opt Options) *Repository {
+	a := newRepository(r.st, opt, r.key, r.keyID, r.cfg)
+	a.crew = r.crew
+	return a
+}
+
+// crew is the Writers at work.
+type crew struct {
+	mu   sync.Mutex
+	work map[*Writer]struct{}
+}
+
+func newCrew() *crew { return &crew{work: make(map[*Writer]struct{})} }
+
+func (c *crew) join(w *Writer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.work[w] = struct{}{}
+}
+
+func (c *crew) leave(w *Writer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.work, w)
+}
+
+// packs returns the packs that the Writers at work count on.
+func (c *crew) packs() map[format.ID]struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	packs := make(map[format.ID]struct{})
+	for w := range c.work {
+		for _, id := range w.Packs() {
+			packs[id] = struct{}{}
+		}
+	}
+	return packs
+}

@@ -12,39 +12,6 @@ import (
 // smallIndex is the size below which CompactIndex merges index objects, in bytes.
 const smallIndex = 1 << 20
 
-// UnusedPacks returns the packs, among all that are stored or indexed, that hold
-// nothing any snapshot object reaches, and that neither pinned nor a Writer of
-// this Repository counts on. A condemned pack is unused as well when all that is
-// reached in it has a copy elsewhere. It loads the index anew.
-//
-// What others are storing at this moment looks unused: their locks say whether
-// there is any.
-func (r *Repository) UnusedPacks(ctx context.Context, pinned map[format.ID]struct{}) ([]format.ID, error) {
-	s, err := r.survey(ctx, false)
-	if err != nil {
-		return nil, fmt.Errorf("find unused packs: %w", err)
-	}
-	candidates := make(map[format.ID]struct{}, len(s.stored))
-	for id := range s.stored {
-		candidates[id] = struct{}{}
-	}
-	used := make(map[format.ID]struct{})
-	s.reached.each(func(b PackedBlob, reached bool) {
-		candidates[b.Pack] = struct{}{}
-		if reached {
-			used[b.Pack] = struct{}{}
-		}
-	})
-	var unused []format.ID
-	for id := range candidates {
-		if !contains(used, id) && !contains(pinned, id) && !contains(s.inUse, id) {
-			unused = append(unused, id)
-		}
-	}
-	slices.SortFunc(unused, compareIDs)
-	return unused, nil
-}
-
 func contains(set map[format.ID]struct{}, id format.ID) bool {
 	_, ok := set[id]
 	return ok
@@ -57,9 +24,13 @@ func (r *Repository) DropFromIndex(ctx context.Context, packs map[format.ID]stru
 	if len(packs) == 0 {
 		return nil
 	}
+	var replaced []format.ID
 	ids, err := listIDs(ctx, r.st, format.IndexFile)
 	if err == nil {
-		err = r.rewriteIndex(ctx, ids, packs, false)
+		replaced, err = r.rewriteIndex(ctx, ids, packs, false)
+	}
+	if err == nil {
+		err = r.RemoveIndex(ctx, replaced)
 	}
 	if err != nil {
 		return fmt.Errorf("drop %d packs from the index: %w", len(packs), err)
@@ -68,34 +39,53 @@ func (r *Repository) DropFromIndex(ctx context.Context, packs map[format.ID]stru
 	return nil
 }
 
-// CompactIndex merges the small index objects into large ones if there are more
-// than limit of them.
-func (r *Repository) CompactIndex(ctx context.Context, limit int) error {
+// maxMerge is how many index objects CompactIndex merges at once, which bounds its memory.
+const maxMerge = 20_000
+
+// CompactIndex merges the small index objects, but those of leave, into large ones if
+// there are more than limit of them. It returns the objects whose content is now in
+// others: RemoveIndex deletes them, at once or when nobody reads them any more (a
+// restic that starts fails if an index object goes that it has just listed).
+func (r *Repository) CompactIndex(ctx context.Context, limit int, leave []format.ID) (superseded []format.ID, err error) {
+	left := make(map[format.ID]struct{}, len(leave))
+	for _, id := range leave {
+		left[id] = struct{}{}
+	}
 	var small []format.ID
-	err := listFiles(ctx, r.st, format.IndexFile, func(id format.ID, info objstore.Info) error {
-		if info.Size < smallIndex {
+	err = listFiles(ctx, r.st, format.IndexFile, func(id format.ID, info objstore.Info) error {
+		if info.Size < smallIndex && !contains(left, id) && len(small) < maxMerge {
 			small = append(small, id)
 		}
 		return nil
 	})
 	if err == nil && len(small) > max(limit, 1) {
-		err = r.rewriteIndex(ctx, small, nil, true)
+		superseded, err = r.rewriteIndex(ctx, small, nil, true)
 	}
 	if err != nil {
-		return fmt.Errorf("compact index: %w", err)
+		return nil, fmt.Errorf("compact index: %w", err)
+	}
+	return superseded, nil
+}
+
+// RemoveIndex deletes index objects whose content is in others.
+func (r *Repository) RemoveIndex(ctx context.Context, ids []format.ID) error {
+	err := forEach(ctx, r.opt.Connections, ids, func(ctx context.Context, id format.ID) error {
+		return r.removeFile(ctx, format.IndexFile, id)
+	})
+	if err != nil {
+		return fmt.Errorf("remove superseded index objects: %w", err)
 	}
 	return nil
 }
 
-// rewriteIndex replaces index objects by ones without the packs in drop: those
-// that name any such pack, or all of ids.
-func (r *Repository) rewriteIndex(ctx context.Context, ids []format.ID, drop map[format.ID]struct{}, all bool) error {
+// rewriteIndex stores the content of index objects anew, without the packs in drop: of
+// those that name any such pack, or of all of ids. It returns which ones these are.
+func (r *Repository) rewriteIndex(ctx context.Context, ids []format.ID, drop map[format.ID]struct{}, all bool) (replaced []format.ID, err error) {
 	if err := r.writable(); err != nil {
-		return err
+		return nil, err
 	}
-	var replaced []format.ID
 	kept := make(map[format.ID]indexPack)
-	err := r.loadFiles(ctx, format.IndexFile, ids, func(id format.ID, plain []byte, err error) error {
+	err = r.loadFiles(ctx, format.IndexFile, ids, func(id format.ID, plain []byte, err error) error {
 		if err != nil {
 			return err
 		}
@@ -116,14 +106,9 @@ func (r *Repository) rewriteIndex(ctx context.Context, ids []format.ID, drop map
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := r.saveIndexes(ctx, kept); err != nil {
-		return err
-	}
-	return forEach(ctx, r.opt.Connections, replaced, func(ctx context.Context, id format.ID) error {
-		return r.removeFile(ctx, format.IndexFile, id)
-	})
+	return replaced, r.saveIndexes(ctx, kept)
 }
 
 // mergePack is one pack as two index objects list it: restic of old split packs
@@ -161,7 +146,7 @@ func (r *Repository) saveIndexes(ctx context.Context, packs map[format.ID]indexP
 }
 
 // DeletePacks deletes packs that are in no index any more. It refuses if the
-// index in memory has one of them.
+// index in memory has one of them, but for what a Survey recalled.
 func (r *Repository) DeletePacks(ctx context.Context, packs []format.ID) error {
 	idx := r.idx()
 	for _, id := range packs {

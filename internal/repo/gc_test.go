@@ -71,6 +71,21 @@ func intact(t *testing.T, st objstore.Store, want map[format.ID][][]byte) Report
 	return report
 }
 
+// unusedPacks are those of a survey that nobody needs.
+func unusedPacks(t *testing.T, r *Repository) (unused []format.ID, err error) {
+	t.Helper()
+	s, err := r.Survey(t.Context(), SurveyOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for id, u := range s.Packs {
+		if u.Used == 0 && !u.InUse {
+			unused = append(unused, id)
+		}
+	}
+	return unused, nil
+}
+
 func exclusive(t *testing.T, r *Repository) *Lock {
 	t.Helper()
 	l, err := r.Lock(t.Context(), LockOptions{Exclusive: true})
@@ -167,7 +182,7 @@ func TestNothingIsDeletedBecauseOfAnError(t *testing.T) {
 				})
 				_, err := r.Prune(t.Context(), l, PruneOptions{})
 				wantError(t, err, fault)
-				_, err = r.UnusedPacks(t.Context(), nil)
+				_, err = unusedPacks(t, r)
 				wantError(t, err, fault)
 				if prefix == "snapshots/" {
 					_, _, err = r.Forget(t.Context(), Policy{Last: 1}, nil)
@@ -192,7 +207,7 @@ func TestNothingIsUnusedWhileSomethingIsUnreadable(t *testing.T) {
 			flip(t, st, key)
 		}
 		l := exclusive(t, r)
-		if packs, err := r.UnusedPacks(t.Context(), nil); !errors.Is(err, ErrDamaged) {
+		if packs, err := unusedPacks(t, r); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s damaged: unused %v, %v", prefix, packs, err)
 		}
 		if report, err := r.Prune(t.Context(), l, PruneOptions{}); !errors.Is(err, ErrDamaged) {
@@ -217,7 +232,7 @@ func flip(t *testing.T, st objstore.Store, key string) {
 func TestPacksOfAWriterAtWorkAreNotUnused(t *testing.T) {
 	st := mem.New()
 	r, _ := history(t, st)
-	before, err := r.UnusedPacks(t.Context(), nil)
+	before, err := unusedPacks(t, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,16 +247,9 @@ func TestPacksOfAWriterAtWorkAreNotUnused(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.wgWaitForTest()
-	now, err := r.UnusedPacks(t.Context(), nil)
+	now, err := unusedPacks(t, r)
 	if err != nil || len(now) != len(before)-1 {
 		t.Errorf("unused %d packs before, %d now, %v; want one less", len(before), len(now), err)
-	}
-	pinned := make(map[format.ID]struct{})
-	for _, id := range now {
-		pinned[id] = struct{}{}
-	}
-	if left, err := r.UnusedPacks(t.Context(), pinned); err != nil || len(left) != 0 {
-		t.Errorf("pinned packs are unused: %v, %v", left, err)
 	}
 }
 
@@ -272,10 +280,18 @@ func TestCompactIndex(t *testing.T) {
 	st := mem.New()
 	r, want := history(t, st)
 	n := len(keys(t, st, "index/"))
-	if err := r.CompactIndex(t.Context(), n); err != nil || len(keys(t, st, "index/")) != n {
+	if old, err := r.CompactIndex(t.Context(), n, nil); err != nil || len(old) != 0 || len(keys(t, st, "index/")) != n {
 		t.Errorf("%d index objects, %v; the limit was not passed", len(keys(t, st, "index/")), err)
 	}
-	if err := r.CompactIndex(t.Context(), n-1); err != nil || len(keys(t, st, "index/")) != 1 {
+	old, err := r.CompactIndex(t.Context(), n-1, nil)
+	if err != nil || len(old) != n || len(keys(t, st, "index/")) != n+1 {
+		t.Errorf("%d of %d index objects superseded, %d are there, %v", len(old), n, len(keys(t, st, "index/")), err)
+	}
+	intact(t, st, want)
+	if again, err := r.CompactIndex(t.Context(), 1, old); err != nil || len(again) != 0 {
+		t.Errorf("what is superseded was merged again: %v, %v", again, err)
+	}
+	if err := r.RemoveIndex(t.Context(), old); err != nil || len(keys(t, st, "index/")) != 1 {
 		t.Errorf("%d index objects, %v; want 1", len(keys(t, st, "index/")), err)
 	}
 	intact(t, st, want)

@@ -17,8 +17,9 @@ type memIndex struct {
 	blocks  [][]indexEntry
 	count   uint32 // entries
 
-	packs  []packState
-	packNo map[format.ID]uint32
+	packs     []packState
+	packNo    map[format.ID]uint32
+	condemned map[format.ID]struct{} // of the last setCondemned
 }
 
 type indexEntry struct {
@@ -81,6 +82,20 @@ func (x *memIndex) add(id format.ID, blobs []pack.Blob, present bool) {
 	no := x.packNumber(id)
 	state := &x.packs[no]
 	state.named, state.present = true, state.present || present
+	x.enter(no, blobs)
+}
+
+// recall notes what a stored pack holds that no index object names.
+func (x *memIndex) recall(id format.ID, blobs []pack.Blob) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	no := x.packNumber(id)
+	x.packs[no].present = true
+	x.enter(no, blobs)
+}
+
+// enter needs the lock.
+func (x *memIndex) enter(no uint32, blobs []pack.Blob) {
 	for _, b := range blobs {
 		e := indexEntry{id: b.ID, packAndType: no << 1, offset: b.Offset, length: b.Length, uncompressed: b.Uncompressed}
 		if b.Type == format.TreeBlob {
@@ -176,16 +191,20 @@ func (x *memIndex) lookup(h format.Handle) []Location {
 	return append(append(ranked[0], ranked[1]...), ranked[2]...)
 }
 
-// setCondemned replaces the set of condemned packs.
+// setCondemned replaces the set of condemned packs. It is called for each commit, and
+// touches only the packs of the two sets.
 func (x *memIndex) setCondemned(set map[format.ID]struct{}) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for i := range x.packs {
-		_, x.packs[i].condemned = set[x.packs[i].id]
+	for id := range x.condemned {
+		if no, ok := x.packNo[id]; ok {
+			x.packs[no].condemned = false
+		}
 	}
 	for id := range set {
 		x.packs[x.packNumber(id)].condemned = true
 	}
+	x.condemned = set
 }
 
 // setPresent notes which of the packs are stored.

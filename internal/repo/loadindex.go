@@ -26,7 +26,7 @@ func (r *Repository) LoadIndex(ctx context.Context) error {
 		idx, err = r.readIndex(ctx)
 		if err == nil {
 			r.mu.Lock()
-			idx.setCondemned(r.condemned)
+			idx.setCondemned(r.unusable())
 			r.index = idx
 			r.mu.Unlock()
 			return nil
@@ -91,7 +91,26 @@ func (r *Repository) SetCondemned(set map[format.ID]struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.condemned = maps.Clone(set)
-	r.index.setCondemned(r.condemned)
+	r.index.setCondemned(r.unusable())
+}
+
+// Bury condemns packs for the rest of this handle's life, whatever SetCondemned says
+// afterwards: once a pack is deleted its id is on nobody's list any more, and it may
+// stand in the index in memory still. No id of a pack ever comes back with other content.
+func (r *Repository) Bury(packs []format.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range packs {
+		r.buried[id] = struct{}{}
+	}
+	r.index.setCondemned(r.unusable())
+}
+
+// unusable is what nothing new may count on. r.mu is held.
+func (r *Repository) unusable() map[format.ID]struct{} {
+	all := maps.Clone(r.buried)
+	maps.Copy(all, r.condemned)
+	return all
 }
 
 // DropCaches forgets the index: nothing is known until the next LoadIndex.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -210,6 +211,13 @@ func (l *Lock) ID() format.ID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.id
+}
+
+// Objects are all lock objects that are there for this lock, or may be.
+func (l *Lock) Objects() []format.ID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(slices.Clone(l.old), l.id)
 }
 
 // Exclusive reports whether the lock excludes all others.

@@ -58,7 +58,7 @@ func Open(ctx context.Context, st objstore.Store, password string, opt Options) 
 func newRepository(st objstore.Store, opt Options, key *crypto.Key, keyID format.ID, cfg Config) *Repository {
 	return &Repository{
 		st: st, opt: opt, key: key, keyID: keyID, cfg: cfg,
-		zstd: newCompressor(opt.Compression), index: newMemIndex(), writers: make(map[*Writer]struct{}),
+		zstd: newCompressor(opt.Compression), index: newMemIndex(), buried: make(map[format.ID]struct{}), crew: newCrew(),
 	}
 }
 

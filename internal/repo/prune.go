@@ -80,7 +80,7 @@ func (r *Repository) Prune(ctx context.Context, lock *Lock, opt PruneOptions) (P
 
 // planPrune decides about each pack.
 func (r *Repository) planPrune(ctx context.Context, opt PruneOptions) (PruneReport, map[format.ID]*packUse, error) {
-	s, err := r.survey(ctx, true)
+	s, err := r.survey(ctx, SurveyOptions{}, false)
 	if err != nil {
 		return PruneReport{}, nil, err
 	}
@@ -97,6 +97,7 @@ func (r *Repository) planPrune(ctx context.Context, opt PruneOptions) (PruneRepo
 		u.add(b, reached)
 	})
 	var report PruneReport
+	condemned := r.condemnedNow() // nobody may count on them: what is needed of them moves
 	var small [2][]format.ID
 	for _, id := range slices.SortedFunc(maps.Keys(uses), compareIDs) {
 		u := uses[id]
@@ -110,7 +111,7 @@ func (r *Repository) planPrune(ctx context.Context, opt PruneOptions) (PruneRepo
 			report.Deleted = append(report.Deleted, id)
 			report.Unused += uint64(size)
 			continue
-		case u.types[0] && u.types[1], float64(u.unused) > opt.MaxUnused*float64(u.used+u.unused):
+		case u.types[0] && u.types[1], contains(condemned, id), float64(u.unused) > opt.MaxUnused*float64(u.used+u.unused):
 			report.Repacked = append(report.Repacked, id)
 		case size < int64(r.opt.PackSize)/4:
 			kind := int(u.blobs[0].Type - format.DataBlob)

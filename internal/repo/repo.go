@@ -142,7 +142,9 @@ type Repository struct {
 	mu        sync.RWMutex
 	index     *memIndex
 	condemned map[format.ID]struct{}
-	writers   map[*Writer]struct{} // those at work
+	buried    map[format.ID]struct{} // condemned for good, whatever SetCondemned says
+
+	crew *crew // the Writers at work, of all handles of this repository
 }
 
 // ID is the repository's own id, 64 hexadecimal digits.

@@ -51,16 +51,15 @@ func (r *Repository) loadTrees(ctx context.Context, trees []format.ID, fn func(t
 type reached struct {
 	idx  *memIndex
 	bits []uint64
-	// one says to mark one copy of each blob only, so that the others are surplus.
-	one bool
 }
 
-func newReached(idx *memIndex, one bool) *reached {
-	return &reached{idx: idx, bits: make([]uint64, (idx.len()+63)/64), one: one}
+func newReached(idx *memIndex) *reached {
+	return &reached{idx: idx, bits: make([]uint64, (idx.len()+63)/64)}
 }
 
-// mark adds the blob, and reports whether it was new. A condemned copy is needed
-// only if there is no other one; so is one whose pack is missing.
+// mark adds the blob, and reports whether it was new. One copy is marked, so that the
+// others are surplus: a condemned one only if there is no better one, one whose pack
+// is missing only if there is no other.
 func (s *reached) mark(h format.Handle) (isNew bool, err error) {
 	x := s.idx
 	x.mu.RLock()
@@ -80,14 +79,11 @@ func (s *reached) mark(h format.Handle) (isNew bool, err error) {
 		if len(copies) == 0 {
 			continue
 		}
-		if s.one { // always the same one, in whatever order the index was read
-			byPack := func(a, b uint32) int { return compareIDs(x.location(x.entry(a)).Pack, x.location(x.entry(b)).Pack) }
-			copies = []uint32{slices.MinFunc(copies, byPack)}
-		}
-		isNew = s.bits[copies[0]/64]&(1<<(copies[0]%64)) == 0
-		for _, n := range copies {
-			s.bits[n/64] |= 1 << (n % 64)
-		}
+		// Always the same one, in whatever order the index was read.
+		byPack := func(a, b uint32) int { return compareIDs(x.location(x.entry(a)).Pack, x.location(x.entry(b)).Pack) }
+		n := slices.MinFunc(copies, byPack)
+		isNew = s.bits[n/64]&(1<<(n%64)) == 0
+		s.bits[n/64] |= 1 << (n % 64)
 		return isNew, nil
 	}
 	return false, fmt.Errorf("%s blob %s: %w", h.Type, h.ID, ErrBlobNotFound)
@@ -106,8 +102,8 @@ func (s *reached) each(fn func(b PackedBlob, reached bool)) {
 }
 
 // markAll marks everything below the trees. Any blob that is missing or damaged
-// is an error: the set would not be whole.
-func (s *reached) markAll(ctx context.Context, r *Repository, roots []format.ID) error {
+// is an error: the set would not be whole. cached has copies of trees; nil: none.
+func (s *reached) markAll(ctx context.Context, r *Repository, roots []format.ID, cached func(format.ID) ([]byte, bool)) error {
 	var next []format.ID
 	add := func(id format.ID) error {
 		isNew, err := s.mark(format.Handle{Type: format.TreeBlob, ID: id})
@@ -121,23 +117,53 @@ func (s *reached) markAll(ctx context.Context, r *Repository, roots []format.ID)
 			return err
 		}
 	}
+	visit := func(_ format.ID, nodes []format.Node, err error) error {
+		if err != nil {
+			return err
+		}
+		return eachReference(nodes, add, func(id format.ID) error {
+			_, err := s.mark(format.Handle{Type: format.DataBlob, ID: id})
+			return err
+		})
+	}
 	for len(next) > 0 {
 		level := next
 		next = nil
-		err := r.loadTrees(ctx, level, func(tree format.ID, nodes []format.Node, err error) error {
-			if err != nil {
-				return err
-			}
-			return eachReference(nodes, add, func(id format.ID) error {
-				_, err := s.mark(format.Handle{Type: format.DataBlob, ID: id})
-				return err
-			})
-		})
+		level, err := visitCached(ctx, level, cached, visit)
+		if err == nil {
+			err = r.loadTrees(ctx, level, visit)
+		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// visitCached calls fn with the trees of which there is a copy, and returns the others.
+func visitCached(ctx context.Context, trees []format.ID, cached func(format.ID) ([]byte, bool), fn func(format.ID, []format.Node, error) error) (rest []format.ID, err error) {
+	if cached == nil {
+		return trees, nil
+	}
+	for _, id := range trees {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		data, ok := cached(id)
+		if !ok {
+			rest = append(rest, id)
+			continue
+		}
+		nodes, err := format.DecodeTree(data)
+		if err != nil {
+			rest = append(rest, id)
+			continue
+		}
+		if err := fn(id, nodes, nil); err != nil {
+			return nil, err
+		}
+	}
+	return rest, nil
 }
 
 func eachReference(nodes []format.Node, tree, data func(format.ID) error) error {
@@ -156,54 +182,4 @@ func eachReference(nodes []format.Node, tree, data func(format.ID) error) error 
 	return nil
 }
 
-// survey is what the collector of garbage knows: all packs, and what every
-// snapshot reaches.
-type survey struct {
-	stored  map[format.ID]int64 // sizes of stored packs
-	reached *reached
-	inUse   map[format.ID]struct{} // packs of Writers at work
-}
-
-// survey looks at the store in the one order in which nothing that a Writer of
-// this Repository stores meanwhile can be taken for garbage: packs first, then
-// which packs the Writers count on, then the snapshots, then the index. A Writer
-// enters its packs before it stores them, and leaves after its snapshot is stored.
-func (r *Repository) survey(ctx context.Context, one bool) (*survey, error) {
-	stored, err := r.listPacks(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list packs: %w", err)
-	}
-	s := &survey{stored: stored, inUse: r.packsInUse()}
-	var roots []format.ID
-	err = r.Snapshots(ctx, func(_ format.ID, sn *format.Snapshot) error {
-		roots = append(roots, *sn.Tree)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := r.LoadIndex(ctx); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(roots, compareIDs)
-	s.reached = newReached(r.idx(), one)
-	if err := s.reached.markAll(ctx, r, slices.Compact(roots)); err != nil {
-		return nil, fmt.Errorf("find what snapshots reach: %w", err)
-	}
-	return s, nil
-}
-
 func compareIDs(a, b format.ID) int { return slices.Compare(a[:], b[:]) }
-
-// packsInUse returns the packs that the Writers at work count on.
-func (r *Repository) packsInUse() map[format.ID]struct{} {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	packs := make(map[format.ID]struct{})
-	for w := range r.writers {
-		for _, id := range w.Packs() {
-			packs[id] = struct{}{}
-		}
-	}
-	return packs
-}

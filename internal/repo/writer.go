@@ -64,9 +64,7 @@ func (r *Repository) NewWriter(ctx context.Context, opt WriterOptions) *Writer {
 	}
 	w.data.lock, w.tree.lock = make(chan struct{}, 1), make(chan struct{}, 1)
 	w.spare.New = func() any { return new([]byte) }
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.writers[w] = struct{}{}
+	r.crew.join(w)
 	return w
 }
 
@@ -246,9 +244,7 @@ func (w *Writer) saveIndex(ctx context.Context, packs []indexPack) error {
 func (w *Writer) Abort() {
 	_ = w.fail(errWriterDone)
 	w.wg.Wait()
-	w.r.mu.Lock()
-	defer w.r.mu.Unlock()
-	delete(w.r.writers, w)
+	w.r.crew.leave(w)
 }
 
 // packer fills one pack at a time.

@@ -210,7 +210,7 @@ func TestCondemnedPacksAreNotDeduplicatedAgainst(t *testing.T) {
 	if len(now) != 2 || now[0].Pack == first[0].Pack || !r.Has(h) {
 		t.Errorf("copies now %v", now)
 	}
-	unused, err := r.UnusedPacks(t.Context(), nil)
+	unused, err := unusedPacks(t, r)
 	if err != nil || len(unused) != 1 || unused[0] != first[0].Pack {
 		t.Errorf("unused %v, %v; want the condemned pack, whose blob has a new copy", unused, err)
 	}

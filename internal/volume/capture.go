@@ -99,16 +99,19 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	if err := r.checkPaths(a.Head); err != nil {
 		return in, stats, err
 	}
-	if err := r.prepareIndex(ctx, a); err != nil {
+	doubt, err := r.prepareDoubting(ctx, &a)
+	if err != nil {
 		return in, stats, err
 	}
 	defer r.begin(BackingUp, r.counted.totals.Files, r.counted.totals.Bytes)()
 	s, err := r.take(ctx, a)
 	if err != nil {
+		r.abandon()
 		return in, stats, err
 	}
 	defer func() {
 		if err != nil {
+			r.abandon()
 			r.giveBack(s.taken)
 		}
 	}()
@@ -143,7 +146,10 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	in.Snapshot, stats.Snapshot = id.String(), id.String()
 	r.captured = counted{in.Snapshot, archive.Totals{Files: stats.Files, Bytes: stats.Bytes}}
 	r.pending = pending{snapshot: in.Snapshot, set: s.taken}
-	for _, p := range w.Packs() {
+	packs := w.Packs()
+	r.countOn(packs)
+	r.mended(doubt, in.Snapshot)
+	for _, p := range packs {
 		in.Packs = append(in.Packs, p.String())
 	}
 	return in, stats, nil
@@ -161,6 +167,7 @@ type pending struct {
 // that it counted on was condemned.
 func (r *Runtime) drain(ctx context.Context, a protocol.Capture) ChangeSet {
 	if p := r.pending; p.snapshot != "" && p.snapshot != a.Head.Snapshot {
+		r.abandon()
 		r.giveBack(p.set)
 	}
 	r.pending = pending{}
@@ -211,6 +218,11 @@ func (r *Runtime) prepareIndex(ctx context.Context, a protocol.Capture) error {
 		r.v.Repo.DropCaches()
 		if err := r.v.Repo.LoadIndex(ctx); err != nil {
 			return fmt.Errorf("load index: %w", err)
+		}
+		if packs := r.v.Repo.MissingPacks(); len(packs) > 0 {
+			r.doubt(fmt.Sprintf("the index names %d packs that the store has lost", len(packs))) // the head may count on them
+			r.opt.Log.Error("the store has lost packs that its index names: somebody pruned by force, or removed them; all files are looked at, and what is lost is stored again",
+				"packs", len(packs), "first", packs[0].String())
 		}
 	}
 	if err := r.v.setCondemned(a.Head); err != nil {

@@ -31,9 +31,13 @@ func (v *Volume) History(ctx context.Context, h protocol.Head) ([]Entry, error) 
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(all, func(a, b Entry) int { return a.Time.Compare(b.Time) })
+	sortByTime(all)
 	markLine(all, h)
 	return all, nil
+}
+
+func sortByTime(all []Entry) {
+	slices.SortStableFunc(all, func(a, b Entry) int { return a.Time.Compare(b.Time) })
 }
 
 func entryOf(id format.ID, sn *format.Snapshot) Entry {

@@ -178,7 +178,13 @@ func (l *longLife) forget(step string, n int) {
 func (l *longLife) compact(step string) {
 	l.t.Helper()
 	l.command(step, func(ctx context.Context, v *Volume) error {
-		return l.claimed(ctx, v, func(ctx context.Context, _ *Session) error { return v.Repo.CompactIndex(ctx, 2) })
+		return l.claimed(ctx, v, func(ctx context.Context, _ *Session) error {
+			merged, err := v.Repo.CompactIndex(ctx, 2, nil)
+			if err != nil {
+				return err
+			}
+			return v.Repo.RemoveIndex(ctx, merged)
+		})
 	})
 	if n := count(l.t, l.base, "index/"); n > 2 {
 		l.t.Errorf("%s: %d index objects are left", step, n)

@@ -122,10 +122,13 @@ func (m *Mirror) caughtUp(ctx context.Context, only []format.ID, res *MirrorResu
 
 func behind(source protocol.Head, at Position) uint64 { return source.Seq - min(source.Seq, at.Seq) }
 
+// mirrorHost begins the host name in the locks of mirrors.
+const mirrorHost = "drover-mirror-"
+
 // locked runs f while a lock of ours keeps a prune out. A store that lets us only read
 // is read without.
 func (m *Mirror) locked(ctx context.Context, v *Volume, f func(*repo.Lock) error) error {
-	lock, err := v.Repo.Lock(ctx, repo.LockOptions{Hostname: "drover-mirror-" + m.opt.Instance})
+	lock, err := v.Repo.Lock(ctx, repo.LockOptions{Hostname: mirrorHost + m.opt.Instance})
 	if errors.Is(err, objstore.ErrUnauthorised) && v == m.from {
 		return f(nil)
 	}

@@ -24,6 +24,9 @@ import (
 // Nothing depends on it: who writes last is right.
 const restoreTestKey = "drover/restore-test"
 
+// testHost begins the host name in the locks of restore tests.
+const testHost = "drover-test-"
+
 // ErrNoRoom: the scratch space has no room for a restore test.
 var ErrNoRoom = errors.New("no room for a restore test")
 
@@ -96,7 +99,7 @@ func (v *Volume) TestRestore(ctx context.Context, opt RestoreTestOptions) (Resto
 }
 
 func (v *Volume) testRestore(ctx context.Context, dir string, opt RestoreTestOptions, t *RestoreTest) error {
-	lock, err := v.Repo.Lock(ctx, repo.LockOptions{Hostname: "drover-test-" + opt.Instance})
+	lock, err := v.Repo.Lock(ctx, repo.LockOptions{Hostname: testHost + opt.Instance})
 	switch {
 	case errors.Is(err, objstore.ErrUnauthorised):
 		opt.Log.Warn("no lock: these credentials may only read; a prune meanwhile would disturb the restore test", "err", err)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drover/internal/repo"
+	"drover/internal/repo/format"
 	"drover/internal/volume/protocol"
 )
 
@@ -80,6 +81,13 @@ type Runtime struct {
 	filled      bool          // there were files at the start, or we have put some there
 	predecessor dead          // the holder that the claim under way deposes
 	cleared     chan struct{} // closed when its lock was looked for; nil: there was none
+
+	turned    chan struct{}          // closed, and made anew, when the status changed
+	tenure    context.Context        // ends when this instance holds no more, or is told to stop; nil: it does not hold
+	endTenure context.CancelFunc     // of tenure
+	counting  map[format.ID]struct{} // packs that captures count on since somebody began to ask; nil: nobody asks
+	abandoned int                    // captures that came to nothing, and may have left packs
+	broken    distrust
 }
 
 // Stats is what status and metrics tell beside the machine's own status.
@@ -114,7 +122,7 @@ func NewRuntime(v *Volume, opt Options) *Runtime {
 	return &Runtime{
 		v: v, opt: opt, machine: protocol.New(opt.Protocol),
 		in: make(chan protocol.Input), done: make(chan struct{}),
-		waiting: map[uint64]waiter{},
+		waiting: map[uint64]waiter{}, turned: make(chan struct{}),
 	}
 }
 
@@ -197,6 +205,9 @@ func (r *Runtime) finish(cancel context.CancelFunc) {
 	r.stopLock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.endTenure != nil {
+		r.endTenure()
+	}
 	for id, w := range r.waiting {
 		w.ch <- reply{err: errors.New("agent ended before the backup was committed")}
 		delete(r.waiting, id)
@@ -303,6 +314,7 @@ func (r *Runtime) became(ctx context.Context, s protocol.Status) {
 		r.stats.LastError = nil // backups are another's business now
 	}
 	r.status = s
+	r.turn(ctx)
 	r.mu.Unlock()
 	if landed {
 		r.removePredecessor(ctx)

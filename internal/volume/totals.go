@@ -28,6 +28,10 @@ func (r *Runtime) headTotals(ctx context.Context, h protocol.Head) (archive.Tota
 		}
 	}
 	totals, err := r.readTotals(ctx, h)
+	if lost(err) { // a new commit mends that, and has nothing to be compared with
+		r.opt.Log.Warn("cannot count the files of the newest snapshot: it has lost data", "snapshot", h.Snapshot, "err", err)
+		return archive.Totals{}, nil
+	}
 	if err != nil {
 		return archive.Totals{}, err
 	}

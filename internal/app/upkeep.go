@@ -1,0 +1,41 @@
+package app
+
+import (
+	"log/slog"
+
+	"drover/client"
+	"drover/internal/config"
+	"drover/internal/repo"
+	"drover/internal/volume"
+)
+
+// newUpkeep returns nil if the configuration wants none.
+func newUpkeep(cfg *config.Config, rt *volume.Runtime, log *slog.Logger) *volume.Upkeep {
+	u := cfg.Upkeep
+	if u.Every == 0 {
+		return nil
+	}
+	return volume.NewUpkeep(rt, volume.UpkeepOptions{
+		Every: u.Every.Std(), Grace: u.Grace.Std(), Log: log,
+		Keep: volume.Retention{
+			Committed: repo.Policy{
+				Last: u.Keep.Last, Hourly: u.Keep.Hourly, Daily: u.Keep.Daily, Weekly: u.Keep.Weekly,
+				Monthly: u.Keep.Monthly, Yearly: u.Keep.Yearly, Within: u.Keep.Within.Std(),
+			},
+			Diverged: repo.Policy{Last: u.Diverged.Last, Within: u.Diverged.Within.Std()},
+		},
+	})
+}
+
+// upkeepOf tells the figures as the API does.
+func upkeepOf(u *volume.Upkeep) *client.Upkeep {
+	s := u.Stats()
+	out := &client.Upkeep{
+		Last: s.Last, Removed: s.Removed, Condemned: s.Condemned, Deleted: s.Deleted,
+		Freed: s.Freed, Waiting: s.Waiting, Waits: s.Waits,
+	}
+	if s.Problem != nil {
+		out.Error = s.Problem.Error()
+	}
+	return out
+}
