@@ -211,6 +211,7 @@ func (r *Runtime) checkLock(ctx context.Context) protocol.Input {
 	}
 	err := lock.Check(ctx)
 	if errors.Is(err, repo.ErrLockLost) {
+		r.opt.Log.Error("our repository lock is gone: somebody removed it (restic unlock), and may have pruned by force; all files are looked at anew, and what the store lacks is stored again", "lock", lock.ID().Short())
 		return protocol.LockChecked{Present: false}
 	}
 	return protocol.LockChecked{Present: err == nil, Err: err}

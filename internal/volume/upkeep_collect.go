@@ -262,9 +262,10 @@ func (c *run) next(p plan) time.Duration {
 }
 
 // stillborn removes the snapshot objects of commits that died before their index, and
-// reports whether no other snapshot lacks its tree.
+// reports whether no other snapshot lacks its tree, but for one that this instance is making.
 func (c *run) stillborn(ctx context.Context, s *repo.Survey) (bool, error) {
 	if len(s.Rootless) == 0 {
+		c.u.rootless = nil
 		return true, nil
 	}
 	if err := c.history(ctx); err != nil {
@@ -274,6 +275,9 @@ func (c *run) stillborn(ctx context.Context, s *repo.Survey) (bool, error) {
 	for _, id := range s.Rootless {
 		without[id] = true
 	}
+	before := c.u.rootless
+	c.u.rootless = without
+	whole := true
 	for _, k := range c.entries {
 		switch {
 		case !without[k.ID]:
@@ -282,11 +286,13 @@ func (c *run) stillborn(ctx context.Context, s *repo.Survey) (bool, error) {
 				return false, err
 			}
 		case k.ours && !k.settled(c.head): // being made
+		case c.locks.writers() || !before[k.ID]:
+			whole = false // another makes it, or has by now: its index is there when we look again
 		default:
 			return false, fmt.Errorf("snapshot %s: %w: its tree is in no index; `drover verify` tells more, and `drover forget` removes it while no agent runs", k.ID.Short(), repo.ErrDamaged)
 		}
 	}
-	return true, nil
+	return whole, nil
 }
 
 // mend takes packs out of the index that the store has lost, and has what the newest

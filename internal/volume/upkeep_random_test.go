@@ -79,8 +79,8 @@ func besideWriters(t *testing.T, seed uint64) (deleted int) {
 	work.Go(func() { // somebody's restic
 		dice := rand.New(rand.NewPCG(seed, 4))
 		dir := fastDir(t)
-		for ctx.Err() == nil {
-			if err := writeBeside(ctx, other, dir, dice); err != nil && ctx.Err() == nil {
+		for ctx.Err() == nil { // what was begun is ended
+			if err := writeBeside(context.WithoutCancel(ctx), other, dir, dice); err != nil && ctx.Err() == nil {
 				t.Errorf("the other writer: %v", err)
 				return
 			}
