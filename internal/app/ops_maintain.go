@@ -103,6 +103,7 @@ type ForgetOptions struct {
 	Snapshots                                    []string // these, whatever the rules
 	DryRun                                       bool
 	Prune                                        bool
+	Progress                                     func(Progress) // of the prune
 }
 
 // ForgetReport is what Forget kept and removed, or would.
@@ -162,7 +163,7 @@ func (o *Ops) forget(ctx context.Context, v *volume.Volume, s *volume.Session, o
 		}
 	}
 	if opt.Prune {
-		p, err := o.prune(ctx, v, s, PruneOptions{})
+		p, err := o.prune(ctx, v, s, PruneOptions{Progress: opt.Progress})
 		report.Prune = &p
 		return report, err
 	}
@@ -212,7 +213,8 @@ func choose(entries []volume.Entry, opt ForgetOptions) (map[format.ID]bool, erro
 
 // PruneOptions of Prune.
 type PruneOptions struct {
-	DryRun bool
+	DryRun   bool
+	Progress func(Progress)
 }
 
 // PruneReport is what Prune removed, or would.
@@ -238,6 +240,12 @@ func (o *Ops) Prune(ctx context.Context, opt PruneOptions) (PruneReport, error) 
 }
 
 func (o *Ops) prune(ctx context.Context, v *volume.Volume, s *volume.Session, opt PruneOptions) (PruneReport, error) {
-	r, err := s.Prune(ctx, repo.PruneOptions{DryRun: opt.DryRun})
+	popt := repo.PruneOptions{DryRun: opt.DryRun}
+	if opt.Progress != nil {
+		popt.Progress = func(step repo.PruneStep, done, total int) {
+			opt.Progress(Progress{Phase: "prune: " + string(step), Files: int64(done), TotalFiles: int64(total)})
+		}
+	}
+	r, err := s.Prune(ctx, popt)
 	return PruneReport{PacksDeleted: len(r.Deleted), PacksRepacked: len(r.Repacked), BytesFreed: int64(r.Unused)}, err
 }

@@ -136,7 +136,10 @@ func (f *fakeOps) Forget(_ context.Context, opt app.ForgetOptions) (app.ForgetRe
 	return app.ForgetReport{Keep: []client.Snapshot{{}}, Remove: []client.Snapshot{{ID: "1111111122222222"}}}, f.err
 }
 
-func (f *fakeOps) Prune(context.Context, app.PruneOptions) (app.PruneReport, error) {
+func (f *fakeOps) Prune(_ context.Context, opt app.PruneOptions) (app.PruneReport, error) {
+	if opt.Progress != nil {
+		opt.Progress(f.progress)
+	}
 	return app.PruneReport{PacksDeleted: 1, PacksRepacked: 2, BytesFreed: 3 << 20}, f.err
 }
 
@@ -567,6 +570,10 @@ func TestProgress(t *testing.T) {
 	}
 	if got := try(t, ops, storeEnv, "snapshot", "/a"); got.err != "" {
 		t.Errorf("no terminal: %q", got.err)
+	}
+	ops.progress = app.Progress{Phase: "prune: deleting packs", Files: 3, TotalFiles: 4}
+	if got := tryIn(t, context.Background(), w, storeEnv, "prune"); !strings.Contains(got.err, "prune: deleting packs [###############-----]  75%  3/4") {
+		t.Errorf("prune: %q", got.err)
 	}
 }
 

@@ -68,7 +68,10 @@ func checkForget(opt app.ForgetOptions) error {
 }
 
 func (s *session) forget(ctx context.Context, o operations, opt app.ForgetOptions) error {
+	report, wipe := s.newProgress()
+	opt.Progress = report
 	res, err := o.Forget(ctx, opt)
+	wipe()
 	if err != nil {
 		return err
 	}

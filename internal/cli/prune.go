@@ -27,7 +27,10 @@ that is needed.
 	s.jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return s.withOps(cmd, func(ctx context.Context, o operations) error {
+			report, wipe := s.newProgress()
+			opt.Progress = report
 			res, err := o.Prune(ctx, opt)
+			wipe()
 			if err != nil {
 				return err
 			}

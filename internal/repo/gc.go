@@ -148,6 +148,10 @@ func (r *Repository) saveIndexes(ctx context.Context, packs map[format.ID]indexP
 // DeletePacks deletes packs that are in no index any more. It refuses if the
 // index in memory has one of them, but for what a Survey recalled.
 func (r *Repository) DeletePacks(ctx context.Context, packs []format.ID) error {
+	return r.deletePacks(ctx, packs, func() {})
+}
+
+func (r *Repository) deletePacks(ctx context.Context, packs []format.ID, done func()) error {
 	idx := r.idx()
 	for _, id := range packs {
 		if idx.hasPack(id) {
@@ -155,6 +159,7 @@ func (r *Repository) DeletePacks(ctx context.Context, packs []format.ID) error {
 		}
 	}
 	err := forEach(ctx, r.opt.Connections, packs, func(ctx context.Context, id format.ID) error {
+		defer done()
 		return r.removeFile(ctx, format.DataFile, id)
 	})
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -103,9 +104,14 @@ func TestPruneLeavesOnlyWhatIsReached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := r.Prune(t.Context(), l, PruneOptions{})
+	told := map[PruneStep][2]int{}
+	report, err := r.Prune(t.Context(), l, PruneOptions{Progress: func(step PruneStep, done, total int) { told[step] = [2]int{done, total} }})
 	if err != nil {
 		t.Fatal(err)
+	}
+	anew, gone := len(report.Repacked), len(report.Repacked)+len(report.Deleted)
+	if want := map[PruneStep][2]int{PruneReading: {2, 0}, PruneRepacking: {anew, anew}, PruneDeleting: {gone, gone}}; !maps.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
 	}
 	if !slices.Equal(plan.Deleted, report.Deleted) || !slices.Equal(plan.Repacked, report.Repacked) || len(report.Deleted) < 2 || len(report.Repacked) == 0 {
 		t.Errorf("planned %+v, did %+v", plan, report)

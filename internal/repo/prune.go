@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"drover/internal/repo/format"
 )
@@ -20,6 +21,35 @@ type PruneOptions struct {
 	// Condemn is called before anything is removed, with all packs that will be;
 	// its error ends the prune. nil: nobody needs to know.
 	Condemn func(ctx context.Context, packs []format.ID) error
+	// Progress is called as the steps go on, one call at a time: how many trees were
+	// read (of a number that is not known: 0), or packs packed anew or deleted. nil: nobody
+	// wants to know.
+	Progress func(step PruneStep, done, total int)
+}
+
+// PruneStep is what a prune is doing.
+type PruneStep string
+
+// The steps, in their order.
+const (
+	PruneReading   PruneStep = "reading trees"
+	PruneRepacking PruneStep = "packing anew"
+	PruneDeleting  PruneStep = "deleting packs"
+)
+
+// counting returns a function that tells of one more, from any goroutine.
+func (o PruneOptions) counting(step PruneStep, total int) func() {
+	if o.Progress == nil {
+		return func() {}
+	}
+	var mu sync.Mutex
+	done := 0
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		o.Progress(step, done, total)
+	}
 }
 
 // PruneReport says what Prune did, or would do.
@@ -58,7 +88,7 @@ func (r *Repository) Prune(ctx context.Context, lock *Lock, opt PruneOptions) (P
 	}
 	before := r.condemnAlso(gone)
 	defer r.SetCondemned(before)
-	if err := r.repack(ctx, report.Repacked, plan); err != nil {
+	if err := r.repack(ctx, report.Repacked, plan, opt.counting(PruneRepacking, len(report.Repacked))); err != nil {
 		return PruneReport{}, fmt.Errorf("prune: %w", err)
 	}
 	if err := lock.Check(ctx); err != nil {
@@ -72,7 +102,7 @@ func (r *Repository) Prune(ctx context.Context, lock *Lock, opt PruneOptions) (P
 	if err := r.DropFromIndex(ctx, gone); err != nil {
 		return PruneReport{}, fmt.Errorf("prune: %w", err)
 	}
-	if err := r.DeletePacks(ctx, slices.Concat(report.Deleted, report.Repacked)); err != nil {
+	if err := r.deletePacks(ctx, slices.Concat(report.Deleted, report.Repacked), opt.counting(PruneDeleting, len(gone))); err != nil {
 		return PruneReport{}, fmt.Errorf("prune: %w", err)
 	}
 	return report, nil
@@ -80,7 +110,7 @@ func (r *Repository) Prune(ctx context.Context, lock *Lock, opt PruneOptions) (P
 
 // planPrune decides about each pack.
 func (r *Repository) planPrune(ctx context.Context, opt PruneOptions) (PruneReport, map[format.ID]*packUse, error) {
-	s, err := r.survey(ctx, SurveyOptions{}, false)
+	s, err := r.survey(ctx, SurveyOptions{Read: opt.counting(PruneReading, 0)}, false)
 	if err != nil {
 		return PruneReport{}, nil, err
 	}
@@ -138,13 +168,14 @@ func (u *packUse) add(b PackedBlob, reached bool) {
 }
 
 // repack copies what is needed of packs, which are condemned, into new ones.
-func (r *Repository) repack(ctx context.Context, packs []format.ID, uses map[format.ID]*packUse) error {
+func (r *Repository) repack(ctx context.Context, packs []format.ID, uses map[format.ID]*packUse, done func()) error {
 	if len(packs) == 0 {
 		return nil
 	}
 	w := r.NewWriter(ctx, WriterOptions{})
 	defer w.Abort()
 	err := forEach(ctx, r.opt.Connections, packs, func(ctx context.Context, id format.ID) error {
+		defer done()
 		return r.LoadPackBlobs(ctx, id, uses[id].blobs, func(h format.Handle, data []byte, err error) error {
 			if err != nil {
 				return err

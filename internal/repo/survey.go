@@ -18,6 +18,8 @@ type SurveyOptions struct {
 	// Listed is called when the packs are listed and before anything else is looked
 	// at: a lock that is not there any more then is of a writer whose snapshot will be seen.
 	Listed func(context.Context) error
+	// Read is called after each tree, from any goroutine; nil: nobody wants to know.
+	Read func()
 }
 
 // PackUse says what there is of a pack and who needs it.
@@ -117,6 +119,9 @@ func (r *Repository) survey(ctx context.Context, opt SurveyOptions, rootless boo
 		return nil, err
 	}
 	s.reached = newReached(r.idx())
+	if opt.Read != nil {
+		s.reached.read = opt.Read
+	}
 	if rootless {
 		roots = s.leaveRootless(r, roots)
 	}
@@ -234,5 +239,5 @@ func (r *Repository) Repack(ctx context.Context, s *Survey, packs []format.ID) e
 		old[id] = struct{}{}
 	}
 	r.condemnAlso(old)
-	return r.repack(ctx, packs, uses)
+	return r.repack(ctx, packs, uses, func() {})
 }

@@ -51,10 +51,11 @@ func (r *Repository) loadTrees(ctx context.Context, trees []format.ID, fn func(t
 type reached struct {
 	idx  *memIndex
 	bits []uint64
+	read func() // called after each tree
 }
 
 func newReached(idx *memIndex) *reached {
-	return &reached{idx: idx, bits: make([]uint64, (idx.len()+63)/64)}
+	return &reached{idx: idx, bits: make([]uint64, (idx.len()+63)/64), read: func() {}}
 }
 
 // mark adds the blob, and reports whether it was new. One copy is marked, so that the
@@ -121,6 +122,7 @@ func (s *reached) markAll(ctx context.Context, r *Repository, roots []format.ID,
 		if err != nil {
 			return err
 		}
+		s.read()
 		return eachReference(nodes, add, func(id format.ID) error {
 			_, err := s.mark(format.Handle{Type: format.DataBlob, ID: id})
 			return err
