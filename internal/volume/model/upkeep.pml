@@ -15,6 +15,9 @@
 #ifndef MAXK
 #define MAXK 2          /* captures that store or count on a pack, of all instances */
 #endif
+#ifndef MAXR
+#define MAXR 4          /* surveys */
+#endif
 #ifndef MAXF
 #define MAXF 1          /* backups of restic */
 #endif
@@ -24,7 +27,7 @@
 byte data=1, idx=1, np=1;
 byte cur=0, h_cond=0; bit h_need;   /* the head: whose write is the newest, list, whether its snapshot needs the blob */
 byte objs=0;                        /* snapshot objects of captures, not committed yet, by instance */
-byte claims=0, caps=0;
+byte claims=0, caps=0, runs=0;
 #ifdef FOREIGN
 bit f_need=0; byte f_st=0, f_known=0, f_use=0, f_n=0;
 #define FNEED f_need
@@ -32,6 +35,19 @@ bit f_need=0; byte f_st=0, f_known=0, f_use=0, f_n=0;
 #else
 #define FNEED 0
 #define LOCKED 0
+#endif
+
+/* Between a pack and its index object the lock of an instance is there, too, deposed or not. With STALELOCK
+   somebody has removed it. */
+#define ATWORK(j) (!mine(j)&&(I[j].cs==1||I[j].us==12))
+#ifdef STALELOCK
+#define STORING 0
+#else
+#if NI>2
+#define STORING (ATWORK(0)||ATWORK(1)||ATWORK(2))
+#else
+#define STORING (ATWORK(0)||ATWORK(1))
+#endif
 #endif
 
 #ifdef FORCE
@@ -187,16 +203,15 @@ proctype inst(byte i) {
  :: atomic { I[i].hold && I[i].cs==0 && mine(i) && h_need -> h_need=0; adopt(i) }
 
  /* the survey: list of the head and its locks, packs, locks, snapshots, index */
- :: atomic { I[i].hold && I[i].us==0 ->
+ :: atomic { I[i].hold && I[i].us==0 && runs<MAXR -> runs++;
       I[i].wcond=I[i].wcond&I[i].known;
 #ifdef M_OLDGRACE   /* what an earlier life condemned counts as waited for */
       I[i].out=I[i].out|(I[i].cond&~I[i].known);
 #else
       if :: LOCKED -> I[i].wcond=I[i].wcond|(I[i].cond&~I[i].known) :: else fi;
 #endif
-      I[i].known=I[i].known|I[i].cond; I[i].counted=0; I[i].reach=h_need&mine(i); I[i].us=1 }
- :: atomic { I[i].us==1 -> I[i].sd=data; I[i].us=2 }
- :: atomic { I[i].us==2 -> I[i].sl=LOCKED; I[i].lcond=I[i].wcond; I[i].lout=I[i].wout; I[i].inuse=((I[i].cs==1||I[i].cs==2) -> I[i].cap : 0); I[i].us=3 }
+      I[i].known=I[i].known|I[i].cond; I[i].counted=0; I[i].reach=h_need&mine(i); I[i].sd=data; I[i].us=2 }
+ :: atomic { I[i].us==2 -> I[i].sl=(LOCKED||STORING); I[i].lcond=I[i].wcond; I[i].lout=I[i].wout; I[i].inuse=((I[i].cs==1||I[i].cs==2) -> I[i].cap : 0); I[i].us=3 }
  :: atomic { I[i].us==3 -> I[i].reach=(I[i].reach||h_need||FNEED||objs!=0); I[i].us=4 }
  :: I[i].us==4 -> plan(i)
 
@@ -212,8 +227,7 @@ proctype inst(byte i) {
  :: atomic { I[i].us==6 && (I[i].pl&data)==0 -> endrun(i) }
  :: atomic { I[i].us==6 && (I[i].pl&data)!=0 && np<NP -> I[i].rp=B(np); data=data|B(np); np++; I[i].us=12 }
  :: atomic { I[i].us==6 && (I[i].pl&data)!=0 && np>=NP -> endrun(i) }   /* no room within the bounds */
- :: atomic { I[i].us==12 -> idx=idx|I[i].rp; 
-      if :: I[i].ld==2 -> I[i].my=I[i].my|I[i].rp :: else fi;
+ :: atomic { I[i].us==12 -> idx=idx|I[i].rp;    /* the captures' index in memory is another */
       if :: I[i].then!=0 -> I[i].pl=I[i].then; I[i].rp=0; I[i].then=0; I[i].us=10 :: else -> endrun(i) fi }
  /* leave the index; then the locks of that moment */
  :: atomic { I[i].us==7 -> idx=idx&~I[i].pl; inv;
@@ -228,8 +242,8 @@ proctype inst(byte i) {
  :: atomic { I[i].us==10 && (I[i].pl&data)!=0 -> pick((I[i].pl&data)); data=data&~keep; keep=0; inv }
  :: atomic { I[i].us==10 && (I[i].pl&data)==0 -> I[i].us=9 }
  :: atomic { I[i].us==9 && mine(i) -> h_cond=h_cond&~I[i].pl;
-#ifndef M_FORGIVE
-      assert((I[i].pl&data)==0);
+#ifndef FORCE
+      assert((I[i].pl&(data|idx))==0);
 #endif
       I[i].known=I[i].known&~I[i].pl; I[i].wcond=I[i].wcond&~I[i].pl; I[i].out=I[i].out&~I[i].pl; I[i].wout=I[i].wout&~I[i].pl;
       adopt(i); endrun(i) }
