@@ -242,7 +242,7 @@ proctype inst(byte i) {
  :: atomic { I[i].us==10 && (I[i].pl&data)!=0 -> pick((I[i].pl&data)); data=data&~keep; keep=0; inv }
  :: atomic { I[i].us==10 && (I[i].pl&data)==0 -> I[i].us=9 }
  :: atomic { I[i].us==9 && mine(i) -> h_cond=h_cond&~I[i].pl;
-#ifndef FORCE
+#if !defined(FORCE) && !defined(M_UNCONDEMNED)
       assert((I[i].pl&(data|idx))==0);
 #endif
       I[i].known=I[i].known&~I[i].pl; I[i].wcond=I[i].wcond&~I[i].pl; I[i].out=I[i].out&~I[i].pl; I[i].wout=I[i].wout&~I[i].pl;
