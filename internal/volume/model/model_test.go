@@ -40,6 +40,16 @@ var small = []search{
 	{"packs forgiven while they are there", "gc.pml", "-DMAXW=7 -DM_UNCOND", true},
 	{"older locks not waited for", "gc.pml", "-DMAXW=5 -DFOREIGN -DM_NOWAIT", true},
 	{"no second look before a DELETE", "gc.pml", "-DMAXW=5 -DFOREIGN -DM_NOLOOK", true},
+	{"upkeep while deposed", "upkeep.pml", "-DMAXC=2 -DMAXK=1", false},
+	{"upkeep beside restic", "upkeep.pml", "-DFOREIGN -DMAXC=1 -DMAXK=1", false},
+	{"upkeep beside a forced prune", "upkeep.pml", "-DFORCE -DMAXC=1 -DMAXK=2", false},
+	{"deleted without a second survey", "upkeep.pml", "-DFOREIGN -DMAXC=1 -DMAXK=0 -DNP=2 -DM_NOSURVEY", true},
+	{"a capture that counts on condemned packs", "upkeep.pml", "-DMAXC=2 -DMAXK=1 -DM_CONDEMNED", true},
+	{"a wait from before the claim", "upkeep.pml", "-DFOREIGN -DMAXC=2 -DMAXK=0 -DNP=2 -DM_OLDGRACE", true},
+	{"locks of the condemnation for a pack found out of the index", "upkeep.pml", "-DFOREIGN -DMAXC=2 -DMAXK=0 -DNP=2 -DOUT_AS_CONDEMNED", true},
+	{"forgiven early", "upkeep.pml", "-DMAXC=2 -DMAXK=1 -DM_FORGIVE", true},
+	{"deleted though not condemned", "upkeep.pml", "-DMAXC=2 -DMAXK=1 -DM_UNCONDEMNED", true},
+	{"a lost lock not noticed", "upkeep.pml", "-DFORCE -DMAXC=1 -DMAXK=2 -DM_LOCKLOST", true},
 }
 
 // big ones take minutes and gigabytes: DROVER_SOAK runs them. See README.md for their figures.
@@ -51,6 +61,7 @@ var big = []search{
 	{"head, three instances", "head.pml", "-DMAXW=3 -DMAXS=1 -DMAXC=0 -DNI=3", false},
 	{"collection", "gc.pml", "-DMAXW=6 -DNOPIN", false},
 	{"collection beside restic", "gc.pml", "-DMAXW=4 -DFOREIGN", false},
+	{"upkeep beside restic while deposed", "upkeep.pml", "-DFOREIGN -DMAXC=2 -DMAXK=0 -DNP=2", false},
 }
 
 func TestModels(t *testing.T) { run(t, small, "-O0") }
