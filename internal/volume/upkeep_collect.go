@@ -235,7 +235,7 @@ func (c *run) collect(ctx context.Context) (time.Duration, error) {
 		return soonAgain, err
 	}
 	p := planUpkeep(s, c.condemned, c.locks, u.opt.now(), u.opt.Grace)
-	for _, step := range []func(context.Context, *repo.Survey, *plan) error{c.mend, c.rescue, c.remove, c.drop, c.condemn} {
+	for _, step := range []func(context.Context, *repo.Survey, *plan) error{c.mend, c.rescue, c.remove, c.noteFound, c.drop, c.condemn} {
 		if err := step(ctx, s, &p); err != nil {
 			return u.opt.Every, err
 		}
@@ -251,7 +251,7 @@ func (c *run) collect(ctx context.Context) (time.Duration, error) {
 // next is when to look again.
 func (c *run) next(p plan) time.Duration {
 	switch {
-	case len(p.waits) > 0 || len(p.drop) > 0 || len(c.u.superseded) > 0:
+	case len(p.waits) > 0 || len(p.drop) > 0 || len(p.found) > 0 || len(c.u.superseded) > 0:
 		return soonAgain
 	case p.due > 0:
 		return max(p.due-c.u.opt.now(), time.Millisecond)
@@ -374,6 +374,25 @@ func (c *run) remove(ctx context.Context, _ *repo.Survey, p *plan) error {
 	c.u.update(func(s *UpkeepStats) { s.Waiting = len(c.condemned) })
 	if err := c.u.r.Forgive(ctx, names); err != nil {
 		return fmt.Errorf("take deleted packs off the head's list: %w", err)
+	}
+	return nil
+}
+
+// noteFound notes who may have read the index before a pack had left it that this life
+// did not take out: whoever locks now. Who has unlocked by now has stored its snapshot,
+// and the next survey sees that.
+func (c *run) noteFound(ctx context.Context, _ *repo.Survey, p *plan) error {
+	if len(p.found) == 0 {
+		return nil
+	}
+	locks, err := c.u.othersLocks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range p.found {
+		s := c.condemned[id]
+		s.out = locks
+		c.condemned[id] = s
 	}
 	return nil
 }

@@ -123,7 +123,7 @@ func (o owners) String() string {
 type sentence struct {
 	since time.Duration // when the condemnation was known to have landed
 	locks owners        // of others, at that moment
-	out   owners        // of others, when it had left the index; nil: it is in one, or was when this life began
+	out   owners        // of others, when it had left the index, or after it was found so; nil: not known
 }
 
 // Of one run.
@@ -143,6 +143,7 @@ type plan struct {
 	rescue  []format.ID // condemned, and something in them is needed after all: it moves
 	repack  []format.ID // mostly unused: the rest moves, then they are condemned
 	drop    []format.ID // condemned for long enough: they leave the index
+	found   []format.ID // out of the index, by somebody else's doing: the locks of now must go first
 	remove  []format.ID // out of the index, and nobody counts on them: they are deleted
 	forgive []format.ID // gone
 	missing []format.ID // named by an index, and not stored
@@ -183,12 +184,10 @@ func planUpkeep(s *repo.Survey, condemned map[format.ID]sentence, locks owners, 
 				wait = c.locks.left(locks)
 			}
 			p.unless(wait, &p.drop, id)
+		case c.out == nil: // another took it out, just now perhaps, and who has read the index before is not known
+			p.found = append(p.found, id)
 		default:
-			wait := c.out
-			if wait == nil {
-				wait = c.locks
-			}
-			p.unless(wait.left(locks), &p.remove, id)
+			p.unless(c.out.left(locks), &p.remove, id)
 		}
 	}
 	p.bound(s, len(condemned))
@@ -225,7 +224,7 @@ func (p *plan) free(id format.ID, use repo.PackUse, locks owners) {
 
 // bound orders the lists, the packs first with which most is won, and cuts them.
 func (p *plan) bound(s *repo.Survey, condemned int) {
-	for _, list := range []*[]format.ID{&p.condemn, &p.rescue, &p.repack, &p.drop, &p.remove, &p.forgive, &p.missing} {
+	for _, list := range []*[]format.ID{&p.condemn, &p.rescue, &p.repack, &p.drop, &p.found, &p.remove, &p.forgive, &p.missing} {
 		slices.SortFunc(*list, func(a, b format.ID) int {
 			return cmp.Or(cmp.Compare(won(s.Packs[b]), won(s.Packs[a])), slices.Compare(a[:], b[:]))
 		})
