@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"drover/client"
 	"drover/internal/repo/fstest"
 	"drover/internal/testkit/s3server"
 )
@@ -104,4 +105,39 @@ func TestMirrorTakesOver(t *testing.T) {
 	if err != nil || len(report.Problems) != 0 || report.Snapshots < 4 {
 		t.Errorf("%+v, %v", report, err)
 	}
+}
+
+// TestMirrorThatHangs: a second store that takes connections and never answers holds
+// nothing up but the mirror, and is told of; when it answers again, all arrives.
+func TestMirrorThatHangs(t *testing.T) {
+	s3 := s3server.Start(t, s3server.Options{})
+	s3.Setenv()
+	w := newWorkshop(t)
+	w.write("f", "0")
+	a := w.run(fmt.Sprintf("mirror: {store: {url: %q, password: simsim}, every: 1s, max_lag: 2s}\n", s3.URL("hangs")), "sleep", "600")
+	status := func(what string, ok func(client.Status) bool) {
+		t.Helper()
+		a.until(what, func() bool {
+			s, err := a.Status(t.Context())
+			return err == nil && s.Mirror != nil && ok(s)
+		})
+	}
+	commit := func(text string) {
+		t.Helper()
+		w.write("f", text)
+		if b, err := a.Backup(t.Context(), false); err != nil || b.Error != "" {
+			t.Fatalf("%+v, %v", b, err)
+		}
+	}
+	commit("1")
+	status("the mirror has the first commit", func(s client.Status) bool { return s.Mirror.Known && s.Mirror.Seq == s.Seq })
+	s3.Pause()
+	for i := range 3 {
+		commit(fmt.Sprint(2 + i))
+	}
+	status("the mirror is said to be too far behind", func(s client.Status) bool {
+		return s.Mirror.Behind == 3 && s.Health == "degraded" && strings.Contains(s.Message, "max_lag")
+	})
+	s3.Resume()
+	status("all has arrived", func(s client.Status) bool { return s.Mirror.Behind == 0 && s.Mirror.Seq == 4 && s.Health == "ok" })
 }
