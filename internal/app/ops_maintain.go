@@ -70,6 +70,9 @@ func (o *Ops) verify(ctx context.Context, v *volume.Volume, opt VerifyOptions) (
 	for _, p := range r.Problems {
 		report.Problems = append(report.Problems, problemLine(p))
 	}
+	if err := v.CheckInit(ctx); err != nil {
+		report.Problems = append(report.Problems, err.Error())
+	}
 	seen, err := v.ReadHead(ctx)
 	if err != nil {
 		report.Problems = append(report.Problems, fmt.Sprintf("head: %v", err))

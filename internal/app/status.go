@@ -197,6 +197,18 @@ func registerMetrics(reg *prometheus.Registry, a *agent) {
 	gauge("mirror_behind_seconds", "How long there has been something to copy to the mirror.", ofMirror(func(m *client.Mirror) float64 { return m.BehindSeconds }))
 	gauge("mirror_failing", "1 while the last attempt to copy to the mirror failed.", ofMirror(func(m *client.Mirror) float64 { return truth(m.Error != "") }))
 	registerRestoreTests(gauge)
+	ofUpkeep := func(f func(*client.Upkeep) float64) func(client.Status) float64 {
+		return func(s client.Status) float64 {
+			if s.Upkeep == nil {
+				return 0
+			}
+			return f(s.Upkeep)
+		}
+	}
+	gauge("upkeep_failing", "1 while the upkeep meets something that cannot be read, and deletes nothing.", ofUpkeep(func(u *client.Upkeep) float64 { return truth(u.Error != "") }))
+	gauge("upkeep_packs_waiting", "Packs that are condemned, and not deleted yet.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Waiting) }))
+	gauge("upkeep_freed_bytes", "Bytes of the packs that this agent's upkeep has deleted.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Freed) }))
+	gauge("upkeep_snapshots_removed", "Snapshots that this agent's upkeep has removed by retention.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Removed) }))
 	underWay := func(f func(*client.Progress) float64) func(client.Status) float64 {
 		return func(s client.Status) float64 {
 			if s.Progress == nil {

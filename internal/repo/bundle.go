@@ -69,6 +69,20 @@ func Materialise(ctx context.Context, st objstore.Store, b *Bundle) error {
 	return nil
 }
 
+// Check fails with ErrDamaged if the bundle is not what r, an opened repository, began with.
+func (b *Bundle) Check(ctx context.Context, r *Repository) error {
+	config, _, err := r.st.Get(ctx, format.ConfigFile.Key(format.ID{}), 0, -1)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read config: %w", err)
+	case format.Hash(b.Key) != b.KeyID:
+		return fmt.Errorf("%w: its key has another id", ErrDamaged)
+	case !bytes.Equal(b.Config, config):
+		return fmt.Errorf("%w: its config is not the repository's", ErrDamaged)
+	}
+	return nil
+}
+
 // createExactly stores data under key, or finds that exactly data is there.
 // Conflict and unavailable both leave open what happened: the bytes decide.
 func createExactly(ctx context.Context, st objstore.Store, key string, data []byte) error {

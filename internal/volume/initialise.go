@@ -121,6 +121,19 @@ func readBirth(ctx context.Context, st objstore.Store, name string) (birth, erro
 	return parseBirth(data, name)
 }
 
+// CheckInit makes sure that the object from which the volume is made anew, should its
+// key or config be lost, is whole.
+func (v *Volume) CheckInit(ctx context.Context) error {
+	b, err := readBirth(ctx, v.st, v.Name)
+	if err == nil {
+		err = b.Bundle.Check(ctx, v.Repo)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", initKey, err)
+	}
+	return nil
+}
+
 func parseBirth(data []byte, name string) (birth, error) {
 	var b birth
 	if err := json.Unmarshal(data, &b); err != nil {

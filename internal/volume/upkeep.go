@@ -47,7 +47,6 @@ type Upkeep struct {
 	// Of one tenure:
 	sentences  map[format.ID]sentence
 	surveyed   bool                   // once, at least
-	seen       map[format.ID]struct{} // snapshot objects at the last survey
 	rootless   map[format.ID]bool     // snapshot objects without an indexed tree at the last survey
 	leftovers  int                    // abandoned captures at the last survey
 	superseded []format.ID            // index objects that are to be removed
@@ -107,7 +106,7 @@ func (u *Upkeep) Run(ctx context.Context) {
 
 // begin forgets what held in an earlier tenure: the grace begins anew.
 func (u *Upkeep) begin() {
-	u.sentences, u.seen = map[format.ID]sentence{}, nil
+	u.sentences = map[format.ID]sentence{}
 	u.surveyed, u.superseded, u.readers, u.compacted, u.rootless = false, nil, nil, 0, nil
 }
 

@@ -76,7 +76,7 @@ func (v *Volume) encodeHead(h protocol.Head) ([]byte, error) {
 func (v *Volume) decodeHead(sealed []byte) (protocol.Head, error) {
 	plain, err := v.Repo.Unseal(sealed)
 	if err != nil {
-		return protocol.Head{}, fmt.Errorf("open head: %w", err)
+		return protocol.Head{}, fmt.Errorf("open %s: %w: it is damaged, or of another repository: put an older version of this object back, if the bucket keeps them (`drover snapshots` and the agents need it; restic does not)", headKey, err)
 	}
 	return parseHead(plain, v.Name)
 }
