@@ -46,13 +46,13 @@ type Upkeep struct {
 
 	// Of one tenure:
 	sentences  map[format.ID]sentence
-	surveyed   bool                   // once, at least
-	rootless   map[format.ID]bool     // snapshot objects without an indexed tree at the last survey
-	leftovers  int                    // abandoned captures at the last survey
-	superseded []format.ID            // index objects that are to be removed
-	readers    owners                 // who may be reading those
-	compacted  uint64                 // seq at the last compaction
-	suspected  string                 // why a whole commit was last asked for
+	surveyed   bool               // once, at least
+	rootless   map[format.ID]bool // snapshot objects without an indexed tree at the last survey
+	leftovers  int                // abandoned captures at the last survey
+	superseded []format.ID        // index objects that are to be removed
+	readers    owners             // who may be reading those
+	compacted  uint64             // seq at the last compaction
+	suspected  string             // why a whole commit was last asked for
 
 	mu    sync.Mutex
 	stats UpkeepStats
