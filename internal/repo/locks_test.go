@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,15 +175,15 @@ func TestLockKeepFresh(t *testing.T) {
 			t.Fatal(err)
 		}
 		stop := l.KeepFresh(t.Context())
-		down := false
+		var down atomic.Bool
 		st.setHook(func(op, _ string) error {
-			if down && op == "put" {
+			if down.Load() && op == "put" {
 				return errInjected
 			}
 			return nil
 		})
 		for i := range 40 {
-			down = i%2 == 0
+			down.Store(i%2 == 0)
 			time.Sleep(refreshEvery)
 			synctest.Wait()
 			locks, err := r.Locks(t.Context())
