@@ -136,10 +136,10 @@ func loadPosition(cfg *config.Config, repository string) (position, error) {
 		return begin, fmt.Errorf("read where the last verify stopped: %w", err)
 	}
 	var p position
-	if json.Unmarshal(data, &p) != nil || p.Repository != repository {
-		return begin, nil
+	if bad := json.Unmarshal(data, &p); bad == nil && p.Repository == repository {
+		return p, nil
 	}
-	return p, nil
+	return begin, nil // only where to go on is lost
 }
 
 func (p position) save(cfg *config.Config) error {

@@ -45,7 +45,8 @@ func (s *session) status(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	status, err := client.Status{}, error(client.ErrNoAgent)
+	var status client.Status
+	err = client.ErrNoAgent
 	if f := cmd.Flags().Lookup(slotFlag); !f.Changed {
 		status, err = askStatus(cmd.Context(), cfg.Socket)
 	}
@@ -194,7 +195,7 @@ func progressOf(p *client.Progress) string {
 }
 
 func mirrorOf(m *client.Mirror) string {
-	line := ""
+	var line string
 	switch {
 	case m == nil:
 		return ""

@@ -229,7 +229,7 @@ func (o RestoreTestOptions) room(dir string, files, bytes uint64) error {
 	if err := o.statfs(dir, &st); err != nil {
 		return fmt.Errorf("look for free space in %s: %w", dir, err)
 	}
-	unit := uint64(st.Frsize) //nolint:unconvert // signed on some platforms
+	unit := uint64(st.Frsize)
 	free, spare := st.Bavail*unit, st.Blocks*unit/100*spareShare
 	if free < spare || free-spare < bytes {
 		return fmt.Errorf("%w: it needs %d MiB and leaves %d %% of the disk to the application, but only %d MiB are free at %s: give it a directory with more room (restore_test.dir)",

@@ -70,14 +70,6 @@ type staged struct {
 	size int64
 }
 
-// copyOf copies an open file to its end.
-func (s *Stage) copyOf(ctx context.Context, fd int, size int64) (staged, error) {
-	if c, ok, err := s.cloneOf(fd, size); ok || err != nil {
-		return c, err
-	}
-	return s.copyFrom(ctx, fdSource(fd), size)
-}
-
 // copyFrom copies what src has, which should be size bytes.
 func (s *Stage) copyFrom(ctx context.Context, src source, size int64) (staged, error) {
 	if size < 0 || s.memory.Add(-size-1) >= 0 {
