@@ -126,7 +126,6 @@ type restoreTests struct {
 	load   func(context.Context) (*volume.RestoreTest, error)
 	test   func(context.Context) (volume.RestoreTest, error)
 	save   func(context.Context, volume.RestoreTest) error
-	done   func(volume.RestoreTest)
 
 	mu    sync.Mutex
 	last  *volume.RestoreTest
@@ -154,8 +153,9 @@ func (t *restoreTests) run(ctx context.Context) {
 	}
 }
 
-// due looks for the last test, of this or another instance, and counts from that. A
-// time in the future is a clock's mistake.
+// due looks for the last test, of this or another instance, and counts from that. Its
+// time is perhaps another machine's, and decides only when to test again; one in the
+// future is a clock's mistake.
 func (t *restoreTests) due(ctx context.Context) bool {
 	epoch, ok := t.holder()
 	if !ok {
@@ -205,9 +205,6 @@ func (t *restoreTests) make(ctx context.Context) {
 	t.mu.Unlock()
 	if err := t.save(ctx, r); err != nil {
 		t.log.Warn("tell the outcome of the restore test", "err", err)
-	}
-	if t.done != nil {
-		t.done(r)
 	}
 }
 

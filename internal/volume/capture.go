@@ -103,7 +103,7 @@ func (r *Runtime) captureOnce(ctx context.Context, a protocol.Capture) (in proto
 	if err != nil {
 		return in, stats, err
 	}
-	defer r.begin(BackingUp, r.counted.totals.Files, r.counted.totals.Bytes)()
+	defer r.begin(BackingUp, 0, 0)() // how much there is to look at shows only in the end
 	s, err := r.take(ctx, a)
 	if err != nil {
 		r.abandon()

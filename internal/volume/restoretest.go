@@ -144,11 +144,8 @@ func (v *Volume) testRestore(ctx context.Context, dir string, opt RestoreTestOpt
 
 // restoreScratch restores sn below dir, if there is room.
 func (v *Volume) restoreScratch(ctx context.Context, dir string, sn *format.Snapshot, opt RestoreTestOptions, t *RestoreTest) error {
-	var files, bytes uint64
-	if sn.Summary != nil {
-		files, bytes = uint64(sn.Summary.TotalFilesProcessed), sn.Summary.TotalBytesProcessed
-	}
-	if err := opt.room(dir, files, bytes); err != nil {
+	files, bytes := totalsOf(sn)
+	if err := opt.room(dir, uint64(files), uint64(bytes)); err != nil {
 		return err
 	}
 	began := time.Now()

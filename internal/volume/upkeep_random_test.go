@@ -28,18 +28,18 @@ func TestUpkeepBesideWriters(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("DROVER_SOAK")); err == nil {
 		seeds = n / 500
 	}
-	var deleted, rescued int
+	var deleted, collected int
 	for seed := range seeds {
 		d := besideWriters(t, uint64(seed))
 		deleted += d
 		if d > 0 {
-			rescued++
+			collected++
 		}
 		if t.Failed() {
 			t.Fatalf("with seed %d", seed)
 		}
 	}
-	t.Logf("%d seeds, %d packs deleted in %d of them", seeds, deleted, rescued)
+	t.Logf("%d seeds, %d packs deleted in %d of them", seeds, deleted, collected)
 	if deleted == 0 {
 		t.Error("nothing was collected: this tests nothing")
 	}
