@@ -6,14 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"drover/client"
 	"drover/internal/config"
@@ -87,33 +82,12 @@ type check struct {
 func (c check) run(ctx context.Context, restored string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, fmt.Errorf("it ran for longer than %s", c.timeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, c.command[0], c.command[1:]...)
-	cmd.Env, cmd.Dir = append(c.env, "DROVER_RESTORED="+restored), restored
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential(c.user)}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	cmd.WaitDelay = time.Second // for a grandchild that holds our pipe
-	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	if cmd.Process != nil {
-		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
-		for {
-			if _, err := unix.Wait4(-cmd.Process.Pid, nil, 0, nil); err != nil && err != unix.EINTR {
-				break // ECHILD
-			}
-		}
-	}
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
+	group, err := runCommand(ctx, c.command, append(c.env, "DROVER_RESTORED="+restored), restored, c.user)
+	if group > 0 {
+		killGroup(group)
 	}
 	if errors.Is(err, os.ErrPermission) {
 		err = fmt.Errorf("%w; may the user that it runs as enter %s?", err, restored)
-	}
-	if said := strings.TrimSpace(string(out)); said != "" {
-		return fmt.Errorf("%w: %s", err, said)
 	}
 	return err
 }

@@ -137,34 +137,61 @@ func (n *hookedNow) Resume() (time.Duration, error) {
 // outputTail is how much of a hook's last output an error tells.
 const outputTail = 1 << 10
 
-// run runs a hook. It stays in the agent's session: it is no job, and is not
-// killed with them.
+// run runs a hook. It is no job, and is not killed with them.
 func (h *hooked) run(ctx context.Context, name string, hook config.Hook) error {
 	ctx, cancel := context.WithTimeout(ctx, hook.Timeout.Std())
 	defer cancel()
-	cmd := exec.CommandContext(ctx, hook.Command[0], hook.Command[1:]...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var env []string
+	var dir string
+	var user *supervise.User
 	if job := h.jobs.mainJob(); job != nil {
-		cmd.Env, cmd.Dir, cmd.SysProcAttr.Credential = job.Env, job.Dir, credential(job.User)
+		env, dir, user = job.Env, job.Dir, job.User
 	}
+	group, err := runCommand(ctx, hook.Command, env, dir, user)
+	if group > 0 {
+		h.reap(group, err != nil)
+	}
+	if err != nil {
+		return fmt.Errorf("%s hook: %w", name, err)
+	}
+	return nil
+}
+
+// runCommand runs a command of the user's in a process group of its own, in the agent's
+// session, and returns the group; 0: it did not start. When ctx ends the group is killed.
+// An error has the cause, and the last of what the command said.
+func runCommand(ctx context.Context, command, env []string, dir string, user *supervise.User) (group int, err error) {
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Env, cmd.Dir = env, dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential(user)}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = time.Second // for a grandchild that holds our pipe
 	var out tail
 	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
+	err = cmd.Run()
 	if cmd.Process != nil {
-		h.reap(cmd.Process.Pid, err != nil)
+		group = cmd.Process.Pid
 	}
 	if err == nil {
-		return nil
+		return group, nil
 	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	if said := strings.TrimSpace(string(out)); said != "" {
-		return fmt.Errorf("%s hook: %w: %s", name, err, said)
+		err = fmt.Errorf("%w: %s", err, said)
 	}
-	return fmt.Errorf("%s hook: %w", name, err)
+	return group, err
+}
+
+// killGroup kills what is left of a group, and collects what of it was left to us.
+func killGroup(group int) {
+	_ = unix.Kill(-group, unix.SIGKILL)
+	for {
+		if _, err := unix.Wait4(-group, nil, 0, nil); err != nil && err != unix.EINTR {
+			return // ECHILD
+		}
+	}
 }
 
 // reap collects what hooks started and left to us: the supervisor leaves alone
@@ -172,12 +199,7 @@ func (h *hooked) run(ctx context.Context, name string, hook config.Hook) error {
 // running, such as a client that holds a lock until the resume; one that failed may not.
 func (h *hooked) reap(group int, failed bool) {
 	if failed {
-		_ = unix.Kill(-group, unix.SIGKILL)
-		for {
-			if _, err := unix.Wait4(-group, nil, 0, nil); err != nil && err != unix.EINTR {
-				break // ECHILD
-			}
-		}
+		killGroup(group)
 	}
 	h.groups = slices.DeleteFunc(append(h.groups, group), func(g int) bool {
 		for {
