@@ -82,9 +82,9 @@ type check struct {
 func (c check) run(ctx context.Context, restored string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, fmt.Errorf("it ran for longer than %s", c.timeout))
 	defer cancel()
-	group, err := runCommand(ctx, c.command, append(c.env, "DROVER_RESTORED="+restored), restored, c.user)
+	group, err := supervise.Command{Argv: c.command, Env: append(c.env, "DROVER_RESTORED="+restored), Dir: restored, User: c.user}.Run(ctx)
 	if group > 0 {
-		killGroup(group)
+		supervise.KillGroup(group)
 	}
 	if errors.Is(err, os.ErrPermission) {
 		err = fmt.Errorf("%w; may the user that it runs as enter %s?", err, restored)

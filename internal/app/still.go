@@ -134,9 +134,6 @@ func (n *hookedNow) Resume() (time.Duration, error) {
 	return pause, err
 }
 
-// outputTail is how much of a hook's last output an error tells.
-const outputTail = 1 << 10
-
 // run runs a hook. It is no job, and is not killed with them.
 func (h *hooked) run(ctx context.Context, name string, hook config.Hook) error {
 	ctx, cancel := context.WithTimeout(ctx, hook.Timeout.Std())
@@ -147,7 +144,7 @@ func (h *hooked) run(ctx context.Context, name string, hook config.Hook) error {
 	if job := h.jobs.mainJob(); job != nil {
 		env, dir, user = job.Env, job.Dir, job.User
 	}
-	group, err := runCommand(ctx, hook.Command, env, dir, user)
+	group, err := supervise.Command{Argv: hook.Command, Env: env, Dir: dir, User: user}.Run(ctx)
 	if group > 0 {
 		h.reap(group, err != nil)
 	}
@@ -157,49 +154,12 @@ func (h *hooked) run(ctx context.Context, name string, hook config.Hook) error {
 	return nil
 }
 
-// runCommand runs a command of the user's in a process group of its own, in the agent's
-// session, and returns the group; 0: it did not start. When ctx ends the group is killed.
-// An error has the cause, and the last of what the command said.
-func runCommand(ctx context.Context, command, env []string, dir string, user *supervise.User) (group int, err error) {
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Env, cmd.Dir = env, dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: credential(user)}
-	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	cmd.WaitDelay = time.Second // for a grandchild that holds our pipe
-	var out tail
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err = cmd.Run()
-	if cmd.Process != nil {
-		group = cmd.Process.Pid
-	}
-	if err == nil {
-		return group, nil
-	}
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	if said := strings.TrimSpace(string(out)); said != "" {
-		err = fmt.Errorf("%w: %s", err, said)
-	}
-	return group, err
-}
-
-// killGroup kills what is left of a group, and collects what of it was left to us.
-func killGroup(group int) {
-	_ = unix.Kill(-group, unix.SIGKILL)
-	for {
-		if _, err := unix.Wait4(-group, nil, 0, nil); err != nil && err != unix.EINTR {
-			return // ECHILD
-		}
-	}
-}
-
 // reap collects what hooks started and left to us: the supervisor leaves alone
 // what is in the agent's session. A hook that went well may leave something
 // running, such as a client that holds a lock until the resume; one that failed may not.
 func (h *hooked) reap(group int, failed bool) {
 	if failed {
-		killGroup(group)
+		supervise.KillGroup(group)
 	}
 	h.groups = slices.DeleteFunc(append(h.groups, group), func(g int) bool {
 		for {
@@ -212,21 +172,4 @@ func (h *hooked) reap(group int, failed bool) {
 			}
 		}
 	})
-}
-
-// credential is nil where there is nothing to change.
-func credential(u *supervise.User) *syscall.Credential {
-	if u == nil || os.Geteuid() != 0 && int(u.UID) == os.Geteuid() && int(u.GID) == os.Getegid() {
-		return nil
-	}
-	return &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
-}
-
-// tail keeps the end of what is written to it.
-type tail []byte
-
-func (t *tail) Write(p []byte) (int, error) {
-	*t = append(*t, p...)
-	*t = (*t)[max(0, len(*t)-outputTail):]
-	return len(p), nil
 }

@@ -2,11 +2,9 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"net/url"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 )
@@ -27,7 +25,7 @@ const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a
 // check holds everything that is wrong whatever the configuration is used for.
 func (c *Config) check() error {
 	for _, check := range []func() error{
-		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror, c.checkUpkeep,
+		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror, c.checkUpkeep, c.checkMetrics, c.checkListen,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -300,47 +298,6 @@ func (c *Config) checkSocket() error {
 	for _, s := range c.State {
 		if overlap(s.Path, c.Socket) {
 			return c.origin.at("socket", fmt.Sprintf("socket %q is inside state path %q", c.Socket, s.Path), "set --socket to a path outside of the volume")
-		}
-	}
-	return nil
-}
-
-func (c *Config) checkJobs() error {
-	main := ""
-	for _, name := range slices.Sorted(maps.Keys(c.Jobs)) {
-		job := c.Jobs[name]
-		at := "jobs." + name
-		if !validName(name) {
-			return c.origin.at(at, fmt.Sprintf("job name %q is not valid", name), nameHint)
-		}
-		if job.Main && main != "" {
-			return c.origin.at(at, fmt.Sprintf("jobs %q and %q are both main", main, name), "one job ends the instance: keep one")
-		}
-		if job.Main {
-			main = name
-		}
-		if err := c.checkJob(at, name, job); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *Config) checkJob(at, name string, job Job) error {
-	if len(job.Command) == 0 || job.Command[0] == "" {
-		return c.origin.at(at, fmt.Sprintf("job %q has no command", name), "add command: [program, argument, …]")
-	}
-	for _, arg := range job.Command {
-		if strings.ContainsRune(arg, 0) {
-			return c.origin.at(at+".command", fmt.Sprintf("an argument of job %q holds a zero byte", name), "")
-		}
-	}
-	if job.Dir != "" && !filepath.IsAbs(job.Dir) {
-		return c.origin.at(at+".dir", fmt.Sprintf("directory %q of job %q is not absolute", job.Dir, name), "begin it with a slash")
-	}
-	for variable, value := range job.Env {
-		if variable == "" || strings.ContainsAny(variable, "=\x00") || strings.ContainsRune(value, 0) {
-			return c.origin.at(at+".env", fmt.Sprintf("variable %q of job %q is not valid", variable, name), "no '=' in its name, no zero byte")
 		}
 	}
 	return nil

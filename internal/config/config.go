@@ -17,28 +17,30 @@ import "time"
 // Config is everything that one agent is told. The zero value is not useful: Default
 // is the start, Load the way.
 type Config struct {
-	Service     string         `yaml:"service" doc:"Name of the application as a whole, for people and for discovery."`
-	Store       Store          `yaml:"store" doc:"Where the volume is kept, and the password that opens it."`
-	Volume      string         `yaml:"volume" doc:"Name of the volume in the store. The name drover is reserved."`
-	Ownership   Ownership      `yaml:"ownership" doc:"Who holds what. single: one instance holds the volume, the others stand by. slot: there are slots volumes, NAME-0 and so on, and each instance holds one of them or waits for one. each: every instance has a volume of its own, NAME-ID."`
-	Slots       int            `yaml:"slots" doc:"With ownership: slot. How many slots there are, 1 to 1000."`
-	State       []StatePath    `yaml:"state" doc:"The paths whose content is the volume. Each is a path, or a mapping with path and exclude."`
-	Exclude     []string       `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
-	RestoreTest RestoreTest    `yaml:"restore_test" doc:"Restoring the newest commit on a schedule: a backup counts only after a restore."`
-	Mirror      Mirror         `yaml:"mirror" doc:"A second store, to which the holder copies every commit in the background."`
-	Upkeep      Upkeep         `yaml:"upkeep" doc:"What the holder removes from the store while the jobs run: old snapshots, and data that no snapshot needs."`
-	Backup      Backup         `yaml:"backup" doc:"When backups are made, and what is refused."`
-	Lease       Lease          `yaml:"lease" doc:"How the claim on the volume is kept alive."`
-	Fence       Fence          `yaml:"fence" doc:"history: a holder that cannot reach the store lets its jobs run until the store names another holder. strict: it kills them before another one can have claimed."`
-	FirstStart  FirstStart     `yaml:"first_start" doc:"What to do when the volume has no history and the paths hold files: refuse to start, or adopt them as the first state."`
-	ImageFiles  ImageFiles     `yaml:"image_files" doc:"What to do with files that came with the image and differ from the volume: keep them as a diverged snapshot, or discard them."`
-	Init        Init           `yaml:"init" doc:"auto: an empty prefix is initialised. never: that is an error."`
-	DataDir     string         `yaml:"data_dir" doc:"Directory of Drover's own files: the record beside the data, and caches. Must not overlap the state paths."`
-	ID          string         `yaml:"id" doc:"Name of this instance. Default: the host name."`
-	Jobs        map[string]Job `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job always is."`
-	Limits      Limits         `yaml:"limits" doc:"Bounds on what Drover itself uses."`
-	Socket      string         `yaml:"socket" doc:"Path of the control socket. Default for root: /run/drover/drover.sock, else $XDG_RUNTIME_DIR/drover/drover.sock."`
-	Log         Log            `yaml:"log" doc:"The agent's own log, on stderr."`
+	Service     string            `yaml:"service" doc:"Name of the application as a whole, for people and for discovery."`
+	Store       Store             `yaml:"store" doc:"Where the volume is kept, and the password that opens it."`
+	Volume      string            `yaml:"volume" doc:"Name of the volume in the store. The name drover is reserved."`
+	Ownership   Ownership         `yaml:"ownership" doc:"Who holds what. single: one instance holds the volume, the others stand by. slot: there are slots volumes, NAME-0 and so on, and each instance holds one of them or waits for one. each: every instance has a volume of its own, NAME-ID."`
+	Slots       int               `yaml:"slots" doc:"With ownership: slot. How many slots there are, 1 to 1000."`
+	State       []StatePath       `yaml:"state" doc:"The paths whose content is the volume. Each is a path, or a mapping with path and exclude."`
+	Exclude     []string          `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
+	RestoreTest RestoreTest       `yaml:"restore_test" doc:"Restoring the newest commit on a schedule: a backup counts only after a restore."`
+	Mirror      Mirror            `yaml:"mirror" doc:"A second store, to which the holder copies every commit in the background."`
+	Upkeep      Upkeep            `yaml:"upkeep" doc:"What the holder removes from the store while the jobs run: old snapshots, and data that no snapshot needs."`
+	Backup      Backup            `yaml:"backup" doc:"When backups are made, and what is refused."`
+	Lease       Lease             `yaml:"lease" doc:"How the claim on the volume is kept alive."`
+	Fence       Fence             `yaml:"fence" doc:"history: a holder that cannot reach the store lets its jobs run until the store names another holder. strict: it kills them before another one can have claimed."`
+	FirstStart  FirstStart        `yaml:"first_start" doc:"What to do when the volume has no history and the paths hold files: refuse to start, or adopt them as the first state."`
+	ImageFiles  ImageFiles        `yaml:"image_files" doc:"What to do with files that came with the image and differ from the volume: keep them as a diverged snapshot, or discard them."`
+	Init        Init              `yaml:"init" doc:"auto: an empty prefix is initialised. never: that is an error."`
+	DataDir     string            `yaml:"data_dir" doc:"Directory of Drover's own files: the record beside the data, and caches. Must not overlap the state paths."`
+	ID          string            `yaml:"id" doc:"Name of this instance. Default: the host name."`
+	Jobs        map[string]Job    `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job always is."`
+	Metrics     map[string]Metric `yaml:"metrics" doc:"Metrics of the application, by name, beside Drover's own."`
+	Limits      Limits            `yaml:"limits" doc:"Bounds on what Drover itself uses."`
+	Listen      string            `yaml:"listen" doc:"TCP address, host:port, that answers /metrics, /v1/ping and /v1/health to anyone. Default: none, only the socket answers."`
+	Socket      string            `yaml:"socket" doc:"Path of the control socket. Default for root: /run/drover/drover.sock, else $XDG_RUNTIME_DIR/drover/drover.sock."`
+	Log         Log               `yaml:"log" doc:"The agent's own log, on stderr."`
 
 	origin origins
 }
@@ -64,6 +66,8 @@ type StatePath struct {
 	Path    string   `yaml:"path" jsonschema:"required" doc:"Absolute path of a directory or a file."`
 	Exclude []string `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below this path."`
 }
+
+func (StatePath) short() string { return "path" }
 
 // Backup says when backups are made and what is refused.
 type Backup struct {
@@ -135,23 +139,6 @@ type Log struct {
 	Format LogFormat `yaml:"format" doc:"text or json."`
 }
 
-// Job is one process that the agent supervises.
-type Job struct {
-	Command Command           `yaml:"command" jsonschema:"required" doc:"What to run: a list, or a string for /bin/sh."`
-	Main    bool              `yaml:"main" doc:"The end of this job ends the instance, with its status."`
-	Dir     string            `yaml:"dir" doc:"Working directory, an absolute path. Default: the agent's."`
-	Env     map[string]string `yaml:"env" doc:"Variables added to the agent's environment."`
-	User    string            `yaml:"user" doc:"User to run as, name or number. Default: the agent's."`
-	Group   string            `yaml:"group" doc:"Group to run as, name or number. Default: the user's."`
-	Stop    Stop              `yaml:"stop" doc:"How the job is asked to end."`
-}
-
-// Stop says how a job is asked to end.
-type Stop struct {
-	Signal Signal   `yaml:"signal" doc:"Signal that asks the job to end, as TERM or SIGTERM."`
-	Grace  Duration `yaml:"grace" doc:"Time between that signal and KILL."`
-}
-
 // MainJob is the name of the job that stands after -- on the command line.
 const MainJob = "main"
 
@@ -199,21 +186,6 @@ func Default() *Config {
 		Log:         Log{Level: LogInfo, Format: LogText},
 		origin:      origins{},
 	}
-}
-
-// DefaultJob is a job that only has a command.
-func DefaultJob() Job {
-	return Job{Stop: Stop{Signal: DefaultSignal, Grace: DefaultGrace}}
-}
-
-// Main returns the name and the job that is main; ok is false if none is.
-func (c *Config) Main() (name string, job Job, ok bool) {
-	for name, job := range c.Jobs {
-		if job.Main {
-			return name, job, true
-		}
-	}
-	return "", Job{}, false
 }
 
 // Paths lists the state paths.

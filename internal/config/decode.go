@@ -137,9 +137,10 @@ func (d *decoder) value(v reflect.Value, n ast.Node, path string) error {
 		d.origin[path] = d.where(n)
 	}
 	switch {
-	case v.Type() == reflect.TypeFor[StatePath]() && isScalar(n):
-		return d.scalar(v.FieldByName("Path"), n, path)
-	case v.Type() == reflect.TypeFor[Command]() && n.Type() == ast.SequenceType:
+	case v.Kind() == reflect.Struct && isScalar(n) && shorthand(v) != "":
+		field, _ := fieldByKey(v, shorthand(v))
+		return d.scalar(field, n, path)
+	case v.Kind() == reflect.Slice && n.Type() == ast.SequenceType:
 		return d.list(v, n, path)
 	case isText(v) || v.Kind() == reflect.String || v.Kind() == reflect.Bool || v.Kind() == reflect.Int:
 		return d.scalar(v, n, path)
@@ -179,6 +180,14 @@ func (d *decoder) resolve(n ast.Node) (ast.Node, error) {
 	}
 }
 
+// shorthand is the key of a struct that a single value stands for; "": none.
+func shorthand(v reflect.Value) string {
+	if s, ok := v.Interface().(interface{ short() string }); ok {
+		return s.short()
+	}
+	return ""
+}
+
 func isText(v reflect.Value) bool {
 	return v.CanAddr() && v.Addr().Type().Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
@@ -202,17 +211,37 @@ func (d *decoder) fields(v reflect.Value, n ast.Node, path string) error {
 // entries fills a map of named values.
 func (d *decoder) entries(v reflect.Value, n ast.Node, path string) error {
 	v.Set(reflect.MakeMap(v.Type()))
-	return d.each(n, path, func(key string, _, value ast.Node) error {
+	return d.each(n, path, func(key string, keyNode, value ast.Node) error {
 		item := reflect.New(v.Type().Elem()).Elem()
-		if item.Type() == reflect.TypeFor[Job]() {
-			item.Set(reflect.ValueOf(DefaultJob()))
+		if filled, ok := entryDefault(item.Type()); ok {
+			item.Set(filled)
 		}
 		if err := d.value(item, value, join(path, key)); err != nil {
 			return err
 		}
-		v.SetMapIndex(reflect.ValueOf(key), item)
+		name := reflect.New(v.Type().Key()).Elem()
+		if err := setText(name, key); err != nil {
+			return placed(d.where(keyNode), path, err)
+		}
+		if v.MapIndex(name).IsValid() {
+			return d.errorAt(keyNode, fmt.Sprintf("key %q is here twice", key), "keep one")
+		}
+		v.SetMapIndex(name, item)
 		return nil
 	})
+}
+
+// entryDefault is what an entry of a map of this type begins with.
+func entryDefault(t reflect.Type) (reflect.Value, bool) {
+	switch t {
+	case reflect.TypeFor[Job]():
+		return reflect.ValueOf(DefaultJob()), true
+	case reflect.TypeFor[Check]():
+		return reflect.ValueOf(DefaultHealth()), true
+	case reflect.TypeFor[Metric]():
+		return reflect.ValueOf(DefaultMetric()), true
+	}
+	return reflect.Value{}, false
 }
 
 // each calls fn for every entry of a mapping. Nothing at all is an empty one.
@@ -294,7 +323,7 @@ func verbatim(path string) bool {
 }
 
 func orList(v reflect.Value) string {
-	if v.Type() == reflect.TypeFor[Command]() {
+	if v.Kind() == reflect.Slice {
 		return " or a list"
 	}
 	return ""

@@ -8,6 +8,8 @@ import (
 
 // The state machine of the jobs: Step decides, the Supervisor does. Step has no
 // clock and touches nothing; times are durations since the supervisor started.
+// This file has its words; decide.go what follows from an input, order.go who may
+// start and who may be stopped.
 
 // Policy says when a job that ended is started again.
 type Policy uint8
@@ -32,41 +34,104 @@ const (
 	defaultMax   = 30 * time.Second
 	defaultReset = 30 * time.Second
 	defaultGrace = 10 * time.Second
+	// hookLimit bounds a run that the end of another job, or of all, waits for.
+	hookLimit = 30 * time.Second
+	// statusTimedOut is the status of a run that took too long, as timeout(1) has it.
+	statusTimedOut = 124
+	// statusNeverStarted is that of a job whose conditions cannot come true, where
+	// what it waited for has no status to give.
+	statusNeverStarted = 1
 )
 
-// Spec is what the machine needs to know of a job.
+// Milestone is what a job can have come to since it was defined; once true it stays.
+type Milestone uint8
+
+const (
+	WasStarted   Milestone = 1 << iota // a first process ran
+	WasReady                           // it said so; without a way to say, started
+	WasHealthy                         // all its checks passed
+	HasCompleted                       // it ended, and was not to be started again
+	HasSucceeded                       // a run of it ended with 0
+)
+
+// After is one condition of a start.
+type After struct {
+	Job int // index
+	Is  Milestone
+}
+
+// Cause names events: those of one source, or of any if Source is empty.
+type Cause struct{ Name, Source string }
+
+func (c Cause) matches(name, source string) bool {
+	return c.Name == name && (c.Source == "" || c.Source == source)
+}
+
+// Spec is what the machine needs to know of a job. A job with a cause or a turn runs
+// when that comes; one with BeforeStop or AfterStop as part of the end of those jobs;
+// any other from the start on. All wait until every After has come true.
 type Spec struct {
 	Name       string
 	Main       bool
 	StopSignal unix.Signal
 	StopGrace  time.Duration
+	StopBy     bool // a command asks it to stop, not the signal
 	Restart    Restart
+	Timeout    time.Duration // of a run; 0: none
+	TellsReady bool          // it is ready when it says so
+	ReadyLimit time.Duration // from its start; 0: none
+
+	After      []After
+	On         []Cause       // run at each of these
+	Once       []Cause       // run at the first of these
+	Every      time.Duration // run at this interval; 0: not
+	Turns      bool          // run when the input Turn says so
+	BeforeStop []int         // jobs before whose stop it runs
+	AfterStop  []int         // jobs after whose end it runs
+}
+
+func (s *Spec) timed() bool  { return s.Every > 0 || s.Turns }
+func (s *Spec) caused() bool { return len(s.On)+len(s.Once) > 0 }
+func (s *Spec) hook() bool   { return len(s.BeforeStop)+len(s.AfterStop) > 0 }
+
+// plain: it runs from the start on.
+func (s *Spec) plain() bool { return !s.timed() && !s.caused() && !s.hook() }
+
+// limit is the longest that a run may take; 0: any time.
+func (s *Spec) limit(m Mode) time.Duration {
+	if s.Timeout == 0 && (s.hook() || m == Down) {
+		return hookLimit
+	}
+	return s.Timeout
 }
 
 // Phase is where a job is in its life.
 type Phase uint8
 
 const (
-	Idle     Phase = iota // not started yet
+	Idle     Phase = iota // does not run, and may
 	Starting              // asked for, not yet known to run
 	Running
 	Stopping // asked to end, within its grace
 	Clearing // its first process has ended, others of the job have not: within the grace
 	Killing  // SIGKILL is on its way to all of it
 	Waiting  // ended, to be started again
-	Ended
+	Ended    // it starts only if somebody asks for it
 )
 
 var phaseNames = [...]string{"idle", "starting", "running", "stopping", "clearing", "killing", "waiting", "ended"}
 
 func (p Phase) String() string { return phaseNames[p] }
 
+// lives: there may be processes of it.
+func (p Phase) lives() bool { return p >= Starting && p <= Killing }
+
 // Mode is what the supervisor as a whole is doing.
 type Mode uint8
 
 const (
 	Up      Mode = iota // jobs are started and restarted
-	Down                // jobs are being stopped, the last first
+	Down                // jobs are being stopped
 	Dead                // everything is being killed
 	Settled             // no job is left; final
 )
@@ -75,6 +140,17 @@ var modeNames = [...]string{"up", "down", "dead", "settled"}
 
 func (m Mode) String() string { return modeNames[m] }
 
+// Then is what becomes of a job that was told to stop.
+type Then uint8
+
+const (
+	ThenPolicy  Then = iota // what its policy says
+	ThenHeld                // it stays stopped until somebody starts it
+	ThenAgain               // it is started again at once
+	ThenReplace             // it gets its new definition, and begins anew
+	ThenRemove              // it is forgotten
+)
+
 // JobState is one job's part of the State.
 type JobState struct {
 	Phase    Phase
@@ -82,6 +158,23 @@ type JobState struct {
 	Since    time.Duration // when the last run started
 	Due      time.Duration // end of the grace, or time of the restart
 	Restarts int           // in a row
+
+	Reached  Milestone
+	Ready    bool          // now
+	Pending  bool          // a run is due as soon as its conditions hold
+	Fired    bool          // a cause of Once has come
+	Next     time.Duration // the next turn of Every
+	Over     time.Duration // when this run has taken too long; 0: never
+	ReadyBy  time.Duration // when it is too late to become ready; 0: never
+	TimedOut bool          // this run was stopped for that
+	Asked    bool          // this run was asked to end
+	Told     bool          // to stop, with Then to follow; its hooks may run first
+	Then     Then
+	Hooked   bool // the hooks before its stop were started
+	Closing  bool // the hooks after its end run
+	Forced   bool // started by hand: its conditions do not matter
+	Held     bool // stopped by hand
+	Gone     bool // removed; its place is free
 }
 
 // State is the machine's whole state. Its zero value with one JobState for each
@@ -96,70 +189,110 @@ type State struct {
 type Event uint8
 
 const (
-	Start   Event = iota // begin: start all jobs in order
-	Started              // Job runs
-	Failed               // Job could not be started; Status says how a shell would put it
-	Exited               // Job's first process ended with Status; Left: others of the job live
-	Cleared              // the last process of Job is gone
-	Stop                 // end everything in order
-	Kill                 // everything has been killed from outside the machine
-	Tick                 // time has passed
+	Start      Event = iota // begin
+	Started                 // Job runs
+	Failed                  // Job could not be started; Status says how a shell would put it
+	Exited                  // Job's first process ended with Status; Left: others of the job live
+	Cleared                 // the last process of Job is gone
+	Stop                    // end everything in order
+	Kill                    // everything has been killed from outside the machine
+	Tick                    // time has passed
+	Ready                   // Job says that it is ready
+	Healthy                 // all checks of Job pass
+	Unhealthy               // one does not
+	Happened                // an event Name of Source that no job of the machine made
+	Turn                    // it is time for a run of Job
+	StartJob                // somebody asks for Job, whatever its conditions
+	StopJob                 // Job is to stop, and stay so
+	RestartJob              // Job is to stop and to start
+	Change                  // Job has a new definition
+	Remove                  // Job is not defined any more
+	Replaced                // Job's Spec is the new one now
+	StopFailed              // the command that should stop Job failed
 )
 
-var eventNames = [...]string{"start", "started", "failed", "exited", "cleared", "stop", "kill", "tick"}
+var eventNames = [...]string{
+	"start", "started", "failed", "exited", "cleared", "stop", "kill", "tick", "ready", "healthy", "unhealthy",
+	"happened", "turn", "start-job", "stop-job", "restart-job", "change", "remove", "replaced", "stop-failed",
+}
 
 func (e Event) String() string { return eventNames[e] }
 
-// Input is one event; Job, Status and Left are used where the event says so.
+// Input is one event; the other fields are used where the event says so.
 type Input struct {
-	Event  Event
-	Job    int
-	Status int
-	Left   bool
+	Event        Event
+	Job          int
+	Status       int
+	Left         bool
+	Name, Source string
 }
 
 // Act is what to do.
 type Act uint8
 
 const (
-	Spawn      Act = iota // start Job
-	Signal                // send Signal to Job's first process
-	SignalRest            // send Signal to all that is left of Job
-	KillJob               // SIGKILL to all of Job, until it is gone
-	Finish                // nothing is left; Status is the instance's
+	Spawn       Act = iota // start Job
+	Signal                 // send Signal to Job's first process
+	RunStop                // run the command that stops Job
+	SignalRest             // send Signal to all that is left of Job
+	KillJob                // SIGKILL to all of Job, until it is gone
+	Finish                 // nothing is left; Status is the instance's
+	Emit                   // tell the event Name of Source; Status with it
+	Replace                // put the new definition of Job in its place, then Replaced
+	NeverStarts            // tell that Job cannot start because of Source
 )
 
-var actNames = [...]string{"spawn", "signal", "signal-rest", "kill-job", "finish"}
+var actNames = [...]string{"spawn", "signal", "run-stop", "signal-rest", "kill-job", "finish", "emit", "replace", "never-starts"}
 
 func (a Act) String() string { return actNames[a] }
 
 // Action is one thing to do, in the order returned.
 type Action struct {
-	Act    Act
-	Job    int
-	Signal unix.Signal
-	Status int
+	Act          Act
+	Job          int
+	Signal       unix.Signal
+	Status       int
+	Name, Source string
 }
 
 // Step returns the state after in and what is to be done. It does not change
 // its arguments. An input that does not fit the state is ignored.
 func Step(specs []Spec, old State, in Input, now time.Duration) (State, []Action) {
 	m := &machine{specs: specs, now: now, State: old}
-	m.Jobs = append([]JobState(nil), old.Jobs...)
+	m.Jobs = append(make([]JobState, 0, len(specs)), old.Jobs...)
+	for len(m.Jobs) < len(specs) { // added by a new configuration
+		m.Jobs = append(m.Jobs, JobState{})
+		m.arm(len(m.Jobs) - 1)
+	}
 	if m.Mode != Settled {
 		m.take(in)
+		m.advance()
 	}
 	return m.State, m.actions
 }
 
 // Deadline is when the next Tick is needed; ok is false if none is.
-func (s State) Deadline() (at time.Duration, ok bool) {
+func (s State) Deadline(specs []Spec) (at time.Duration, ok bool) {
+	earliest := func(t time.Duration) {
+		if !ok || t < at {
+			at, ok = t, true
+		}
+	}
 	for i := range s.Jobs {
-		switch s.Jobs[i].Phase {
+		job := &s.Jobs[i]
+		switch job.Phase {
 		case Stopping, Clearing, Waiting:
-			if !ok || s.Jobs[i].Due < at {
-				at, ok = s.Jobs[i].Due, true
+			earliest(job.Due)
+		case Running:
+			if job.Over > 0 {
+				earliest(job.Over)
 			}
+			if job.ReadyBy > 0 {
+				earliest(job.ReadyBy)
+			}
+		}
+		if s.Mode == Up && job.Next > 0 && i < len(specs) && specs[i].Every > 0 {
+			earliest(job.Next)
 		}
 	}
 	return at, ok
@@ -174,238 +307,57 @@ type machine struct {
 
 func (m *machine) do(a Action) { m.actions = append(m.actions, a) }
 
-func (m *machine) take(in Input) {
-	switch in.Event {
-	case Start:
-		m.startAll()
-	case Started:
-		m.started(in.Job)
-	case Failed:
-		if m.Jobs[in.Job].Phase == Starting {
-			m.Jobs[in.Job].Status, m.Jobs[in.Job].Since = in.Status, m.now
-			m.ended(in.Job)
-		}
-	case Exited:
-		m.exited(in)
-	case Cleared:
-		if p := m.Jobs[in.Job].Phase; p == Clearing || p == Killing {
-			m.ended(in.Job)
-		}
-	case Stop:
-		m.goDown()
-	case Kill:
-		m.die()
-	case Tick:
-		m.tick()
-	}
+// emit tells an event of a job, and lets it cause what it causes here.
+func (m *machine) emit(name string, i int) {
+	m.do(Action{Act: Emit, Job: i, Name: name, Source: m.specs[i].Name, Status: m.Jobs[i].Status})
+	m.happened(name, m.specs[i].Name)
 }
 
-func (m *machine) startAll() {
-	if m.Mode != Up {
+// tell tells an event of the instance.
+func (m *machine) tell(name string) {
+	m.do(Action{Act: Emit, Name: name})
+	m.happened(name, "")
+}
+
+// happened marks the runs that an event causes. On the way down only the end itself
+// causes any.
+func (m *machine) happened(name, source string) {
+	if m.Mode != Up && (m.Mode != Down || name != EventShutdown) {
 		return
 	}
-	for i := range m.Jobs {
-		if m.Jobs[i].Phase == Idle {
-			m.spawn(i)
-		}
-	}
-	m.settle()
-}
-
-func (m *machine) spawn(i int) {
-	m.Jobs[i].Phase = Starting
-	m.do(Action{Act: Spawn, Job: i})
-}
-
-func (m *machine) started(i int) {
-	job := &m.Jobs[i]
-	if job.Phase != Starting {
-		return
-	}
-	job.Phase, job.Since = Running, m.now
-	switch m.Mode {
-	case Dead:
-		m.kill(i)
-	case Down:
-		m.stopNext()
-	}
-}
-
-func (m *machine) exited(in Input) {
-	job := &m.Jobs[in.Job]
-	switch job.Phase {
-	case Running, Stopping, Killing:
-	default:
-		return
-	}
-	job.Status = in.Status
-	if !in.Left {
-		m.ended(in.Job)
-		return
-	}
-	// The rest gets the same signal and grace: the first process may have been
-	// a shell that died of the signal while the application still shuts down.
-	switch job.Phase {
-	case Running:
-		job.Due = m.now + m.specs[in.Job].StopGrace
-		fallthrough
-	case Stopping:
-		job.Phase = Clearing
-		m.do(Action{Act: SignalRest, Job: in.Job, Signal: m.specs[in.Job].StopSignal})
-	}
-}
-
-// ended decides what follows when all of a job is gone.
-func (m *machine) ended(i int) {
-	job, spec := &m.Jobs[i], &m.specs[i]
-	if m.Mode == Up && m.again(i) {
-		if m.longUp(i) {
-			job.Restarts = 0
-		}
-		job.Phase, job.Due = Waiting, m.now+m.delay(i)
-		job.Restarts++
-		return
-	}
-	job.Phase = Ended
-	if spec.Main && m.Mode == Up {
-		m.goDown()
-		return
-	}
-	if m.Mode == Down {
-		m.stopNext()
-		return
-	}
-	m.settle()
-}
-
-func (m *machine) again(i int) bool {
-	job, restart := &m.Jobs[i], &m.specs[i].Restart
-	wanted := restart.Policy == Always || restart.Policy == OnFailure && job.Status != 0
-	return wanted && (restart.Count == 0 || m.longUp(i) || job.Restarts < restart.Count)
-}
-
-func (m *machine) longUp(i int) bool {
-	return m.now-m.Jobs[i].Since >= orDefault(m.specs[i].Restart.Reset, defaultReset)
-}
-
-// delay is the back-off with a jitter of up to a fifth either way, so that jobs
-// that failed together do not come back together.
-func (m *machine) delay(i int) time.Duration {
-	restart := &m.specs[i].Restart
-	delay, longest := orDefault(restart.Delay, defaultDelay), orDefault(restart.Max, defaultMax)
-	for n := 0; n < m.Jobs[i].Restarts && delay < longest; n++ {
-		delay *= 2
-	}
-	delay = min(delay, longest)
-	if m.Seed == 0 {
-		return delay
-	}
-	// splitmix64 (Steele, Lea, Flood 2014), one step per use.
-	m.Seed += 0x9e3779b97f4a7c15
-	z := m.Seed
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	z ^= z >> 31
-	const steps = 1000
-	fifth := delay / 5
-	return delay - fifth + 2*fifth/steps*time.Duration(z%steps)
-}
-
-func orDefault(d, otherwise time.Duration) time.Duration {
-	if d > 0 {
-		return d
-	}
-	return otherwise
-}
-
-func (m *machine) goDown() {
-	if m.Mode != Up {
-		return
-	}
-	m.Mode = Down
-	m.startNone()
-	m.stopNext()
-}
-
-// stopNext asks the last job that is not gone to end, and waits for it before
-// it turns to the one before: the reverse of the start.
-func (m *machine) stopNext() {
-	for i := len(m.Jobs) - 1; i >= 0; i-- {
-		job := &m.Jobs[i]
-		switch job.Phase {
-		case Ended:
-			continue
-		case Running:
-			job.Phase, job.Due = Stopping, m.now+m.specs[i].StopGrace
-			m.do(Action{Act: Signal, Job: i, Signal: m.specs[i].StopSignal})
-		}
-		return
-	}
-	m.settle()
-}
-
-// die: whatever lives is being killed already; no job starts any more.
-func (m *machine) die() {
-	m.Mode = Dead
-	m.startNone()
-	for i := range m.Jobs {
-		switch m.Jobs[i].Phase {
-		case Running, Stopping, Clearing:
-			m.kill(i)
-		}
-	}
-	m.settle()
-}
-
-// startNone: what does not run will not.
-func (m *machine) startNone() {
-	for i := range m.Jobs {
-		if p := m.Jobs[i].Phase; p == Idle || p == Waiting {
-			m.Jobs[i].Phase = Ended
-		}
-	}
-}
-
-func (m *machine) kill(i int) {
-	m.Jobs[i].Phase = Killing
-	m.do(Action{Act: KillJob, Job: i})
-}
-
-func (m *machine) tick() {
-	for i := range m.Jobs {
-		if m.now < m.Jobs[i].Due {
+	for i := range m.specs {
+		spec, job := &m.specs[i], &m.Jobs[i]
+		if job.Gone || job.Phase == Ended || job.Told && job.Then != ThenAgain {
 			continue
 		}
-		switch m.Jobs[i].Phase {
-		case Stopping, Clearing:
-			m.kill(i)
-		case Waiting:
-			m.spawn(i)
+		if anyMatches(spec.On, name, source) || !job.Fired && anyMatches(spec.Once, name, source) {
+			job.Pending = true
 		}
+		job.Fired = job.Fired || anyMatches(spec.Once, name, source)
 	}
 }
 
-// settle ends the machine when no job will do anything any more.
-func (m *machine) settle() {
-	for i := range m.Jobs {
-		if m.Jobs[i].Phase != Ended {
-			return
+func anyMatches(causes []Cause, name, source string) bool {
+	for _, c := range causes {
+		if c.matches(name, source) {
+			return true
 		}
 	}
-	m.Mode = Settled
-	m.do(Action{Act: Finish, Status: m.status()})
+	return false
 }
 
-// status is the main job's; without one, that of the first job that failed.
-func (m *machine) status() int {
-	first := 0
-	for i := range m.Jobs {
-		if m.specs[i].Main {
-			return m.Jobs[i].Status
-		}
-		if first == 0 {
-			first = m.Jobs[i].Status
-		}
-	}
-	return first
-}
+// Names of the events that the machine makes: of a job, with its name as the source,
+// and of the instance.
+const (
+	EventStarted   = "started"
+	EventReady     = "ready"
+	EventHealthy   = "healthy"
+	EventUnhealthy = "unhealthy"
+	EventExit      = "exit"      // a run ended, with its status
+	EventSucceeded = "succeeded" // with 0
+	EventFailed    = "failed"    // not with 0, or it could not start
+	EventStopping  = "stopping"  // it was asked to end
+	EventStopped   = "stopped"   // it was asked, and is gone
+	EventStartup   = "startup"
+	EventShutdown  = "shutdown"
+)

@@ -3,6 +3,7 @@ package supervise
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -14,9 +15,12 @@ import (
 
 // The scripts under testdata have these commands:
 //
-//	jobs            one job a line: NAME [main] [grace=D] [signal=TERM]
+//	jobs            one job a line: NAME [main] [grace=D] [signal=TERM] [stop-command]
 //	                [restart=never|on-failure|always] [count=N] [delay=D] [max=D] [reset=D]
+//	                [timeout=D] [ready=D] [after=JOB:started|ready|healthy|completed|succeeded]
+//	                [on=EVENT[:SOURCE]] [once=EVENT[:SOURCE]] [every=D] [turns] [before-stop=JOB] [after-stop=JOB]
 //	EVENT [NAME] [status=N] [left] [at=D]    one input; the time stands where it was unless given
+//	happened EVENT[:SOURCE] [at=D]           an event from outside
 func TestMachineScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		var specs []Spec
@@ -36,6 +40,10 @@ func TestMachineScripts(t *testing.T) {
 			}
 			for _, arg := range d.CmdArgs {
 				value := strings.Join(arg.Vals, "")
+				if d.Cmd == "happened" && arg.Key != "at" {
+					in.Name, in.Source, _ = strings.Cut(arg.Key, ":")
+					continue
+				}
 				switch arg.Key {
 				case "status":
 					fmt.Sscan(value, &in.Status)
@@ -54,37 +62,61 @@ func TestMachineScripts(t *testing.T) {
 	})
 }
 
+var milestones = map[string]Milestone{"started": WasStarted, "ready": WasReady, "healthy": WasHealthy, "completed": HasCompleted, "succeeded": HasSucceeded}
+
 func parseSpecs(t *testing.T, text string) []Spec {
 	var specs []Spec
 	for line := range strings.Lines(text) {
-		words := strings.Fields(line)
-		spec := Spec{Name: words[0], StopSignal: unix.SIGTERM, StopGrace: 10 * time.Second}
-		for _, word := range words[1:] {
-			key, value, _ := strings.Cut(word, "=")
-			switch key {
-			case "main":
-				spec.Main = true
-			case "grace":
-				spec.StopGrace = duration(t, value)
-			case "signal":
-				spec.StopSignal = unix.SignalNum("SIG" + value)
-			case "restart":
-				spec.Restart.Policy = map[string]Policy{"never": Never, "on-failure": OnFailure, "always": Always}[value]
-			case "count":
-				fmt.Sscan(value, &spec.Restart.Count)
-			case "delay":
-				spec.Restart.Delay = duration(t, value)
-			case "max":
-				spec.Restart.Max = duration(t, value)
-			case "reset":
-				spec.Restart.Reset = duration(t, value)
-			default:
-				t.Fatalf("unknown word %q", word)
-			}
+		specs = append(specs, Spec{Name: strings.Fields(line)[0], StopSignal: unix.SIGTERM, StopGrace: 10 * time.Second})
+	}
+	i := 0
+	for line := range strings.Lines(text) {
+		for _, word := range strings.Fields(line)[1:] {
+			parseWord(t, specs, &specs[i], word)
 		}
-		specs = append(specs, spec)
+		i++
 	}
 	return specs
+}
+
+func parseWord(t *testing.T, specs []Spec, spec *Spec, word string) {
+	key, value, _ := strings.Cut(word, "=")
+	name, source, _ := strings.Cut(value, ":")
+	switch key {
+	case "main":
+		spec.Main = true
+	case "stop-command":
+		spec.StopBy = true
+	case "turns":
+		spec.Turns = true
+	case "signal":
+		spec.StopSignal = unix.SignalNum("SIG" + value)
+	case "restart":
+		spec.Restart.Policy = map[string]Policy{"never": Never, "on-failure": OnFailure, "always": Always}[value]
+	case "count":
+		fmt.Sscan(value, &spec.Restart.Count)
+	case "ready":
+		spec.TellsReady, spec.ReadyLimit = true, duration(t, value)
+	case "after":
+		spec.After = append(spec.After, After{index(t, specs, name), milestones[source]})
+	case "on":
+		spec.On = append(spec.On, Cause{name, source})
+	case "once":
+		spec.Once = append(spec.Once, Cause{name, source})
+	case "before-stop":
+		spec.BeforeStop = append(spec.BeforeStop, index(t, specs, value))
+	case "after-stop":
+		spec.AfterStop = append(spec.AfterStop, index(t, specs, value))
+	default:
+		to := map[string]*time.Duration{
+			"grace": &spec.StopGrace, "delay": &spec.Restart.Delay, "max": &spec.Restart.Max, "reset": &spec.Restart.Reset,
+			"timeout": &spec.Timeout, "every": &spec.Every,
+		}[key]
+		if to == nil {
+			t.Fatalf("unknown word %q", word)
+		}
+		*to = duration(t, value)
+	}
 }
 
 func duration(t *testing.T, text string) time.Duration {
@@ -112,6 +144,10 @@ func show(specs []Spec, state State, actions []Action) string {
 		switch a.Act {
 		case Finish:
 			fmt.Fprintf(&b, " status=%d", a.Status)
+		case Emit:
+			fmt.Fprintf(&b, " %s %s", a.Name, a.Source)
+		case NeverStarts:
+			fmt.Fprintf(&b, " %s because of %s", specs[a.Job].Name, a.Source)
 		case Signal, SignalRest:
 			fmt.Fprintf(&b, " %s %s", specs[a.Job].Name, unix.SignalName(a.Signal))
 		default:
@@ -128,6 +164,14 @@ func show(specs []Spec, state State, actions []Action) string {
 		case Ended:
 			fmt.Fprintf(&b, "(%d)", j.Status)
 		}
+		for _, flag := range []struct {
+			on   bool
+			name string
+		}{{j.Held, "held"}, {j.Pending, "due"}, {j.Closing, "closing"}, {j.Gone, "gone"}} {
+			if flag.on {
+				b.WriteString("," + flag.name)
+			}
+		}
 	}
 	return b.String() + "\n"
 }
@@ -138,11 +182,14 @@ type world struct {
 	t       *testing.T
 	rng     *rand.Rand
 	specs   []Spec
+	before  State
+	log []string
 	state   State
 	now     time.Duration
 	pending []Input // what may happen next, in any order
 	alive   map[int]bool
 	left    map[int]bool
+	asked   map[int]bool // started by hand
 	stopped bool
 	killed  bool
 	spawned int
@@ -154,7 +201,8 @@ func (w *world) step(in Input) {
 	if !reflect.DeepEqual(before, w.state) {
 		w.t.Fatal("Step changed its argument")
 	}
-	w.state = next
+	w.before, w.state = before, next
+	w.log = append(w.log, fmt.Sprintf("%v %v job=%d alive=%v\n%s", w.now, in.Event, in.Job, w.alive, show(w.specs, w.state, actions)))
 	for _, a := range actions {
 		w.act(a)
 	}
@@ -166,8 +214,14 @@ func (w *world) act(a Action) {
 		if w.alive[a.Job] || w.left[a.Job] {
 			w.t.Fatalf("job %d is started while it lives", a.Job)
 		}
-		if w.stopped || w.killed {
+		spec := &w.specs[a.Job]
+		if w.killed || w.state.Mode != Up && !spec.hook() && !spec.caused() {
 			w.t.Fatalf("job %d is started after the end was decided", a.Job)
+		}
+		for _, after := range spec.After {
+			if w.state.Mode == Up && w.before.Jobs[a.Job].Phase == Idle && w.state.Jobs[after.Job].Reached&after.Is == 0 && !w.asked[a.Job] {
+				w.t.Fatalf("job %d is started before %d has come so far", a.Job, after.Job)
+			}
 		}
 		w.spawned++
 		if w.rng.IntN(5) == 0 {
@@ -181,13 +235,35 @@ func (w *world) act(a Action) {
 			w.exit(a.Job, 137)
 		}
 		w.pending = append(w.pending, Input{Event: Cleared, Job: a.Job})
-	case Signal:
-		if w.rng.IntN(2) == 0 {
+	case Signal, RunStop:
+		w.mayBeAsked(a.Job)
+		if a.Act == RunStop && w.rng.IntN(3) == 0 {
+			w.pending = append(w.pending, Input{Event: StopFailed, Job: a.Job})
+		} else if w.rng.IntN(2) == 0 {
 			w.exit(a.Job, 0)
 		}
+	case Replace:
+		w.step(Input{Event: Replaced, Job: a.Job})
 	case Finish:
 		if len(w.alive)+len(w.left) > 0 {
+			w.t.Log(strings.Join(w.log[max(0,len(w.log)-25):],""))
 			w.t.Fatalf("finished while jobs %v live and %v are not cleared", w.alive, w.left)
+		}
+	}
+}
+
+// mayBeAsked: on the way down no job is asked to end before those that came after it
+// are gone, and the hooks before its stop have run.
+func (w *world) mayBeAsked(job int) {
+	for i := range w.specs {
+		live := w.alive[i] || w.left[i]
+		for _, after := range w.specs[i].After {
+			if after.Job == job && live && w.state.Mode == Down && !w.state.Jobs[job].TimedOut {
+				w.t.Fatalf("job %d is asked to end while %d, which came after it, lives", job, i)
+			}
+		}
+		if contains(w.specs[i].BeforeStop, job) && live && w.state.Mode == Down && !w.state.Jobs[job].TimedOut && !w.state.Jobs[i].Pending {
+			w.t.Fatalf("job %d is asked to end while the hook %d before that lives", job, i)
 		}
 	}
 }
@@ -235,26 +311,77 @@ func (w *world) next() {
 			w.killed = true
 			w.step(Input{Event: Kill})
 		}
+	case 3, 4:
+		in := Input{Event: Ready + Event(w.rng.IntN(3)), Job: w.rng.IntN(len(w.specs))}
+		if w.alive[in.Job] {
+			w.step(in)
+		}
+	case 5:
+		w.step(Input{Event: Happened, Name: "changed", Source: "w"})
+		w.step(Input{Event: Turn, Job: w.rng.IntN(len(w.specs))})
+	case 6:
+		if w.rng.IntN(4) == 0 {
+			in := Input{Event: StartJob + Event(w.rng.IntN(4)), Job: w.rng.IntN(len(w.specs))}
+			w.asked[in.Job] = true
+			w.step(in)
+		}
 	default:
-		if at, ok := w.state.Deadline(); ok {
+		if at, ok := w.state.Deadline(w.specs); ok {
 			w.now = max(w.now, at)
 			w.step(Input{Event: Tick})
 		}
 	}
 }
 
-// Whatever the order of things: no job is started while it lives or after the
-// end was decided, and an end that was asked for comes.
-func TestMachineSchedules(t *testing.T) {
-	for seed := range uint64(5000) {
-		rng := rand.New(rand.NewPCG(seed, 1))
-		w := &world{t: t, rng: rng, alive: map[int]bool{}, left: map[int]bool{}}
-		for i := range 1 + rng.IntN(4) {
-			w.specs = append(w.specs, Spec{
-				Name: fmt.Sprint(i), Main: i == 0 && rng.IntN(2) == 0, StopGrace: time.Second,
-				Restart: Restart{Policy: Policy(rng.IntN(3)), Count: rng.IntN(3)},
-			})
+// randomSpecs are jobs with all kinds of conditions.
+func randomSpecs(rng *rand.Rand) []Spec {
+	var specs []Spec
+	count := 1 + rng.IntN(6)
+	for i := range count {
+		spec := Spec{
+			Name: fmt.Sprint(i), Main: i == 0 && rng.IntN(2) == 0, StopGrace: time.Second, StopBy: rng.IntN(5) == 0,
+			Restart: Restart{Policy: Policy(rng.IntN(3)), Count: rng.IntN(3)}, TellsReady: rng.IntN(4) == 0,
 		}
+		if rng.IntN(3) == 0 {
+			spec.Timeout, spec.ReadyLimit = time.Duration(rng.IntN(5))*time.Second, time.Duration(rng.IntN(5))*time.Second
+		}
+		for j := range i {
+			if rng.IntN(3) == 0 && !specs[j].hook() {
+				spec.After = append(spec.After, After{j, 1 << rng.IntN(5)})
+			}
+		}
+		switch {
+		case spec.Main:
+		case rng.IntN(6) == 0:
+			spec.On = []Cause{{"changed", ""}, {"exit", fmt.Sprint(rng.IntN(count))}}
+		case rng.IntN(6) == 0:
+			spec.Once = []Cause{{EventShutdown, ""}}
+		case rng.IntN(6) == 0:
+			spec.Every = time.Duration(1+rng.IntN(9)) * time.Second
+		case rng.IntN(6) == 0:
+			spec.Turns = true
+		case rng.IntN(4) == 0 && i > 0 && !specs[i-1].hook():
+			spec.BeforeStop, spec.After = []int{i - 1}, nil
+		case rng.IntN(4) == 0 && i > 0 && !specs[i-1].hook():
+			spec.AfterStop, spec.After = []int{i - 1}, nil
+		}
+		specs = append(specs, spec)
+	}
+	return specs
+}
+
+// Whatever the order of things: no job is started while it lives, before its conditions
+// hold, or after the end was decided; none is asked to end before those that need it
+// have ended; and an end that was asked for comes.
+func TestMachineSchedules(t *testing.T) {
+	schedules := uint64(5000)
+	if os.Getenv("DROVER_SOAK") != "" {
+		schedules = 500_000
+	}
+	spawned := 0
+	for seed := range schedules {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		w := &world{t: t, rng: rng, alive: map[int]bool{}, left: map[int]bool{}, asked: map[int]bool{}, specs: randomSpecs(rng)}
 		w.state = State{Jobs: make([]JobState, len(w.specs)), Seed: seed}
 		w.step(Input{Event: Start})
 		for range 200 {
@@ -263,11 +390,18 @@ func TestMachineSchedules(t *testing.T) {
 		w.stopped = true
 		w.step(Input{Event: Stop})
 		for n := 0; w.state.Mode != Settled; n++ {
-			if n > 2000 {
+			if n > 5000 {
 				t.Fatalf("seed %d: no end: %s", seed, show(w.specs, w.state, nil))
 			}
 			w.next()
 		}
+		if len(w.alive) > 0 {
+			t.Fatalf("seed %d: %v live after the end", seed, w.alive)
+		}
+		spawned += w.spawned
+	}
+	if spawned < int(schedules) {
+		t.Errorf("only %d runs in %d schedules", spawned, schedules)
 	}
 }
 

@@ -22,10 +22,11 @@ const (
 // the job up, as a pipe would, but not for ever: after a while what does not fit
 // is dropped and counted.
 type pump struct {
-	from   *os.File
-	to     io.Writer
-	prefix string
-	stall  time.Duration // how long a full buffer may hold the job up
+	from  *os.File
+	to    io.Writer
+	form  form
+	taps  []func([]byte) // see what is read, in order; quick
+	stall time.Duration  // how long a full buffer may hold the job up
 
 	mu      sync.Mutex
 	ready   []byte // formatted, to be written
@@ -37,9 +38,9 @@ type pump struct {
 	done       chan struct{}
 }
 
-func newPump(from *os.File, to io.Writer, prefix string, stall time.Duration) *pump {
+func newPump(from *os.File, to io.Writer, f form, stall time.Duration) *pump {
 	return &pump{
-		from: from, to: to, prefix: prefix, stall: stall,
+		from: from, to: to, form: f, stall: stall,
 		more: make(chan struct{}, 1), room: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 }
@@ -74,11 +75,14 @@ func (p *pump) read() {
 	for {
 		n, err := p.from.Read(chunk)
 		if n > 0 {
+			for _, tap := range p.taps {
+				tap(chunk[:n])
+			}
 			stalled = p.add(p.format(chunk[:n]), stalled)
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {
-				p.add(p.format([]byte(fmt.Sprintf("drover: read output: %v\n", err))), stalled)
+				p.add(p.format(fmt.Appendf(nil, "drover: read output: %v\n", err)), stalled)
 			}
 			break
 		}
@@ -92,10 +96,10 @@ func (p *pump) read() {
 	wake(p.more)
 }
 
-// format returns the whole lines that chunk completes, each behind the prefix.
-// Without a prefix, bytes pass as they are.
+// format returns the whole lines that chunk completes, each in its form. Raw bytes
+// pass as they are.
 func (p *pump) format(chunk []byte) []byte {
-	if p.prefix == "" {
+	if p.form.kind == FormRaw {
 		return chunk
 	}
 	var out []byte
@@ -113,10 +117,7 @@ func (p *pump) format(chunk []byte) []byte {
 		if !whole && len(p.line) < longLine {
 			break
 		}
-		out = append(append(out, p.prefix...), p.line...)
-		if !whole {
-			out = append(out, '\n')
-		}
+		out = p.form.line(out, bytes.TrimSuffix(p.line, []byte("\n")))
 		p.line = p.line[:0]
 	}
 	return out
@@ -134,7 +135,7 @@ func (p *pump) add(data []byte, stalled bool) bool {
 		}
 		if !stalled && len(p.ready)+len(data) <= pumpBuffer {
 			if p.dropped > 0 {
-				p.ready = fmt.Appendf(p.ready, "%sdrover: %d bytes of output were dropped: their reader was too slow\n", p.prefix, p.dropped)
+				p.ready = p.form.line(p.ready, fmt.Appendf(nil, "drover: %d bytes of output were dropped: their reader was too slow", p.dropped))
 				p.dropped = 0
 			}
 			p.ready = append(p.ready, data...)

@@ -3,14 +3,13 @@ package supervise
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -55,32 +54,37 @@ func startStatus(err error) int {
 	return statusNotStarted
 }
 
-// spawn starts the job's first process and its output's pumps.
+// spawn starts the job's first process, its output's pumps and who waits for its
+// readiness.
 func (s *Supervisor) spawn(j *job) (message, error) {
 	path, err := lookPath(j.Command[0], j.Dir, j.env)
 	if err != nil {
 		return message{}, err
 	}
-	files, pumps, closeFiles, err := j.open(s.stall)
-	defer closeFiles()
+	o, err := j.open(s.stall)
+	defer o.closeTheirs()
+	if err == nil {
+		err = o.openReadiness(s.run)
+	}
 	if err != nil {
-		return message{}, err
+		o.closeOurs()
+		return message{}, fmt.Errorf("start job %s: %w", j.Name, err)
 	}
 	attr := &os.ProcAttr{
-		Dir: j.Dir, Env: j.env, Files: files,
-		Sys: &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Credential: j.User.credential()},
+		Dir: j.Dir, Env: append(slices.Clip(j.env), o.env...), Files: o.files,
+		Sys: &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Credential: j.User.credential(), Ptrace: j.Limits.set()},
 	}
 	process, err := s.fork(j, path, attr)
+	if err == nil && j.Limits.set() {
+		err = j.Limits.apply(process)
+	}
 	if err != nil {
-		for _, p := range pumps {
-			p.from.Close()
-		}
+		o.closeOurs()
 		return message{}, err
 	}
-	for _, p := range pumps {
-		p.start()
-	}
-	m := message{input: Input{Event: Started, Job: j.index}, process: process, pumps: pumps}
+	ready := func() { s.send(message{input: Input{Event: Ready, Job: j.index}, run: process}) }
+	o.start(&s.group, ready)
+	m := message{input: Input{Event: Started, Job: j.index}, process: process, streams: o}
 	if p, ok := proctree.Lookup(process.Pid); ok {
 		m.start = p.Start
 	}
@@ -129,46 +133,6 @@ func (s *Supervisor) await(j *job, process *os.Process) {
 	delete(s.first, process.Pid)
 	s.pids.Unlock()
 	s.messages <- message{input: Input{Event: Exited, Job: j.index, Status: status}}
-}
-
-// open makes the three files of the job. What closeFiles closes is of no use
-// to us once the job has started.
-func (j *job) open(stall time.Duration) (files []*os.File, pumps []*pump, closeFiles func(), err error) {
-	var ours []*os.File
-	closeFiles = func() {
-		for _, f := range ours {
-			f.Close()
-		}
-	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, nil, closeFiles, fmt.Errorf("start job %s: %w", j.Name, err)
-	}
-	ours = append(ours, null)
-	stdin := j.Stdin
-	if stdin == nil {
-		stdin = null
-	}
-	files = []*os.File{stdin, null, null}
-	for i, w := range []io.Writer{j.Stdout, j.Stderr} {
-		switch to := w.(type) {
-		case nil:
-		case *os.File:
-			files[i+1] = to
-		default:
-			from, into, err := os.Pipe()
-			if err != nil {
-				for _, p := range pumps {
-					p.from.Close()
-				}
-				return nil, nil, closeFiles, fmt.Errorf("start job %s: %w", j.Name, err)
-			}
-			ours = append(ours, into)
-			files[i+1] = into
-			pumps = append(pumps, newPump(from, to, j.Prefix, stall))
-		}
-	}
-	return files, pumps, closeFiles, nil
 }
 
 // pathOf is the PATH of an environment, or the usual one.

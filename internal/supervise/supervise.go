@@ -1,6 +1,6 @@
-// Package supervise runs the jobs of an instance: starts them in order,
-// restarts them by their policy, stops them in reverse order, and kills them
-// when the instance may no longer run them.
+// Package supervise runs the jobs of an instance: starts them when their conditions
+// hold, by turns or at events, restarts them by their policy, stops them in reverse
+// order, and kills them when the instance may no longer run them.
 //
 // A job is the tree of everything that its command starts. It promises:
 //
@@ -27,14 +27,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"drover/internal/proctree"
 )
@@ -48,45 +44,39 @@ var (
 	ErrKilled = errors.New("supervisor was killed")
 )
 
-// Job is one command to supervise.
-type Job struct {
-	Name    string
-	Command []string // looked up in the PATH of Env if it has no slash
-	Dir     string   // empty: the agent's
-	Env     []string // the whole environment (see JobEnv); DROVER_JOB and DROVER_RUN are added
-	User    *User    // nil: the agent's own
-	Main    bool     // its end ends all jobs, and its status is the instance's
-	Restart Restart
-
-	StopSignal unix.Signal   // 0: SIGTERM
-	StopGrace  time.Duration // from the signal to SIGKILL; 0: 10 s
-
-	// Stdin is /dev/null if nil.
-	Stdin *os.File
-	// Output. An *os.File is given to the job as it is: nothing stands between.
-	// Any other writer gets what the job writes, through a bounded buffer; with
-	// Prefix set, whole lines, each behind the prefix. nil discards it. Writers
-	// must be safe for concurrent use if they are given twice.
-	Stdout, Stderr io.Writer
-	Prefix         string
-}
-
 // Config is what New needs.
 type Config struct {
-	Jobs []Job // in the order of their start
+	Jobs []Job
+	// Emit is told each event of the jobs and of the machine, in order; it must
+	// be quick. nil: nobody is.
+	Emit func(Emitted)
+	// Happened are events that came before the start and may cause runs.
+	Happened []Cause
 	// Record is the file that names running jobs for KillSurvivors; empty: none.
 	// It belongs on a file system that does not outlive the boot, or need not.
 	Record string
 }
 
+// Emitted is one event; Source is a job's name, or empty. Status is that of exit,
+// succeeded and failed.
+type Emitted struct {
+	Name, Source string
+	Status       int
+}
+
 // Supervisor runs the jobs of a Config once.
 type Supervisor struct {
-	log    *slog.Logger
-	jobs   []*job
-	specs  []Spec
-	run    string // this supervisor's mark in the environment of its jobs
-	record string
-	stall  time.Duration // how long a slow reader may hold a job up
+	log      *slog.Logger
+	run      string // this supervisor's mark in the environment of its jobs
+	record   string
+	stall    time.Duration // how long a slow reader may hold a job up
+	emit     func(Emitted)
+	happened []Cause
+
+	mu      sync.Mutex // guards jobs (the loop alone changes it), view
+	jobs    []*job     // as the machine's; a place that is free has a job without a name
+	view    []JobStatus
+	changed chan struct{} // closed when view changes, and replaced
 
 	group    sync.WaitGroup
 	started  atomic.Bool
@@ -111,25 +101,6 @@ type Supervisor struct {
 	first  map[int]*job
 }
 
-// job is a Job and what runs of it.
-type job struct {
-	Job
-	index int
-	env   []string
-
-	mu      sync.Mutex
-	process *os.Process // nil: not running
-	phase   Phase
-
-	// The loop's own, of the last run: the first process, whose PID is also its
-	// session's, and what carries its output.
-	pid    int
-	start  uint64
-	exited bool
-	strays map[recordedJob]bool // known to be the job's by their environment
-	pumps  []*pump
-}
-
 // New checks the configuration and prepares; it starts nothing. It makes the
 // calling process a child subreaper.
 func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
@@ -145,6 +116,9 @@ func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
 		run:      newRunID(),
 		record:   cfg.Record,
 		stall:    stallLimit,
+		emit:     cfg.Emit,
+		happened: cfg.Happened,
+		changed:  make(chan struct{}),
 		messages: make(chan message, 4*len(cfg.Jobs)+4),
 		killed:   make(chan struct{}),
 		finished: make(chan struct{}),
@@ -152,27 +126,14 @@ func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
 		killer:   killer,
 		first:    make(map[int]*job),
 	}
-	mains, names := 0, make(map[string]bool)
-	for i, j := range cfg.Jobs {
-		if j.Name == "" || names[j.Name] {
-			return nil, fmt.Errorf("job %d: its name %q is empty or taken", i, j.Name)
-		}
-		names[j.Name] = true
-		if len(j.Command) == 0 || j.Command[0] == "" {
-			return nil, fmt.Errorf("job %s: no command", j.Name)
-		}
-		if j.Main {
-			mains++
-		}
-		if j.StopSignal == 0 {
-			j.StopSignal = unix.SIGTERM
-		}
-		j.StopGrace = orDefault(j.StopGrace, defaultGrace)
-		s.jobs = append(s.jobs, &job{Job: j, index: i, env: s.environment(&j)})
-		s.specs = append(s.specs, Spec{Name: j.Name, Main: j.Main, StopSignal: j.StopSignal, StopGrace: j.StopGrace, Restart: j.Restart})
+	if s.emit == nil {
+		s.emit = func(Emitted) {}
 	}
-	if mains > 1 {
-		return nil, fmt.Errorf("%d jobs are main; one may be", mains)
+	if err := checkJobs(cfg.Jobs); err != nil {
+		return nil, err
+	}
+	for i := range cfg.Jobs {
+		s.jobs = append(s.jobs, s.newJob(i, cfg.Jobs[i]))
 	}
 	return s, nil
 }
@@ -190,7 +151,7 @@ func (s *Supervisor) Start(ctx context.Context) error {
 		close(s.done)
 		return err
 	}
-	launch := make(chan *job, len(s.jobs))
+	launch := make(chan *job)
 	stopWatching := context.AfterFunc(ctx, func() {
 		if err := s.Kill(); err != nil {
 			s.log.Error("the jobs' context ended, and some of them live", "error", err)
@@ -245,25 +206,3 @@ func (s *Supervisor) Done() <-chan struct{} { return s.done }
 // without a main job that of the first job that failed, or 0. It is valid
 // once Done is closed.
 func (s *Supervisor) Status() int { return s.status }
-
-// Signal sends sig to the first process of the named job.
-func (s *Supervisor) Signal(name string, sig unix.Signal) error {
-	for _, j := range s.jobs {
-		if j.Name != name {
-			continue
-		}
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		if j.process == nil {
-			return fmt.Errorf("signal %s: %w", name, ErrNotRunning)
-		}
-		if err := j.process.Signal(sig); err != nil {
-			if errors.Is(err, os.ErrProcessDone) {
-				err = ErrNotRunning
-			}
-			return fmt.Errorf("signal %s: %w", name, err)
-		}
-		return nil
-	}
-	return fmt.Errorf("signal %s: %w", name, ErrUnknownJob)
-}

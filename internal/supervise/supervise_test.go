@@ -56,6 +56,16 @@ func run(t *testing.T, jobs ...Job) *Supervisor {
 	return s
 }
 
+// await waits until the job is in the phase.
+func await(t *testing.T, s *Supervisor, name string, phase Phase) JobStatus {
+	t.Helper()
+	j, err := s.Await(t.Context(), name, func(j JobStatus) bool { return j.Phase == phase })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
 func TestStatusIsTheMainJobs(t *testing.T) {
 	for script, want := range map[string]int{
 		"exit 0": 0, "exit 1": 1, "exit 77": 77, "exit 255": 255,
@@ -362,8 +372,8 @@ func TestSignal(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.waitFor(t, "hup")
-	if phase, pid := s.State("main"); phase != "running" || pid != firstOf(s).Pid {
-		t.Errorf("state %s, process %d", phase, pid)
+	if j := await(t, s, "main", Running); j.PID != firstOf(s).Pid || !j.Ready || j.Runs != 1 {
+		t.Errorf("%+v, process %d", j, firstOf(s).Pid)
 	}
 	if err := s.Signal("nobody", unix.SIGHUP); !errors.Is(err, ErrUnknownJob) {
 		t.Error(err)
@@ -374,8 +384,8 @@ func TestSignal(t *testing.T) {
 	if err := s.Signal("main", unix.SIGHUP); !errors.Is(err, ErrNotRunning) {
 		t.Error(err)
 	}
-	if phase, pid := s.State("main"); phase != "exited" || pid != 0 {
-		t.Errorf("state %s, process %d", phase, pid)
+	if j := s.Jobs()[0]; j.Phase != Ended || j.PID != 0 || !j.Ended || j.Exit != 128+15 {
+		t.Errorf("%+v", j)
 	}
 }
 
