@@ -110,13 +110,32 @@ type Mirror struct {
 
 // Job is one supervised process.
 type Job struct {
+	Name string `json:"name"`
+	Main bool   `json:"main,omitempty"`
+	// State: waiting (for its conditions, an event or its turn), starting, running,
+	// stopping, restarting (after its back-off) or exited.
+	State    string     `json:"state"`
+	PID      int        `json:"pid,omitempty"`
+	Ready    bool       `json:"ready,omitempty"`
+	Health   string     `json:"health,omitempty"` // healthy, unhealthy or unknown; absent: no checks
+	Held     bool       `json:"held,omitempty"`   // stopped by hand: nothing else starts it
+	Restarts int        `json:"restarts"`         // in a row
+	Runs     int        `json:"runs,omitempty"`   // since the jobs were started
+	Exit     *int       `json:"exit,omitempty"`   // of the last run that ended
+	Since    time.Time  `json:"since,omitzero"`   // of its state
+	Next     *time.Time `json:"next,omitempty"`   // restart, or turn
+	Checks   []Check    `json:"checks,omitempty"`
+}
+
+// Check is one check of a job's health.
+type Check struct {
 	Name     string    `json:"name"`
-	Main     bool      `json:"main,omitempty"`
-	State    string    `json:"state"` // waiting, running, stopping, exited
-	PID      int       `json:"pid,omitempty"`
-	Restarts int       `json:"restarts"`
-	Exit     *int      `json:"exit,omitempty"`
-	Since    time.Time `json:"since,omitzero"`
+	Level    string    `json:"level"`              // alive or ready
+	Health   string    `json:"health"`             // healthy, unhealthy or unknown
+	Since    time.Time `json:"since,omitzero"`     // of Health
+	Failures int       `json:"failures,omitempty"` // in a row
+	Error    string    `json:"error,omitempty"`    // of the last failure
+	Seconds  float64   `json:"seconds,omitempty"`  // that the last one took
 }
 
 // Backup is the outcome of one backup.

@@ -6,17 +6,17 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"drover/client"
 	"drover/internal/config"
+	"drover/internal/event"
 	"drover/internal/supervise"
 	"drover/internal/volume/slots"
 )
@@ -24,11 +24,16 @@ import (
 // jobs starts a new supervisor for each time that the jobs may run, and tells
 // when they ended by themselves.
 type jobs struct {
-	record string
-	log    *slog.Logger
+	record   string
+	log      *slog.Logger
+	bus      *event.Bus
+	journals *supervise.Journals
+	define   func(*config.Config) ([]supervise.Job, error)
 
 	mu      sync.Mutex
 	list    []supervise.Job
+	env     map[string]*string    // put into the environment of later runs; nil: taken out
+	early   []supervise.Cause     // what happened before a start, and may cause runs
 	exited  func()                // the main job ended by itself
 	before  func(context.Context) // called before each start; quick
 	current *supervise.Supervisor
@@ -38,55 +43,15 @@ type jobs struct {
 	waits   sync.WaitGroup
 }
 
-func newJobs(cfg *config.Config, stdout, stderr io.Writer, log *slog.Logger) (*jobs, error) {
-	j := &jobs{log: log}
+func newJobs(cfg *config.Config, bus *event.Bus, stdout, stderr io.Writer, log *slog.Logger) (*jobs, error) {
+	j := &jobs{log: log, bus: bus, journals: supervise.NewJournals(), env: map[string]*string{}}
 	if cfg.Store.URL != "" {
 		j.record = filepath.Join(cfg.DataDir, cfg.Volume, "jobs")
 	}
-	for _, name := range startOrder(cfg) {
-		job, err := jobOf(name, cfg.Jobs[name], cfg)
-		if err != nil {
-			return nil, err
-		}
-		job.Stdout, job.Stderr = stdout, stderr
-		if len(cfg.Jobs) > 1 {
-			job.Prefix = name + ": "
-		}
-		j.list = append(j.list, job)
-	}
-	return j, nil
-}
-
-// startOrder starts the main job last, the others by name.
-func startOrder(cfg *config.Config) []string {
-	var names []string
-	main, _, _ := cfg.Main()
-	for name := range cfg.Jobs {
-		if name != main {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	if main != "" {
-		names = append(names, main)
-	}
-	return names
-}
-
-func jobOf(name string, c config.Job, cfg *config.Config) (supervise.Job, error) {
-	extra := []string{"DROVER_SOCKET=" + cfg.Socket}
-	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
-		extra = append(extra, k+"="+c.Env[k])
-	}
-	user, err := supervise.ResolveUser(c.User, c.Group)
-	if err != nil {
-		return supervise.Job{}, fmt.Errorf("job %s: %w", name, err)
-	}
-	return supervise.Job{
-		Name: name, Command: c.Command, Dir: c.Dir, Main: c.Main, User: user,
-		Env:        supervise.JobEnv(os.Environ(), extra),
-		StopSignal: c.Stop.Signal.Number(), StopGrace: c.Stop.Grace.Std(),
-	}, nil
+	j.define = func(cfg *config.Config) ([]supervise.Job, error) { return defineJobs(cfg, j.journals, stdout, stderr) }
+	var err error
+	j.list, err = j.define(cfg)
+	return j, err
 }
 
 // missing fails early, before a volume is made or claimed, if the only job's command
@@ -131,17 +96,19 @@ func (j *jobs) all() []supervise.Job {
 // Start starts a new supervisor. It is quick: processes are forked beside it.
 func (j *jobs) Start(ctx context.Context) error {
 	j.mu.Lock()
-	list, before, exited := j.list, j.before, j.exited
+	list, before, exited, early := j.list, j.before, j.exited, j.early
+	j.early = nil
 	j.mu.Unlock()
 	if before != nil {
 		before(ctx)
 	}
-	s, err := supervise.New(supervise.Config{Jobs: list, Record: j.record}, j.log)
+	s, err := supervise.New(supervise.Config{Jobs: list, Record: j.record, Emit: j.tell, Happened: early}, j.log)
 	if err != nil {
 		return err
 	}
 	j.mu.Lock()
 	j.current, j.asked = s, false
+	s.PutEnv(maps.Clone(j.env))
 	j.killing = &killing{begun: make(chan struct{}), over: make(chan struct{})}
 	j.mu.Unlock()
 	if err := s.Start(ctx); err != nil {
@@ -238,21 +205,19 @@ func (j *jobs) running() bool {
 	return j.current != nil
 }
 
-// signal passes sig on to the main job.
+// signal makes sig an event if a job is caused by it, and passes it on to the main job else.
 func (j *jobs) signal(sig unix.Signal) {
-	j.mu.Lock()
-	s := j.current
-	j.mu.Unlock()
-	if s == nil {
+	name := strings.TrimPrefix(unix.SignalName(sig), "SIG")
+	if j.causedBy(eventSignal, name) {
+		j.bus.Publish(event.Event{Name: eventSignal, Source: name})
 		return
 	}
-	list := j.all()
-	for _, job := range list {
-		if job.Main || len(list) == 1 {
-			if err := s.Signal(job.Name, sig); err != nil {
-				j.log.Warn("pass on signal", "signal", sig, "err", err)
-			}
-		}
+	s, main := j.supervisor(), j.mainJob()
+	if s == nil || main == nil {
+		return
+	}
+	if err := s.Signal(main.Name, sig); err != nil {
+		j.log.Warn("pass on signal", "signal", sig, "err", err)
 	}
 }
 
@@ -292,17 +257,9 @@ func (j *jobs) uids() []uint32 {
 	return all
 }
 
-func (j *jobs) states() []client.Job {
+// supervisor is the current one; nil: none.
+func (j *jobs) supervisor() *supervise.Supervisor {
 	j.mu.Lock()
-	s := j.current
-	j.mu.Unlock()
-	var list []client.Job
-	for _, job := range j.all() {
-		c := client.Job{Name: job.Name, Main: job.Main, State: "waiting"}
-		if s != nil {
-			c.State, c.PID = s.State(job.Name)
-		}
-		list = append(list, c)
-	}
-	return list
+	defer j.mu.Unlock()
+	return j.current
 }

@@ -26,6 +26,7 @@ import (
 
 	"drover/internal/config"
 	"drover/internal/control"
+	"drover/internal/event"
 	"drover/internal/objstore"
 	"drover/internal/supervise"
 	"drover/internal/volume"
@@ -53,7 +54,8 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 		debug.SetMemoryLimit(int64(cfg.Limits.Memory))
 	}
 	cfg = cfg.Own()
-	jobs, err := newJobs(cfg, opt.Stdout, opt.Stderr, opt.Log)
+	bus := event.NewBus(recentEvents)
+	jobs, err := newJobs(cfg, bus, opt.Stdout, opt.Stderr, opt.Log)
 	if err != nil {
 		return 1, err
 	}
@@ -61,7 +63,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 		opt.Log.Error("job cannot start, so nothing was begun", "error", err)
 		return status, nil
 	}
-	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, started: time.Now()}
+	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, bus: bus, started: time.Now()}
 	a.stopping, a.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stop()
 	a.registry = prometheus.NewRegistry()
@@ -82,6 +84,8 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 		}
 	})
 	parts.Go(func() { a.signals(ctx, opt.ShimGone) })
+	outside := jobs.subscribe()
+	parts.Go(func() { jobs.listen(ctx, outside) })
 	if cfg.Store.URL == "" {
 		err = a.superviseOnly(ctx)
 	} else {
@@ -106,6 +110,7 @@ type agent struct {
 	cfg      *config.Config
 	log      *slog.Logger
 	jobs     *jobs
+	bus      *event.Bus
 	started  time.Time
 	registry *prometheus.Registry
 	still    volume.Stiller // nil: none
@@ -117,6 +122,7 @@ type agent struct {
 	tenure *tenure // nil until a volume is open, and while no slot is tried
 	waits  string  // why none is, for people
 	told   string  // the phase and reason last logged
+	volume happenings
 }
 
 // current is the tenure of now; nil: none.
@@ -270,12 +276,16 @@ func (a *agent) warnOfGrace(ctx context.Context, now func() volume.Stats) {
 	}
 }
 
-// notify logs each change of phase.
+// notify logs each change of phase, and tells what happened.
 func (a *agent) notify(s protocol.Status) {
 	a.mu.Lock()
 	same := a.told == string(s.Phase)+s.Reason
 	a.told = string(s.Phase) + s.Reason
+	events := a.volume.of(s)
 	a.mu.Unlock()
+	for _, e := range events {
+		a.bus.Publish(e)
+	}
 	if same {
 		return
 	}

@@ -54,7 +54,7 @@ func TestLoadExample(t *testing.T) {
 		c.Lease.TTL, c.Fence, c.FirstStart, name, job.Command, ok, job.Stop, c.ID, c.DataDir, c.Socket)
 	want := "review" + fmt.Sprint("", "s3://state/review?endpoint=http://s3:9000", "/run/secrets/store", "data", []StatePath{{"/srv/git", []string{"*.lock"}}},
 		Duration(2*time.Second), Duration(time.Hour), true, Duration(10*time.Second), FenceHistory, FirstStartRefuse, "git",
-		Command{"git", "daemon", "--reuseaddr", "--port=9418"}, true, Stop{"TERM", DefaultGrace}, "host", "/var/lib/drover", "/run/drover/drover.sock")
+		Command{"git", "daemon", "--reuseaddr", "--port=9418"}, true, Stop{Signal: "TERM", Grace: DefaultGrace}, "host", "/var/lib/drover", "/run/drover/drover.sock")
 	if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

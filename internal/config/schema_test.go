@@ -25,7 +25,14 @@ func schema() ([]byte, error) {
 	s := r.Reflect(&Config{})
 	s.Title = "drover.yaml"
 	s.Description = "Configuration of one Drover agent."
-	s.Definitions["StatePath"] = &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, s.Definitions["StatePath"]}}
+	for _, t := range []reflect.Type{reflect.TypeFor[StatePath](), reflect.TypeFor[Restart](), reflect.TypeFor[HTTPCheck](), reflect.TypeFor[GRPCCheck]()} {
+		short, _ := fieldByKey(reflect.New(t).Elem(), shorthand(reflect.New(t).Elem()))
+		one := scalarSchema(short.Type())
+		if one == nil {
+			one = &jsonschema.Schema{Type: "string"}
+		}
+		s.Definitions[t.Name()] = &jsonschema.Schema{OneOf: []*jsonschema.Schema{one, s.Definitions[t.Name()]}}
+	}
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("write schema: %w", err)
@@ -44,8 +51,19 @@ func scalarSchema(t reflect.Type) *jsonschema.Schema {
 		return s
 	}
 	switch t {
-	case reflect.TypeFor[Secret](), reflect.TypeFor[Signal]():
+	case reflect.TypeFor[Secret](), reflect.TypeFor[Signal](), reflect.TypeFor[Pattern](), reflect.TypeFor[Turn](), reflect.TypeFor[Cause]():
 		return &jsonschema.Schema{Type: "string"}
+	case reflect.TypeFor[Limit]():
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "integer", Minimum: "0"}, {Const: "unlimited"}}}
+	case reflect.TypeFor[Number]():
+		return &jsonschema.Schema{Type: "number"}
+	case reflect.TypeFor[Signals]():
+		return &jsonschema.Schema{Type: "object", AdditionalProperties: &jsonschema.Schema{Type: "string"}}
+	case reflect.TypeFor[Names](), reflect.TypeFor[Causes]():
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
+			{Type: "string"},
+			{Type: "array", Items: verbatimSchema()},
+		}}
 	case reflect.TypeFor[Duration]():
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
 			{Type: "string", Pattern: `^([0-9]+w)?([0-9]+d)?([0-9.]+(ns|us|µs|ms|s|m|h))*$`, Examples: []any{"500ms", "2s", "1h30m", "1d"}},
@@ -108,6 +126,10 @@ func walk(v reflect.Value, path string, fn func(path string, field reflect.Struc
 		switch {
 		case field.Type == reflect.TypeFor[map[string]Job]():
 			walk(reflect.ValueOf(DefaultJob()), at+".*", fn)
+		case field.Type == reflect.TypeFor[map[string]Check]():
+			walk(reflect.ValueOf(DefaultHealth()), at+".*", fn)
+		case field.Type == reflect.TypeFor[map[string]Metric]():
+			walk(reflect.ValueOf(DefaultMetric()), at+".*", fn)
 		case field.Type == reflect.TypeFor[[]StatePath]():
 			walk(reflect.ValueOf(StatePath{}), at+"[]", fn)
 		case field.Type.Kind() == reflect.Struct && scalarSchema(field.Type) == nil:
@@ -130,7 +152,8 @@ func typeName(t reflect.Type) string {
 	}
 	names := map[reflect.Type]string{
 		reflect.TypeFor[Duration](): "time", reflect.TypeFor[Size](): "size", reflect.TypeFor[Command](): "list or text",
-		reflect.TypeFor[Signal](): "signal", reflect.TypeFor[Secret](): "text", reflect.TypeFor[[]StatePath](): "list",
+		reflect.TypeFor[Signal](): "signal", reflect.TypeFor[Turn](): "time or cron", reflect.TypeFor[Names](): "list or text", reflect.TypeFor[Causes](): "list of events",
+		reflect.TypeFor[Limit](): "number or unlimited", reflect.TypeFor[Pattern](): "regular expression", reflect.TypeFor[Secret](): "text", reflect.TypeFor[[]StatePath](): "list",
 	}
 	if name, ok := names[t]; ok {
 		return name

@@ -59,6 +59,33 @@ func (s *Supervisor) environment(j *Job) []string {
 	return JobEnv(j.Env, marks(j.Name, s.run))
 }
 
+// PutEnv sets what is changed in the environment of runs that start from now on: by
+// name, nil takes a variable out. Drover's own names are left alone.
+func (s *Supervisor) PutEnv(change map[string]*string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.putEnv = change
+}
+
+// put returns a new list: env with what PutEnv changed.
+func (s *Supervisor) put(env []string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]string, 0, len(env)+len(s.putEnv)+1)
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		if _, changed := s.putEnv[name]; !changed || strings.HasPrefix(name, "DROVER_") {
+			list = append(list, e)
+		}
+	}
+	for name, value := range s.putEnv {
+		if value != nil && !strings.HasPrefix(name, "DROVER_") {
+			list = append(list, name+"="+*value)
+		}
+	}
+	return list
+}
+
 func marks(name, run string) []string {
 	return []string{jobVar + "=" + name, runVar + "=" + run}
 }

@@ -183,7 +183,7 @@ type world struct {
 	rng     *rand.Rand
 	specs   []Spec
 	before  State
-	log []string
+	log     []string
 	state   State
 	now     time.Duration
 	pending []Input // what may happen next, in any order
@@ -246,7 +246,7 @@ func (w *world) act(a Action) {
 		w.step(Input{Event: Replaced, Job: a.Job})
 	case Finish:
 		if len(w.alive)+len(w.left) > 0 {
-			w.t.Log(strings.Join(w.log[max(0,len(w.log)-25):],""))
+			w.t.Log(strings.Join(w.log[max(0, len(w.log)-25):], ""))
 			w.t.Fatalf("finished while jobs %v live and %v are not cleared", w.alive, w.left)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -71,7 +70,7 @@ func (s *Supervisor) spawn(j *job) (message, error) {
 		return message{}, fmt.Errorf("start job %s: %w", j.Name, err)
 	}
 	attr := &os.ProcAttr{
-		Dir: j.Dir, Env: append(slices.Clip(j.env), o.env...), Files: o.files,
+		Dir: j.Dir, Env: append(s.put(j.env), o.env...), Files: o.files,
 		Sys: &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Credential: j.User.credential(), Ptrace: j.Limits.set()},
 	}
 	process, err := s.fork(j, path, attr)

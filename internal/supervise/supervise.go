@@ -73,10 +73,11 @@ type Supervisor struct {
 	emit     func(Emitted)
 	happened []Cause
 
-	mu      sync.Mutex // guards jobs (the loop alone changes it), view
+	mu      sync.Mutex // guards jobs (the loop alone changes it), view, putEnv
 	jobs    []*job     // as the machine's; a place that is free has a job without a name
 	view    []JobStatus
 	changed chan struct{} // closed when view changes, and replaced
+	putEnv  map[string]*string
 
 	group    sync.WaitGroup
 	started  atomic.Bool
