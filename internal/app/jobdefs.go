@@ -11,7 +11,6 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"drover/internal/config"
 	"drover/internal/supervise"
@@ -171,5 +170,9 @@ type through struct{ io.Writer }
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }

@@ -129,6 +129,9 @@ func (d *driver) wait() time.Duration {
 		if p := d.state.Jobs[i].Phase; p == Clearing || p == Killing {
 			wait = min(wait, pollEvery)
 		}
+		if j.Schedule != nil && j.turn.IsZero() { // a new one
+			j.turn = j.Schedule.Next(time.Now())
+		}
 		if j.Schedule != nil && !j.turn.IsZero() {
 			wait = min(wait, max(0, time.Until(j.turn)))
 		}

@@ -45,7 +45,7 @@ func (s *Supervisor) Await(ctx context.Context, name string, wanted func(JobStat
 				found = true
 			}
 		}
-		if !found {
+		if !found && view != nil { // nil: just started
 			return JobStatus{}, fmt.Errorf("wait for %s: %w", name, ErrUnknownJob)
 		}
 		select {

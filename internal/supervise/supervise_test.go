@@ -183,9 +183,12 @@ func TestApplicationBehindAShellGetsItsGrace(t *testing.T) {
 func TestStopIsTheReverseOfStart(t *testing.T) {
 	out := newBuffer()
 	var jobs []Job
-	for _, name := range []string{"one", "two", "three"} {
+	for i, name := range []string{"one", "two", "three"} {
 		job := sh(name, `trap 'sleep 0.1; echo end '$DROVER_JOB'; exit 0' TERM; echo up; while :; do sleep 0.01; done`)
 		job.Stdout = out
+		if i > 0 {
+			job.After = map[string]Milestone{jobs[i-1].Name: WasStarted}
+		}
 		jobs = append(jobs, job)
 	}
 	s := run(t, jobs...)
