@@ -47,6 +47,9 @@ func (s *socket) release() {
 	_ = s.lock.Close()
 }
 
+// dyingTime is how long a killed process may take to be gone.
+const dyingTime = 2 * time.Second
+
 var errTaken = errors.New("another agent has it; give this one another --socket")
 
 func lockFile(name string) (*os.File, error) {
@@ -54,9 +57,16 @@ func lockFile(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = errTaken
+	// An agent that was killed a moment ago has the lock until its last thread is gone.
+	for deadline := time.Now().Add(dyingTime); ; time.Sleep(dyingTime / 100) {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+		if time.Now().After(deadline) {
+			err = errTaken
+			break
+		}
 	}
 	if err != nil {
 		_ = f.Close()
