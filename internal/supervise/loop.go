@@ -177,7 +177,6 @@ func (d *driver) receive(m message) {
 	switch m.input.Event {
 	case Started:
 		j.pid, j.start, j.exited, j.strays, j.killAt = m.process.Pid, m.start, false, map[recordedJob]bool{}, time.Time{}
-		j.runs++
 		j.pumps = append(j.running(), m.streams.pumps...)
 		j.streams = m.streams
 		d.log.Info("job started", "job", j.Name, "pid", j.pid)
@@ -232,6 +231,7 @@ func (d *driver) act(a Action) {
 	switch a.Act {
 	case Spawn:
 		d.queue = append(d.queue, j)
+		j.runs++
 	case Signal:
 		d.log.Info("job is asked to stop", "job", j.Name, "signal", unix.SignalName(a.Signal))
 		// A job that ends in this moment is reported by its waiter.
