@@ -20,6 +20,9 @@ var ErrNoAgent = errors.New("no agent answers")
 
 // Kinds of errors that an agent answers with, in Backup.Kind and Error.Kind.
 const (
+	KindUnknown    = "unknown"    // no such job, metric or hook
+	KindBusy       = "busy"       // something of the kind is under way
+	KindInvalid    = "invalid"    // the request cannot be meant
 	KindIncomplete = "incomplete" // files could not be read; no commit
 	KindHeld       = "held"       // this instance is not the holder
 	KindTimeout    = "timeout"    // the caller's time is over

@@ -186,3 +186,38 @@ type Snapshot struct {
 	Files     int64     `json:"files,omitempty"`
 	Bytes     int64     `json:"bytes,omitempty"`
 }
+
+// Event is one thing that happened to the instance.
+type Event struct {
+	Seq    uint64    `json:"seq"` // counts from 1 without gaps, since the agent's start
+	Time   time.Time `json:"time"`
+	Name   string    `json:"event"`
+	Source string    `json:"source,omitempty"` // what it happened to: a job's name, a watch's; empty: the instance
+	Text   string    `json:"text,omitempty"`   // for people, one line
+	Status *int      `json:"status,omitempty"` // exit status, of a job's end
+}
+
+// LogLine is one line of a job's output, without its line break.
+type LogLine struct {
+	Time   time.Time `json:"time"`
+	Job    string    `json:"job"`
+	Stream string    `json:"stream"` // stdout or stderr
+	Text   string    `json:"text"`
+}
+
+// Reload is what a new configuration came to: the jobs by name, and the settings that
+// differ and wait for the next start of the agent.
+type Reload struct {
+	Started   []string `json:"started,omitempty"`
+	Stopped   []string `json:"stopped,omitempty"`
+	Changed   []string `json:"changed,omitempty"` // stopped, and started as they are now defined
+	Kept      []string `json:"kept,omitempty"`    // not touched
+	Unapplied []string `json:"unapplied,omitempty"`
+}
+
+// Health says whether all that counts at a level is well.
+type Health struct {
+	Level   string   `json:"level"` // alive or ready
+	Healthy bool     `json:"healthy"`
+	Failing []string `json:"failing,omitempty"` // what is not, a line each
+}

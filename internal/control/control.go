@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"drover/client"
+	"drover/internal/event"
 )
 
 // Agent is who answers. Its methods are called from many goroutines.
@@ -38,6 +39,44 @@ type Agent interface {
 	// HandOver makes room for a standby and waits until one has the volume; what is
 	// not done after grace is given up. The end of ctx ends the wait alone.
 	HandOver(ctx context.Context, grace time.Duration) (client.Takeover, error)
+
+	// Bus is where events are published.
+	Bus() *event.Bus
+	// Logs begins with so many of the newest lines of the job; "": of all jobs.
+	Logs(job string, newest int) Lines
+
+	// The rest answer with a *client.Error where its Kind matters; any other error
+	// counts as "failed". The end of ctx ends the wait alone.
+
+	// StartJob starts the job, and waits until it runs and is ready, or has failed.
+	StartJob(ctx context.Context, name string) error
+	// StopJob stops the job, and waits until it is gone.
+	StopJob(ctx context.Context, name string) error
+	// RestartJob stops the job and starts it, and waits until it runs again.
+	RestartJob(ctx context.Context, name string) error
+	// SignalJob sends the job a signal, named as TERM or SIGTERM.
+	SignalJob(name, signal string) error
+	// Reload reads the configuration again, and waits until the new jobs are as it says.
+	Reload(ctx context.Context) (client.Reload, error)
+	Maintenance(on bool) error
+	// PutEnv changes the environment of runs that start from now on; nil takes a
+	// variable out.
+	PutEnv(change map[string]*string) error
+	// PutMetric sets, adds to or observes the metrics of the configuration, by their type.
+	PutMetric(values map[string]float64) error
+	// Webhook says that a hook of that name was called.
+	Webhook(name string) error
+	// Health says whether all that counts at a level ("alive" or "ready") is well. It
+	// does not block.
+	Health(level string) client.Health
+}
+
+// Lines are lines of jobs' output, oldest first. It is used by one goroutine.
+type Lines interface {
+	// Next returns what came since the last call, nothing if there is nothing.
+	Next() []client.LogLine
+	// Wait waits until there is something, or until ctx ends.
+	Wait(ctx context.Context) ([]client.LogLine, error)
 }
 
 // Bounds on a request: time to send its head and its body, and their sizes in bytes.
