@@ -47,9 +47,11 @@ type Status struct {
 	Jobs       []Job     `json:"jobs,omitempty"`
 	Diverged   []string  `json:"diverged,omitempty"` // snapshots kept by this instance
 	Started    time.Time `json:"started,omitzero"`
-	Mirror     *Mirror   `json:"mirror,omitempty"`   // of the holder, if there is one
-	Progress   *Progress `json:"progress,omitempty"` // of the restore or backup under way
-	Upkeep     *Upkeep   `json:"upkeep,omitempty"`   // of the holder
+	// Maintenance: what the agent does by itself waits; see drover maintenance.
+	Maintenance bool      `json:"maintenance,omitempty"`
+	Mirror      *Mirror   `json:"mirror,omitempty"`   // of the holder, if there is one
+	Progress    *Progress `json:"progress,omitempty"` // of the restore or backup under way
+	Upkeep      *Upkeep   `json:"upkeep,omitempty"`   // of the holder
 	// RestoreTest is the last one that is known, whoever made it.
 	RestoreTest *RestoreTest `json:"restore_test,omitempty"`
 }
@@ -205,14 +207,12 @@ type LogLine struct {
 	Text   string    `json:"text"`
 }
 
-// Reload is what a new configuration came to: the jobs by name, and the settings that
-// differ and wait for the next start of the agent.
+// Reload is what a new configuration came to: the jobs by name.
 type Reload struct {
-	Started   []string `json:"started,omitempty"`
-	Stopped   []string `json:"stopped,omitempty"`
-	Changed   []string `json:"changed,omitempty"` // stopped, and started as they are now defined
-	Kept      []string `json:"kept,omitempty"`    // not touched
-	Unapplied []string `json:"unapplied,omitempty"`
+	Started []string `json:"started,omitempty"`
+	Stopped []string `json:"stopped,omitempty"`
+	Changed []string `json:"changed,omitempty"` // stopped, and started as they are now defined
+	Kept    []string `json:"kept,omitempty"`    // not touched
 }
 
 // Health says whether all that counts at a level is well.

@@ -32,6 +32,7 @@ type jobs struct {
 
 	mu      sync.Mutex
 	list    []supervise.Job
+	slot    int
 	env     map[string]*string    // put into the environment of later runs; nil: taken out
 	early   []supervise.Cause     // what happened before a start, and may cause runs
 	exited  func()                // the main job ended by itself
@@ -44,7 +45,7 @@ type jobs struct {
 }
 
 func newJobs(cfg *config.Config, bus *event.Bus, stdout, stderr io.Writer, log *slog.Logger) (*jobs, error) {
-	j := &jobs{log: log, bus: bus, journals: supervise.NewJournals(), env: map[string]*string{}}
+	j := &jobs{log: log, bus: bus, slot: slots.None, journals: supervise.NewJournals(), env: map[string]*string{}}
 	if cfg.Store.URL != "" {
 		j.record = filepath.Join(cfg.DataDir, cfg.Volume, "jobs")
 	}
@@ -77,13 +78,20 @@ func (j *jobs) prepare(slot int, before func(context.Context), exited func()) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.before, j.exited = before, exited
+	j.slot = slot
+	j.list = inSlot(j.list, slot)
+}
+
+// inSlot tells jobs their slot.
+func inSlot(list []supervise.Job, slot int) []supervise.Job {
 	if slot == slots.None {
-		return
+		return list
 	}
-	j.list = slices.Clone(j.list)
-	for i := range j.list {
-		j.list[i].Env = supervise.JobEnv(j.list[i].Env, []string{slotVar + "=" + strconv.Itoa(slot)})
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Env = supervise.JobEnv(list[i].Env, []string{slotVar + "=" + strconv.Itoa(slot)})
 	}
+	return list
 }
 
 // all lists the jobs.

@@ -11,6 +11,13 @@ var phaseWords = map[supervise.Phase]string{
 	supervise.Clearing: "stopping", supervise.Killing: "stopping", supervise.Waiting: "restarting", supervise.Ended: "exited",
 }
 
+// jobStates are the jobs and their checks as they are now.
+func (a *agent) jobStates() []client.Job {
+	list := a.jobs.states()
+	a.checks.show(list)
+	return list
+}
+
 // states are the jobs as they are now; without a supervisor all of them wait.
 func (j *jobs) states() []client.Job {
 	var list []client.Job

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"drover/client"
 	"drover/internal/config"
 	"drover/internal/supervise"
 )
@@ -177,16 +178,16 @@ func (a *agent) PutMetric(values map[string]float64) error {
 		m := c.metrics[name]
 		switch {
 		case m == nil:
-			return refused("unknown", "there is no metric %q: the configuration names those that are put", name)
+			return refused(client.KindUnknown, "there is no metric %q: the configuration names those that are put", name)
 		case math.IsNaN(v) || math.IsInf(v, 0):
-			return refused("invalid", "the value of %s is not a number", name)
+			return refused(client.KindInvalid, "the value of %s is not a number", name)
 		case m.Type == config.MetricCounter && v < 0:
-			return refused("invalid", "%s is a counter, which does not fall", name)
+			return refused(client.KindInvalid, "%s is a counter, which does not fall", name)
 		}
 	}
 	for name, v := range values {
 		if err := c.metrics[name].observe(v); err != nil {
-			return refused("invalid", "%s: %v", name, err)
+			return refused(client.KindInvalid, "%s: %v", name, err)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"drover/client"
 	"drover/internal/config"
+	"drover/internal/control"
 	"drover/internal/event"
 	"drover/internal/supervise"
 )
@@ -160,6 +161,9 @@ func (a *agent) Maintenance(on bool) error {
 	source := map[bool]string{true: "on", false: "off"}[on]
 	a.log.Warn("maintenance is " + source)
 	a.bus.Publish(event.Event{Name: eventMaintenance, Source: source})
+	if t := a.current(); t != nil && !on && t.tracked.dirty.Load() && a.cfg.Backup.OnChange > 0 {
+		a.queueUnasked(t.rt)
+	}
 	return nil
 }
 
@@ -167,7 +171,7 @@ func (a *agent) Maintenance(on bool) error {
 type lines struct{ f *supervise.Follower }
 
 // Logs is control.Agent's.
-func (a *agent) Logs(job string, newest int) *lines {
+func (a *agent) Logs(job string, newest int) control.Lines {
 	return &lines{a.jobs.journals.Follow(job, newest)}
 }
 

@@ -30,8 +30,11 @@ func (a *agent) Reload(ctx context.Context) (client.Reload, error) {
 	if err != nil {
 		return done, refused(client.KindInvalid, "the new configuration is not valid, and nothing was changed: %v", err)
 	}
-	a.reloading.Lock()
+	if !a.reloading.TryLock() {
+		return done, refused(client.KindBusy, "another reload is under way")
+	}
 	defer a.reloading.Unlock()
+	cfg = cfg.Own()
 	if fixed := changedKeys(a.cfg, cfg); len(fixed) > 0 {
 		return done, refused(client.KindInvalid, "nothing was changed: a new start is needed for %s", strings.Join(fixed, ", "))
 	}
@@ -52,9 +55,6 @@ func (a *agent) Reload(ctx context.Context) (client.Reload, error) {
 
 // apply makes the parts beside the jobs follow a configuration whose jobs run.
 func (a *agent) apply(cfg *config.Config) {
-	a.mu.Lock()
-	a.jobCfg = cfg
-	a.mu.Unlock()
 	a.jobs.journals.Keep(slices.Collect(maps.Keys(cfg.Jobs)))
 	a.checks.follow(cfg)
 	a.metrics.follow(cfg)

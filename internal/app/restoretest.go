@@ -63,14 +63,14 @@ func restoreTestOptions(cfg *config.Config, env []string, user *supervise.User, 
 		opt.Owner = &volume.Owner{UID: user.UID, GID: user.GID}
 	}
 	if c := cfg.RestoreTest.Check; len(c.Command) > 0 {
-		check := check{command: c.Command, timeout: c.Timeout.Std(), env: supervise.JobEnv(env, nil), user: user}
+		check := restoreCheck{command: c.Command, timeout: c.Timeout.Std(), env: supervise.JobEnv(env, nil), user: user}
 		opt.Check = check.run
 	}
 	return opt
 }
 
 // check is the user's command that looks at restored files.
-type check struct {
+type restoreCheck struct {
 	command config.Command
 	timeout time.Duration
 	env     []string
@@ -79,7 +79,7 @@ type check struct {
 
 // run runs the command in the directory of the restored files. It is told of that by
 // DROVER_RESTORED. Nothing that it started is left.
-func (c check) run(ctx context.Context, restored string) error {
+func (c restoreCheck) run(ctx context.Context, restored string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, fmt.Errorf("it ran for longer than %s", c.timeout))
 	defer cancel()
 	group, err := supervise.Command{Argv: c.command, Env: append(c.env, "DROVER_RESTORED="+restored), Dir: restored, User: c.user}.Run(ctx)
@@ -205,7 +205,7 @@ func (a *agent) newRestoreTests(part *tenure) *restoreTests {
 		every: part.cfg.RestoreTest.Every.Std(), log: a.log,
 		holder: func() (uint64, bool) {
 			s, _ := part.rt.Status()
-			return s.Head.Epoch, s.Phase == protocol.PhaseHolder && s.Head.Seq > 0
+			return s.Head.Epoch, s.Phase == protocol.PhaseHolder && s.Head.Seq > 0 && !a.maintenance.Load()
 		},
 		load: part.v.LastRestoreTest, save: part.v.SaveRestoreTest,
 		test: func(ctx context.Context) (volume.RestoreTest, error) { return part.v.TestRestore(ctx, opt) },

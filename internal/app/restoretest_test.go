@@ -168,7 +168,7 @@ func TestRestoreTest(t *testing.T) {
 func TestRestoreTestCheck(t *testing.T) {
 	dir := t.TempDir()
 	fstest.Must(t, os.WriteFile(dir+"/here", nil, 0o600))
-	hangs := check{command: []string{"sh", "-c", "test -e here && sleep 600 & sleep 600"}, timeout: 300 * time.Millisecond, env: os.Environ()}
+	hangs := restoreCheck{command: []string{"sh", "-c", "test -e here && sleep 600 & sleep 600"}, timeout: 300 * time.Millisecond, env: os.Environ()}
 	if err := hangs.run(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "longer than 300ms") {
 		t.Errorf("%v", err)
 	}
@@ -196,7 +196,7 @@ func TestRestoreTestCheck(t *testing.T) {
 			t.Errorf("as another user: %+v, %v", r, err)
 		}
 	}
-	absent := check{command: []string{"/no/such/check"}, timeout: time.Minute}
+	absent := restoreCheck{command: []string{"/no/such/check"}, timeout: time.Minute}
 	if err := absent.run(t.Context(), dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("not there: %v", err)
 	}

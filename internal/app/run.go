@@ -18,6 +18,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,8 +42,12 @@ var Version = "dev"
 type RunOptions struct {
 	Stdout, Stderr io.Writer
 	Log            *slog.Logger
+	// Load reads the configuration again, for a reload; nil: there is none.
+	Load func() (*config.Config, error)
 	// ShimGone is closed when nobody is left to forward signals; nil: never.
 	ShimGone <-chan struct{}
+
+	made func(*agent) // tests; nil: nobody
 }
 
 // Run lives the life of an instance and returns its exit status: the main
@@ -63,11 +68,14 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 		opt.Log.Error("job cannot start, so nothing was begun", "error", err)
 		return status, nil
 	}
-	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, bus: bus, started: time.Now()}
+	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, bus: bus, load: opt.Load, started: time.Now()}
 	a.stopping, a.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stop()
 	a.registry = prometheus.NewRegistry()
+	a.checks = newChecks(cfg, jobs, opt.Log, a.maintenance.Load, a.askStop)
+	a.metrics = newCustomMetrics(cfg, jobs, a.registry, opt.Log)
 	registerMetrics(a.registry, a)
+	registerJobs(a.registry, a)
 	a.still = a.stiller()
 	server := control.New(a, control.Options{
 		Path: cfg.Socket, Log: opt.Log, JobUIDs: jobs.uids,
@@ -75,6 +83,9 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	})
 	if err := server.Listen(); err != nil {
 		return 1, err
+	}
+	if opt.made != nil {
+		opt.made(a)
 	}
 	var parts sync.WaitGroup
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
@@ -86,6 +97,9 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	parts.Go(func() { a.signals(ctx, opt.ShimGone) })
 	outside := jobs.subscribe()
 	parts.Go(func() { jobs.listen(ctx, outside) })
+	runs := a.checks.jobEvents(bus)
+	parts.Go(func() { a.checks.run(ctx, runs) })
+	parts.Go(func() { a.metrics.run(ctx) })
 	if cfg.Store.URL == "" {
 		err = a.superviseOnly(ctx)
 	} else {
@@ -114,6 +128,12 @@ type agent struct {
 	started  time.Time
 	registry *prometheus.Registry
 	still    volume.Stiller // nil: none
+	checks   *checks
+	metrics  *customMetrics
+	load     func() (*config.Config, error) // nil: there is nothing to reload
+
+	reloading   sync.Mutex
+	maintenance atomic.Bool
 
 	stopping context.Context // ends when the end is asked for
 	stop     context.CancelFunc
@@ -248,9 +268,10 @@ func (a *agent) makePaths() error {
 	return nil
 }
 
-// queue asks for a backup if this instance may make one.
-func (a *agent) queue(rt *volume.Runtime) {
-	if s, _ := rt.Status(); s.Phase == protocol.PhaseHolder {
+// queueUnasked asks for a backup that nobody asked for, if this instance may make one.
+// Changes during a maintenance wait for its end.
+func (a *agent) queueUnasked(rt *volume.Runtime) {
+	if s, _ := rt.Status(); s.Phase == protocol.PhaseHolder && !a.maintenance.Load() {
 		rt.Queue()
 	}
 }

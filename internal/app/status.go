@@ -15,14 +15,16 @@ import (
 )
 
 // Status is control.Agent's.
-func (a *agent) Status() client.Status {
-	s := client.Status{
+func (a *agent) Status() (s client.Status) {
+	s = client.Status{
 		Service: a.cfg.Service, Instance: a.cfg.ID, Version: Version, Role: "supervisor",
-		Health: "ok", Jobs: a.jobs.states(), Started: a.started,
+		Health: "ok", Jobs: a.jobStates(), Started: a.started, Maintenance: a.maintenance.Load(),
 	}
 	if a.cfg.Store.URL == "" {
+		jobsHealth(&s)
 		return s
 	}
+	defer jobsHealth(&s)
 	s.Volume, s.Fence, s.Role = a.cfg.Volume, string(a.cfg.Fence), string(protocol.PhaseStarting)
 	a.mu.Lock()
 	t, waits := a.tenure, a.waits
@@ -80,6 +82,24 @@ func (a *agent) Status() client.Status {
 		s.LastBackup = &b
 	}
 	return s
+}
+
+// jobsHealth degrades what is well so far if a job is not.
+func jobsHealth(s *client.Status) {
+	for _, job := range s.Jobs {
+		bad := ""
+		switch {
+		case s.Health != "ok":
+			return
+		case job.Health == "unhealthy":
+			bad = "unhealthy"
+		case job.State == "restarting" && job.Restarts > 2:
+			bad = fmt.Sprintf("failing: restarted %d times in a row", job.Restarts)
+		}
+		if bad != "" {
+			s.Health, s.Message = "degraded", "job "+job.Name+" is "+bad
+		}
+	}
 }
 
 func health(status protocol.Status, stats volume.Stats) (health, message string) {

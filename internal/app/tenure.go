@@ -89,7 +89,7 @@ func (a *agent) newTenure(v *volume.Volume, data *volume.DataDir, o tenureOption
 		Watch: o.watch,
 		Tree:  tree, Jobs: a.jobs, Changes: t.tracked, Still: a.still, DataDir: data, Log: a.log, Notify: a.notify,
 	})
-	t.tests, t.upkeep = a.newRestoreTests(t), newUpkeep(o.cfg, t.rt, a.log)
+	t.tests, t.upkeep = a.newRestoreTests(t), newUpkeep(o.cfg, t.rt, a.maintenance.Load, a.log)
 	a.jobs.prepare(t.slot, t.tracked.start, t.rt.JobsExited)
 	return t, nil
 }
@@ -128,7 +128,7 @@ func (a *agent) live(ctx context.Context, t *tenure) error {
 	parts.Go(func() {
 		triggers{
 			onChange: a.cfg.Backup.OnChange.Std(), every: a.cfg.Backup.Every.Std(),
-			changed: t.tracked.changed, backup: func() { a.queue(t.rt) },
+			changed: t.tracked.changed, backup: func() { a.queueUnasked(t.rt) },
 		}.run(ctx)
 	})
 	err := t.rt.Run(ctx)

@@ -10,13 +10,13 @@ import (
 )
 
 // newUpkeep returns nil if the configuration wants none.
-func newUpkeep(cfg *config.Config, rt *volume.Runtime, log *slog.Logger) *volume.Upkeep {
+func newUpkeep(cfg *config.Config, rt *volume.Runtime, paused func() bool, log *slog.Logger) *volume.Upkeep {
 	u := cfg.Upkeep
 	if u.Every == 0 {
 		return nil
 	}
 	return volume.NewUpkeep(rt, volume.UpkeepOptions{
-		Every: u.Every.Std(), Grace: u.Grace.Std(), Log: log,
+		Every: u.Every.Std(), Grace: u.Grace.Std(), Paused: paused, Log: log,
 		Keep: volume.Retention{
 			Committed: repo.Policy{
 				Last: u.Keep.Last, Hourly: u.Keep.Hourly, Daily: u.Keep.Daily, Weekly: u.Keep.Weekly,

@@ -447,9 +447,10 @@ func TestRun(t *testing.T) {
 
 // agent answers the control API in these tests.
 type agent struct {
-	backup client.Backup
-	err    error
-	wait   bool // until the caller leaves
+	control.Agent // what is not asked here
+	backup        client.Backup
+	err           error
+	wait          bool // until the caller leaves
 }
 
 func (agent) Status() client.Status {

@@ -52,6 +52,6 @@ func runAgent(ctx context.Context, load func() (*app.Config, error), out, err io
 		if bad != nil {
 			return exitUsage, bad
 		}
-		return app.Run(ctx, cfg, app.RunOptions{Stdout: out, Stderr: err, Log: app.NewLogger(err, cfg, false), ShimGone: shimGone})
+		return app.Run(ctx, cfg, app.RunOptions{Stdout: out, Stderr: err, Log: app.NewLogger(err, cfg, false), Load: load, ShimGone: shimGone})
 	})
 }

@@ -140,6 +140,8 @@ func (d *decoder) value(v reflect.Value, n ast.Node, path string) error {
 	case v.Kind() == reflect.Struct && isScalar(n) && shorthand(v) != "":
 		field, _ := fieldByKey(v, shorthand(v))
 		return d.scalar(field, n, path)
+	case v.Type() == reflect.TypeFor[Cause]() && !isScalar(n):
+		return d.cause(v, n, path)
 	case v.Kind() == reflect.Slice && n.Type() == ast.SequenceType:
 		return d.list(v, n, path)
 	case isText(v) || v.Kind() == reflect.String || v.Kind() == reflect.Bool || v.Kind() == reflect.Int:
@@ -178,6 +180,28 @@ func (d *decoder) resolve(n ast.Node) (ast.Node, error) {
 			return n, nil
 		}
 	}
+}
+
+// cause reads an event that the parser took for a mapping: name:source in brackets.
+func (d *decoder) cause(v reflect.Value, n ast.Node, path string) error {
+	word := ""
+	err := d.each(n, path, func(key string, _, value ast.Node) error {
+		value, err := d.resolve(value)
+		if err == nil && (word != "" || !isScalar(value)) {
+			err = d.wrongType(n, path, "an event, name or name:source")
+		}
+		if err == nil {
+			word = key + ":" + text(value)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := setText(v, word); err != nil {
+		return placed(d.where(n), path, err)
+	}
+	return nil
 }
 
 // shorthand is the key of a struct that a single value stands for; "": none.

@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 
 // agent is an Agent whose backups wait for done.
 type agent struct {
+	Agent                    // what is not asked here
 	begun chan struct{}      // one for each waiting backup that began
 	done  chan client.Backup // ends one
 	gone  chan error         // the ends of waits whose caller left

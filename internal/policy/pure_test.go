@@ -17,6 +17,7 @@ var pure = []string{
 	"internal/volume/protocol",
 	"internal/volume/slots",
 	"internal/supervise/machine.go",
+	"internal/supervise/check/machine.go",
 	"internal/failover",
 }
 

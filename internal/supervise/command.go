@@ -41,7 +41,7 @@ func (c Command) Output(ctx context.Context) (text string, group int, err error)
 func (c Command) run(ctx context.Context, out *tail) (group int, err error) {
 	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
 	cmd.Env, cmd.Dir = c.Env, c.Dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: c.User.credential()}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: c.User.Credential()}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = time.Second // for a grandchild that holds our pipe
 	cmd.Stdout, cmd.Stderr = out, out

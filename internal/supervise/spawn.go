@@ -71,7 +71,7 @@ func (s *Supervisor) spawn(j *job) (message, error) {
 	}
 	attr := &os.ProcAttr{
 		Dir: j.Dir, Env: append(s.put(j.env), o.env...), Files: o.files,
-		Sys: &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Credential: j.User.credential(), Ptrace: j.Limits.set()},
+		Sys: &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Credential: j.User.Credential(), Ptrace: j.Limits.set()},
 	}
 	process, err := s.fork(j, path, attr)
 	if err == nil && j.Limits.set() {

@@ -88,7 +88,8 @@ func groupID(name string) (uint32, error) {
 
 // credential is nil where there is nothing to change, which an unprivileged
 // agent could not do.
-func (u *User) credential() *syscall.Credential {
+// Credential is what a process of the user is started with; nil: nothing is to change.
+func (u *User) Credential() *syscall.Credential {
 	if u == nil || os.Geteuid() != 0 && int(u.UID) == os.Geteuid() && int(u.GID) == os.Getegid() {
 		return nil
 	}

@@ -16,6 +16,8 @@ type UpkeepOptions struct {
 	Keep  Retention
 	Grace time.Duration // between the condemnation of a pack and its end, at least
 	Log   *slog.Logger
+	// Paused says whether a run that is due waits for the next one; nil: never.
+	Paused func() bool
 
 	now func() time.Duration // tests replace it; nil: the process's monotonic clock
 }
@@ -120,6 +122,9 @@ func (u *Upkeep) serve(held context.Context) {
 			timer.Stop()
 			return
 		case <-timer.C:
+		}
+		if u.opt.Paused != nil && u.opt.Paused() {
+			continue
 		}
 		next, err := u.once(held)
 		if held.Err() != nil {
