@@ -78,6 +78,7 @@ func readPID(t *testing.T, file string) (pid int) {
 
 func TestExecTellsWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
+	t.Setenv("CHECK_TEST_SECRET", "the agent's")
 	for _, c := range []struct {
 		exec Exec
 		want string // "": nothing; else a part of the error
@@ -89,6 +90,7 @@ func TestExecTellsWhatIsWrong(t *testing.T) {
 		{Exec{Command: []string{"sh", "-c", "kill -SEGV $$"}}, "signal: segmentation fault"},
 		{Exec{Command: []string{"sh", "-c", "pwd; exit 1"}, Dir: dir}, dir},
 		{Exec{Command: []string{"sh", "-c", "echo $A$HOME; exit 1"}, Env: []string{"A=b=c"}}, "exit status 1: b=c"},
+		{Exec{Command: []string{"sh", "-c", "echo [$CHECK_TEST_SECRET]; exit 1"}}, "exit status 1: []"},
 		{Exec{Command: []string{"nothing-of-that-name"}}, "find \"nothing-of-that-name\" in PATH"},
 		{Exec{Command: []string{filepath.Join(dir, "nothing")}}, "no such file"},
 		{Exec{Command: []string{"mine"}, Env: []string{"PATH=" + dir}}, "mine was here"},
@@ -256,6 +258,29 @@ func TestRunnerCollectsStrays(t *testing.T) {
 	eventually(t, "what it left is collected", func() bool { return len(children(t)) == 0 })
 	cancel()
 	<-done
+}
+
+// Whoever waits for a child has the time between two looks to do it.
+func TestStraysAreSeenTwice(t *testing.T) {
+	child := exec.Command("true")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := child.Process.Pid
+	awaitEnd(pid)
+	var s strays
+	for look := range 2 {
+		if _, there := proctree.Lookup(pid); !there {
+			t.Fatalf("taken at look %d", look)
+		}
+		if err := s.collect(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, there := proctree.Lookup(pid); there {
+		t.Error("still there")
+	}
+	_ = child.Process.Release()
 }
 
 func TestExecDiesWithTheAgent(t *testing.T) {

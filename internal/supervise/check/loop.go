@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -155,6 +156,7 @@ func (r *Runner) await() {
 	}
 	r.mu.Unlock()
 	if len(left) > 0 {
+		slices.Sort(left)
 		r.log.Warn("probes of checks do not end and are left behind", "checks", left)
 	}
 }

@@ -86,6 +86,7 @@ func TestSlowCheckBlocksNothing(t *testing.T) {
 			t.Errorf("the quick check is %v after %d probes", s.Health, quick.probes.Load())
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if n := quick.probes.Load(); n < 55 || n > 68 {
 			t.Errorf("%d probes of the quick check in a minute", n)
 		}
@@ -261,6 +262,7 @@ func TestReplace(t *testing.T) {
 		}, func(c Change) { told = append(told, fmt.Sprintf("%s %v", c.Check.Name, c.To)) })
 		r.Started("a")
 		time.Sleep(time.Second)
+		synctest.Wait()
 		told = nil
 		second.fail("other than before")
 		r.Replace("a", []Check{
