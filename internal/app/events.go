@@ -33,11 +33,21 @@ var outside = map[string]bool{
 // recentEvents is how many are kept for those who ask later.
 const recentEvents = 200
 
+// lastLines is how much of a failed job's output its event tells.
+const lastLines = 3
+
 // tell publishes what the supervisor says.
 func (j *jobs) tell(e supervise.Emitted) {
 	out := event.Event{Name: e.Name, Source: e.Source}
 	if e.Name == supervise.EventExit || e.Name == supervise.EventFailed || e.Name == supervise.EventSucceeded || e.Name == supervise.EventStopped {
 		out.Status = &e.Status
+	}
+	if e.Name == supervise.EventFailed {
+		var last []string
+		for _, l := range j.journals.Follow(e.Source, lastLines).Next() {
+			last = append(last, l.Text)
+		}
+		out.Text = strings.Join(last, " | ")
 	}
 	j.bus.Publish(out)
 }

@@ -319,7 +319,9 @@ metrics:
 	}
 	want := []string{"app_depth 7", "app_served 5", "app_size 1", "drover_job_up 1"}
 	var got []string
-	for deadline := time.Now().Add(patience); len(got) < len(want) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); len(got) < len(want) && time.Now().Before(deadline); <-tick.C {
 		got = nil
 		families, err := s.registry.Gather()
 		fstest.Must(t, err)

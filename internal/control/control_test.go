@@ -47,7 +47,7 @@ type agent struct {
 }
 
 func newAgent() *agent {
-	return &agent{make(chan struct{}, 10), make(chan client.Backup), make(chan error, 10)}
+	return &agent{nil, make(chan struct{}, 10), make(chan client.Backup), make(chan error, 10)}
 }
 
 func (a *agent) Status() client.Status { return client.Status{Role: "holder", Seq: 7} }

@@ -58,21 +58,25 @@ func lockFile(name string) (*os.File, error) {
 		return nil, err
 	}
 	// An agent that was killed a moment ago has the lock until its last thread is gone.
-	for deadline := time.Now().Add(dyingTime); ; time.Sleep(dyingTime / 100) {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			break
-		}
-		if time.Now().After(deadline) {
-			err = errTaken
-			break
-		}
+	tick := time.NewTicker(dyingTime / 100)
+	defer tick.Stop()
+	deadline := time.Now().Add(dyingTime)
+	for err = flock(f); errors.Is(err, errTaken) && time.Now().Before(deadline); err = flock(f) {
+		<-tick.C
 	}
 	if err != nil {
 		_ = f.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+func flock(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errTaken
+	}
+	return err
 }
 
 func bind(path string) (*net.UnixListener, error) {

@@ -73,10 +73,14 @@ type entry struct {
 	Line
 }
 
-// writer takes what one stream of the job writes.
+// writer takes what one stream of the job writes; nothing at all is its end.
 func (j *Journal) writer(stream int) func([]byte) {
 	var line []byte
 	return func(chunk []byte) {
+		if len(chunk) == 0 && len(line) > 0 {
+			j.add(Line{Time: time.Now(), Job: j.job, Stream: stream + 1, Text: string(line)})
+			line = nil
+		}
 		for len(chunk) > 0 {
 			end := bytes.IndexByte(chunk, '\n')
 			part := chunk

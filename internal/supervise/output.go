@@ -25,7 +25,7 @@ type pump struct {
 	from  *os.File
 	to    io.Writer
 	form  form
-	taps  []func([]byte) // see what is read, in order; quick
+	taps  []func([]byte) // see what is read, in order, and nothing at its end; quick
 	stall time.Duration  // how long a full buffer may hold the job up
 
 	mu      sync.Mutex
@@ -86,6 +86,9 @@ func (p *pump) read() {
 			}
 			break
 		}
+	}
+	for _, tap := range p.taps {
+		tap(nil)
 	}
 	if len(p.line) > 0 {
 		p.add(p.format([]byte("\n")), stalled)
