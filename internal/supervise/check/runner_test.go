@@ -199,10 +199,37 @@ func TestProbesEndWithTheirTimeAndTheirJob(t *testing.T) {
 		if s := stateOf(t, r, "c"); s.Health != Unknown || s.Error != "" || s.Failures != 0 {
 			t.Errorf("stopped: %+v", s)
 		}
+		if len(ended) != 2 {
+			t.Error("the probe goes on when its job is stopped")
+		}
 		stop()
 		if len(ended) != 2 || ended[0] != "3s no answer within 3s" || !strings.HasSuffix(ended[1], "context canceled") {
 			t.Errorf("%q", ended)
 		}
+	})
+}
+
+func TestWhatIsStoppedBeforeItBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		probe := &answers{}
+		r := New([]Check{{Name: "c", Job: "a", Prober: probe}}, ignore, testLog(t))
+		r.Started("a")
+		r.Stopped("a")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); r.Run(ctx) }()
+		synctest.Wait()
+		if n := probe.probes.Load(); n != 0 {
+			t.Errorf("%d probes of a job that does not run", n)
+		}
+		r.Started("a")
+		r.Started("a")
+		synctest.Wait()
+		if n := probe.probes.Load(); n != 1 || !r.Healthy("a", Ready) {
+			t.Errorf("%d probes, healthy: %v", n, r.Healthy("a", Ready))
+		}
+		cancel()
+		<-done
 	})
 }
 
@@ -255,9 +282,15 @@ func TestReplace(t *testing.T) {
 		var told []string
 		first, second, third := &answers{}, &answers{}, &answers{}
 		hang := make(chan struct{})
+		var ended time.Time
 		r, stop := started(t, []Check{
 			{Name: "kept", Job: "a", Prober: first}, {Name: "dropped", Job: "a", Prober: first},
-			{Name: "hangs", Job: "a", Prober: probeFunc(func(context.Context) error { <-hang; return errors.New("too late") })},
+			{Name: "hangs", Job: "a", Threshold: 1, Prober: probeFunc(func(ctx context.Context) error {
+				<-ctx.Done()
+				ended = time.Now()
+				<-hang
+				return errors.New("too late")
+			})},
 			{Name: "other", Job: "b", Prober: third},
 		}, func(c Change) { told = append(told, fmt.Sprintf("%s %v", c.Check.Name, c.To)) })
 		r.Started("a")
@@ -271,13 +304,21 @@ func TestReplace(t *testing.T) {
 		if s := stateOf(t, r, "kept"); s.Health != Healthy {
 			t.Errorf("at once: %+v", s)
 		}
+		replaced := time.Now()
 		synctest.Wait()
+		if !ended.Equal(replaced) {
+			t.Error("the probe of a replaced check is not cancelled")
+		}
 		slices.Sort(told)
 		if want := []string{"hangs healthy", "kept unhealthy", "new healthy"}; !slices.Equal(told, want) {
 			t.Errorf("told %q, want %q", told, want)
 		}
 		close(hang) // the old one says its word
 		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(told) != 3 {
+			t.Errorf("told %q", told)
+		}
 		if s := stateOf(t, r, "hangs"); s.Health != Healthy || s.Failures > 0 {
 			t.Errorf("%+v", s)
 		}
