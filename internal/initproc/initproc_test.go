@@ -112,7 +112,7 @@ func TestDeadWorkerIsReported(t *testing.T) {
 	})
 }
 
-func TestPanickingWorkerIsAFailure(t *testing.T) {
+func TestPID1ExitedZeroWhenTheWorkerFailed(t *testing.T) {
 	a := start(t, "panic", false)
 	if got := a.exit(t); got == 0 {
 		t.Error("exit status 0 after a panic")

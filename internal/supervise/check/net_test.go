@@ -126,7 +126,7 @@ func certificateFile(t testing.TB, server *httptest.Server) string {
 	return name
 }
 
-func TestHTTPVerifiesCertificates(t *testing.T) {
+func TestTLSVerificationOffByDefault(t *testing.T) {
 	server, _ := serve(t, true)
 	ca := certificateFile(t, server)
 	empty := filepath.Join(t.TempDir(), "empty.pem")

@@ -56,7 +56,7 @@ func stateOf(t *testing.T, r *Runner, name string) State {
 }
 
 // A slow check blocked the event bus of an ancestor, and hung everything.
-func TestSlowCheckBlocksNothing(t *testing.T) {
+func TestSlowCheckBlockedEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// More of them than slots, none of which cares for its context.
 		free := make(chan struct{})
