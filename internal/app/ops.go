@@ -229,31 +229,6 @@ func snapshotOf(e volume.Entry) client.Snapshot {
 	return s
 }
 
-// Status reads the head: what is known of the volume where no agent answers.
-func (o *Ops) Status(ctx context.Context) (client.Status, error) {
-	v, err := o.open(ctx)
-	if err != nil {
-		return client.Status{}, err
-	}
-	seen, err := v.ReadHead(ctx)
-	if err != nil {
-		return client.Status{}, err
-	}
-	s := client.Status{
-		Service: o.cfg.Service, Volume: o.cfg.Volume, Instance: o.cfg.ID, Version: Version,
-		Role: "none", Health: "ok", Message: "no agent answers here: read from the store",
-	}
-	headStatus(&s, seen.Head)
-	last, err := v.LastRestoreTest(ctx)
-	if err != nil {
-		o.log.Warn("status", "err", err)
-	}
-	if s.RestoreTest = restoreTestOf(last); last != nil && last.Passed {
-		s.RTO = &last.Restore
-	}
-	return s, nil
-}
-
 // headStatus fills in what the head says.
 func headStatus(s *client.Status, h protocol.Head) {
 	s.Holder, s.State = h.Holder.ID, string(h.State)
