@@ -17,17 +17,7 @@ import (
 // instances, of which one serves, a push that returns, the loss of the one that
 // had it, and a clone that has the commit.
 func TestComposeExample(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "git-server")
-	if err := os.CopyFS(dir, os.DirFS("../examples/git-server")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "password"), []byte("a password of this test\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p := dockertest.New(t).Compose(dir, map[string]string{
-		"DROVER_IMAGE": droverImage(t), "S3_IMAGE": storeImage(t),
-	})
-	dockertest.BaseImage(t)
+	p := project(t, "git-server")
 	p.Do("up", "--build", "--detach", "--scale", "git=2")
 	holder := awaitHolder(t, p.Containers("git"))
 
@@ -41,6 +31,22 @@ echo hello >file; git add file; git commit --quiet -m one; git push --quiet; git
 	awaitHolder(t, p.Containers("git"))
 	p.Do("run", "-T", "--rm", "client", "-euc", `
 git clone --quiet git://git/project.git /copy; git -C /copy merge-base --is-ancestor "$1" origin/main`, "sh", pushed)
+}
+
+// project prepares the compose file of an example, as it stands.
+func project(t *testing.T, example string) *dockertest.Project {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), example)
+	if err := os.CopyFS(dir, os.DirFS("../examples/"+example)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "password"), []byte("a password of this test\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dockertest.BaseImage(t)
+	return dockertest.New(t).Compose(dir, map[string]string{
+		"DROVER_IMAGE": droverImage(t), "S3_IMAGE": storeImage(t),
+	})
 }
 
 // awaitHolder waits for one of the instances to be the holder.

@@ -48,20 +48,31 @@ type world struct {
 	s3     *dockertest.Container
 	client *dockertest.Container
 	env    map[string]string
+
+	image   string   // of the instances
+	job     string   // what its main job's command line holds
+	options []string // of docker create
 }
 
 // newWorld makes a world whose servers have that TTL and those further variables.
 func newWorld(t *testing.T, ttl time.Duration, env map[string]string) *world {
 	t.Helper()
+	return newWorldOf(t, serverImage(t), ttl, env)
+}
+
+// newWorldOf is newWorld for another application than the git server; the client is of
+// the same image.
+func newWorldOf(t *testing.T, image string, ttl time.Duration, env map[string]string) *world {
+	t.Helper()
 	run := dockertest.New(t)
-	w := &world{t: t, run: run, front: run.Network("front"), back: run.Network("back")}
+	w := &world{t: t, run: run, front: run.Network("front"), back: run.Network("back"), image: image, job: "daemon"}
 	access, secret := "drover-e2e", rand.Text()
 	w.s3 = run.Start(dockertest.Spec{
 		Name: "s3", Image: storeImage(t), Networks: []*dockertest.Network{w.back},
 		Env: map[string]string{"ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret},
 	})
 	w.client = run.Start(dockertest.Spec{
-		Name: "client", Image: serverImage(t), Networks: []*dockertest.Network{w.front},
+		Name: "client", Image: image, Networks: []*dockertest.Network{w.front},
 		Entrypoint: "sleep", Args: []string{"infinity"},
 	})
 	w.env = map[string]string{
@@ -77,7 +88,7 @@ func newWorld(t *testing.T, ttl time.Duration, env map[string]string) *world {
 	return w
 }
 
-// server is one instance of the git server.
+// server is one instance of the application.
 type server struct {
 	*dockertest.Container
 	w *world
@@ -87,7 +98,7 @@ type server struct {
 func (w *world) server(name string) *server {
 	w.t.Helper()
 	s := &server{w: w, Container: w.run.Start(dockertest.Spec{
-		Name: name, Image: serverImage(w.t), Networks: []*dockertest.Network{w.front, w.back}, Env: w.env,
+		Name: name, Image: w.image, Networks: []*dockertest.Network{w.front, w.back}, Env: w.env, Options: w.options,
 	})}
 	s.NoVolumes(w.t)
 	return s
@@ -192,7 +203,7 @@ func (w *world) settled(servers ...*server) (holder, standby *server) {
 // jobRuns tells whether the application runs on the instance.
 func (s *server) jobRuns() bool {
 	s.w.t.Helper()
-	return slices.ContainsFunc(s.Processes(), func(p string) bool { return strings.Contains(p, "daemon") })
+	return slices.ContainsFunc(s.Processes(), func(p string) bool { return strings.Contains(p, s.w.job) })
 }
 
 // awaitKilled waits until the application does not run on the instance.
@@ -264,11 +275,12 @@ func (s *server) has(id string) bool {
 	return err == nil
 }
 
-// snapshots lists the snapshots of the volume, as seen from an instance.
-func (s *server) snapshots() []client.Snapshot {
+// snapshots lists the snapshots of the volume, as seen from an instance; of which one,
+// flags may say.
+func (s *server) snapshots(flags ...string) []client.Snapshot {
 	s.w.t.Helper()
 	var list []client.Snapshot
-	out := s.MustExec("drover", "snapshots", "--all", "--json")
+	out := s.MustExec(append([]string{"drover", "snapshots", "--all", "--json"}, flags...)...)
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		s.w.t.Fatalf("drover snapshots: %v: %s", err, out)
 	}
@@ -276,11 +288,11 @@ func (s *server) snapshots() []client.Snapshot {
 }
 
 // awaitDiverged waits for a diverged snapshot and returns its id.
-func (s *server) awaitDiverged(within time.Duration) string {
+func (s *server) awaitDiverged(within time.Duration, flags ...string) string {
 	s.w.t.Helper()
 	var id string
 	dockertest.Await(s.w.t, within, "a diverged snapshot", func(context.Context) error {
-		list := s.snapshots()
+		list := s.snapshots(flags...)
 		i := slices.IndexFunc(list, func(n client.Snapshot) bool { return n.Diverged && !n.Committed })
 		if i < 0 {
 			return fmt.Errorf("%d snapshots, none of them", len(list))
@@ -303,7 +315,7 @@ func (s *server) keeps(snapshot, commit string) {
 
 // images are built once for all stories.
 var images struct {
-	drover, server, store sync.Once
+	drover, server, shards, store sync.Once
 }
 
 // droverImage builds the project's own Dockerfile, from source.
@@ -328,10 +340,21 @@ func droverImage(t *testing.T) string {
 // serverImage builds examples/git-server as it stands.
 func serverImage(t *testing.T) string {
 	t.Helper()
-	const tag = "drover-test/git-server"
-	images.server.Do(func() {
+	return exampleImage(t, &images.server, "git-server")
+}
+
+// shardsImage builds examples/slots as it stands.
+func shardsImage(t *testing.T) string {
+	t.Helper()
+	return exampleImage(t, &images.shards, "slots")
+}
+
+func exampleImage(t *testing.T, once *sync.Once, name string) string {
+	t.Helper()
+	tag := "drover-test/" + name
+	once.Do(func() {
 		dockertest.Build{
-			Tag: tag, Context: "../examples/git-server",
+			Tag: tag, Context: "../examples/" + name,
 			Args: map[string]string{"DROVER_IMAGE": droverImage(t)},
 		}.Build(t)
 	})

@@ -115,7 +115,7 @@ func (o *Ops) Snapshot(ctx context.Context, opt SnapshotOptions) (client.Backup,
 	tree.ReplacePaths = opt.ReplacePaths
 	tree.AllowShrink = tree.AllowShrink || opt.AllowShrink
 	tree.SkipUnreadable = tree.SkipUnreadable || opt.SkipUnreadable
-	tree.Progress = counted("backup", opt.Progress, 0, 0)
+	tree.Progress = counted("backup", opt.Progress, nil)
 	var result client.Backup
 	err = v.Claim(ctx, o.sessionOptions(tree), func(ctx context.Context, s *volume.Session) error {
 		if status, _ := s.Status(); !opt.ReplacePaths && differ(status.Head, tree.Paths) {
@@ -225,35 +225,8 @@ func snapshotOf(e volume.Entry) client.Snapshot {
 	if e.Snapshot.Tree != nil {
 		s.Tree = e.Snapshot.Tree.String()
 	}
-	if sum := e.Summary; sum != nil {
-		s.Files, s.Bytes = int64(sum.TotalFilesProcessed), int64(sum.TotalBytesProcessed)
-	}
+	s.Files, s.Bytes = e.Totals()
 	return s
-}
-
-// Status reads the head: what is known of the volume where no agent answers.
-func (o *Ops) Status(ctx context.Context) (client.Status, error) {
-	v, err := o.open(ctx)
-	if err != nil {
-		return client.Status{}, err
-	}
-	seen, err := v.ReadHead(ctx)
-	if err != nil {
-		return client.Status{}, err
-	}
-	s := client.Status{
-		Service: o.cfg.Service, Volume: o.cfg.Volume, Instance: o.cfg.ID, Version: Version,
-		Role: "none", Health: "ok", Message: "no agent answers here: read from the store",
-	}
-	headStatus(&s, seen.Head)
-	last, err := v.LastRestoreTest(ctx)
-	if err != nil {
-		o.log.Warn("status", "err", err)
-	}
-	if s.RestoreTest = restoreTestOf(last); last != nil && last.Passed {
-		s.RTO = &last.Restore
-	}
-	return s, nil
 }
 
 // headStatus fills in what the head says.
@@ -301,11 +274,13 @@ func (o *Ops) ResticEnv(ctx context.Context) ([]EnvVar, error) {
 	return list, nil
 }
 
-// counted sums up what is done file by file; nil if nobody wants to know.
-func counted(phase string, tell func(Progress), totalFiles, totalBytes int64) func(string, uint64) {
+// counted sums up what is done file by file, out of all of a snapshot (nil: how much
+// there is to do is not known). It is nil if nobody wants to know.
+func counted(phase string, tell func(Progress), of *format.Snapshot) func(string, uint64) {
 	if tell == nil {
 		return nil
 	}
+	totalFiles, totalBytes := of.Totals()
 	var files, bytes atomic.Int64
 	return func(_ string, n uint64) {
 		tell(Progress{

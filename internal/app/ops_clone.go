@@ -57,14 +57,10 @@ func (o *Ops) Clone(ctx context.Context, opt CloneOptions) (res CloneResult, err
 		if err != nil {
 			return err
 		}
-		var files, bytes int64
-		if sn.Summary != nil {
-			files, bytes = int64(sn.Summary.TotalFilesProcessed), int64(sn.Summary.TotalBytesProcessed)
-		}
 		stats, err := v.Clone(ctx, id, objstore.WithPrefix(st, opt.To.Volume), volume.CloneOptions{
 			Name: opt.To.Volume, Password: password.Reveal(), TTL: opt.To.Lease.TTL.Std(), Instance: o.cfg.ID, Version: Version,
 			Repo: repo.Options{Log: o.log, Connections: opt.To.Limits.Connections}, Log: o.log,
-			Progress: counted("clone", opt.Progress, files, bytes),
+			Progress: counted("clone", opt.Progress, sn),
 		})
 		res.Of, res.Snapshot, res.Stored = id.String(), stats.Snapshot, stats.Stored
 		return err

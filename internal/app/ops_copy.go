@@ -63,7 +63,7 @@ func (o *Ops) Copy(ctx context.Context, opt CopyOptions) (res CopyResult, err er
 	}
 	m := volume.NewMirror(v, to, volume.MirrorOptions{
 		Instance: o.cfg.ID, Version: Version, TTL: opt.To.Lease.TTL.Std(), Log: o.log,
-		Progress: counted("copy", opt.Progress, 0, 0),
+		Progress: counted("copy", opt.Progress, nil),
 	})
 	res = CopyResult{Store: opt.To.Store.URL, Volume: opt.To.Volume}
 	for again := true; again; { // a snapshot that lost data is passed over the second time

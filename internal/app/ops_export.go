@@ -62,12 +62,8 @@ func (o *Ops) export(ctx context.Context, v *volume.Volume, opt ExportOptions, o
 	if err := v.Repo.LoadIndex(ctx); err != nil {
 		return ExportResult{}, fmt.Errorf("load index: %w", err)
 	}
-	var files, bytes int64
-	if sn.Summary != nil {
-		files, bytes = int64(sn.Summary.TotalFilesProcessed), int64(sn.Summary.TotalBytesProcessed)
-	}
 	buffered := bufio.NewWriterSize(out, 1<<20)
-	done, err := tarexport.Run(ctx, v.Repo, sn, buffered, tarexport.Options{Progress: counted("export", opt.Progress, files, bytes)})
+	done, err := tarexport.Run(ctx, v.Repo, sn, buffered, tarexport.Options{Progress: counted("export", opt.Progress, sn)})
 	if err == nil {
 		err = buffered.Flush()
 	}

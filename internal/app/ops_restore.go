@@ -70,11 +70,11 @@ func (o *Ops) restore(ctx context.Context, v *volume.Volume, opt RestoreOptions)
 		Target: opt.Target, Delete: opt.Delete, Include: opt.Include, StrictMetadata: opt.StrictMetadata,
 		Keep: func(p string) bool { return volume.IsMarker(sn.Paths, p) },
 	}
-	var files, bytes int64
-	if sn.Summary != nil && len(opt.Include) == 0 {
-		files, bytes = int64(sn.Summary.TotalFilesProcessed), int64(sn.Summary.TotalBytesProcessed)
+	whole := sn
+	if len(opt.Include) > 0 {
+		whole = nil
 	}
-	ropt.Progress = counted("restore", opt.Progress, files, bytes)
+	ropt.Progress = counted("restore", opt.Progress, whole)
 	res, err := restore.Run(ctx, v.Repo, sn, ropt)
 	out := RestoreResult{Snapshot: id.String(), Target: opt.Target, Seconds: time.Since(start).Seconds()}
 	if res != nil {

@@ -34,12 +34,8 @@ func (o *Ops) RestoreTest(ctx context.Context, opt RestoreTestOptions) (client.R
 	if err != nil {
 		return client.RestoreTest{}, err
 	}
-	var files, bytes int64
-	if sn.Summary != nil {
-		files, bytes = int64(sn.Summary.TotalFilesProcessed), int64(sn.Summary.TotalBytesProcessed)
-	}
 	topt := restoreTestOptions(o.cfg, os.Environ(), nil, o.log)
-	topt.Progress = counted("restore test", opt.Progress, files, bytes)
+	topt.Progress = counted("restore test", opt.Progress, sn)
 	t, err := v.TestRestore(ctx, topt)
 	if ctx.Err() == nil {
 		if saveErr := v.SaveRestoreTest(ctx, t); saveErr != nil {

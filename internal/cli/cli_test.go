@@ -43,6 +43,7 @@ type fakeOps struct {
 	result    app.RestoreResult
 	backup    client.Backup
 	problems  []string
+	volumes   []string // in the store
 	closed    bool
 }
 
@@ -165,6 +166,8 @@ func (f *fakeOps) Status(context.Context) (client.Status, error) {
 	return client.Status{Volume: "data", Role: "none", Health: "ok", State: "held", Holder: "web-1", Epoch: 3, Seq: 2, Snapshot: "3333333344444444", Commit: &commit}, f.err
 }
 
+func (f *fakeOps) Volumes(context.Context) ([]string, error) { return f.volumes, f.err }
+
 func (f *fakeOps) Copy(_ context.Context, opt app.CopyOptions) (app.CopyResult, error) {
 	f.copied = opt
 	return app.CopyResult{Store: opt.To.Store.URL, Volume: opt.To.Volume, Copied: 2, Seq: 7}, f.err
@@ -243,7 +246,7 @@ func TestExitCodes(t *testing.T) {
 		ops := &fakeOps{err: test.err}
 		for _, args := range [][]string{
 			{"init"}, {"snapshot", "/a"}, {"restore"}, {"restore", "--at", "2h"}, {"snapshots"}, {"ls"}, {"diff"}, {"rollback", "a"}, {"export"}, {"clone", "--to-volume", "b", "--to-password-file", "/p"}, {"verify"}, {"forget", "--keep-last", "1"},
-			{"prune"}, {"probe"}, {"restore-test"}, {"restic-env"}, {"status", "--socket", "/no/agent/here"},
+			{"prune"}, {"probe"}, {"restore-test"}, {"restic-env"}, {"status", "--socket", "/no/agent/here"}, {"status", "--all"},
 		} {
 			ops.closed = false
 			got := try(t, ops, storeEnv, args...)

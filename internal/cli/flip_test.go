@@ -7,6 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"drover/client"
+	"drover/internal/proctree"
 	"drover/internal/repo/fstest"
 )
 
@@ -15,7 +19,12 @@ import (
 func testFlippedBits(t *testing.T, m *machine) {
 	m.write("state/a", string(fstest.Noise(1<<10)))
 	m.is(0, "created", "init")
-	m.is(0, "committed", "snapshot", m.dir+"/state")
+	// An agent that is killed leaves a lock.
+	agent := m.start("run", "--first-start", "adopt", "--state", m.dir+"/state", "--", "sleep", "600")
+	st := m.status("holder, and its job runs", func(s client.Status) bool { return s.Role == "holder" && s.Jobs[0].PID > 0 })
+	m.is(0, "committed", "backup")
+	fstest.Must(t, unix.Kill(workerOf(t, st), unix.SIGKILL))
+	<-agent.ended
 	bucket := m.dir + "/bucket/data/"
 	for key := range bucketKeys(t, bucket) {
 		kind, _, _ := strings.Cut(strings.TrimPrefix(key, "drover/"), "/")
@@ -73,4 +82,17 @@ func bucketKeys(t *testing.T, bucket string) map[string]int64 {
 		return err
 	}))
 	return all
+}
+
+// workerOf is the process of the agent itself: its jobs are its children.
+func workerOf(t *testing.T, st client.Status) int {
+	t.Helper()
+	if len(st.Jobs) == 0 {
+		t.Fatalf("no job in %+v", st)
+	}
+	p, ok := proctree.Lookup(st.Jobs[0].PID)
+	if !ok {
+		t.Fatalf("no process of the job in %+v", st)
+	}
+	return p.PPID
 }

@@ -16,13 +16,14 @@ type member struct {
 	*machine // for commands
 	own      machine
 	disk     string
+	slots    int
 	run      *process
 }
 
-func (m *machine) member(name string) *member {
+func (m *machine) member(name string, slots int) *member {
 	m.t.Helper()
-	one := m.with("DROVER_SOCKET="+m.dir+"/s"+name, "DROVER_DATA_DIR="+m.dir+"/data"+name, "DROVER_ID="+name, "DROVER_OWNERSHIP=slot", "DROVER_SLOTS=3")
-	b := &member{machine: one, own: *one, disk: m.dir + "/disk" + name}
+	one := m.with("DROVER_SOCKET="+m.dir+"/s"+name, "DROVER_DATA_DIR="+m.dir+"/data"+name, "DROVER_ID="+name, "DROVER_OWNERSHIP=slot", fmt.Sprint("DROVER_SLOTS=", slots))
+	b := &member{machine: one, own: *one, disk: m.dir + "/disk" + name, slots: slots}
 	b.own.disk = b.disk
 	fstest.Must(m.t, os.Mkdir(b.disk, 0o755), os.Mkdir(m.dir+"/data"+name, 0o755))
 	m.t.Cleanup(func() {
@@ -41,6 +42,13 @@ func (b *member) start() {
 	b.run = b.own.start("run", "--state", b.dir+"/state", "--", "sh", "-c", "echo $DROVER_SLOT >"+b.dir+"/state/slot; exec sleep 600")
 }
 
+// startWith starts it with another number of slots.
+func (b *member) startWith(slots int) {
+	b.slots = slots
+	b.own.env = append(b.own.env, fmt.Sprint("DROVER_SLOTS=", slots))
+	b.start()
+}
+
 func (b *member) kill() {
 	b.t.Helper()
 	fstest.Must(b.t, b.run.cmd.Process.Kill())
@@ -52,7 +60,7 @@ func (b *member) kill() {
 func (b *member) holds(slot int) client.Status {
 	b.t.Helper()
 	st := b.status(fmt.Sprintf("holder of slot %d", slot), func(s client.Status) bool {
-		return s.Role == "holder" && s.Slot != nil && *s.Slot == slot && s.Volume == fmt.Sprintf("data-%d", slot) && s.Slots == 3
+		return s.Role == "holder" && s.Slot != nil && *s.Slot == slot && s.Volume == fmt.Sprintf("data-%d", slot) && s.Slots == b.slots
 	})
 	b.status("the job has said its slot", func(client.Status) bool {
 		text, err := os.ReadFile(b.disk + "/slot")
@@ -72,8 +80,12 @@ func (b *member) has(name, want string) {
 	}
 }
 
-func waiting(s client.Status) bool {
-	return s.Role == "spare" && strings.Contains(s.Message, "3 of 3 are held")
+// waits waits until the instance is a spare and all slots are held.
+func (b *member) waits() {
+	b.t.Helper()
+	b.status("spare", func(s client.Status) bool {
+		return s.Role == "spare" && s.Slots == b.slots && strings.Contains(s.Message, fmt.Sprintf("%d of %d are held", b.slots, b.slots))
+	})
 }
 
 // testSlots: each instance has a slot with its own data, a spare takes the slot of one
@@ -81,7 +93,7 @@ func waiting(s client.Status) bool {
 // slot that another has meanwhile is kept with that slot.
 func testSlots(t *testing.T, m *machine) {
 	m = m.with("DROVER_TTL=3s")
-	a, b, c, d := m.member("a"), m.member("b"), m.member("c"), m.member("d")
+	a, b, c, d := m.member("a", 3), m.member("b", 3), m.member("c", 3), m.member("d", 3)
 	for slot, one := range []*member{a, b, c} {
 		one.start()
 		one.holds(slot)
@@ -89,7 +101,7 @@ func testSlots(t *testing.T, m *machine) {
 		one.is(0, "committed", "backup")
 	}
 	d.start()
-	d.status("spare", waiting)
+	d.waits()
 	d.is(1, "3 of 3 are held", "backup")
 
 	// A spare has the dead one's slot, and what was committed of it.
@@ -111,7 +123,7 @@ func testSlots(t *testing.T, m *machine) {
 	// The dead one comes back: its slot is another's, and there is no free one. What it
 	// had is kept as diverged of its slot, and comes into no other.
 	b.start()
-	b.status("spare", waiting)
+	b.waits()
 	d.is(0, "diverged", "snapshots", "--volume", "data-1", "--all")
 	for _, slot := range []string{"data-0", "data-2"} {
 		if got := d.do("snapshots", "--volume", slot, "--all"); got.code != 0 || len(got.out) == 0 {
@@ -125,7 +137,7 @@ func testSlots(t *testing.T, m *machine) {
 	b.holds(0)
 	b.has("who", "slot 0")
 	b.has("late", "of slot 0")
-	a.status("spare", waiting)
+	a.waits()
 
 	// An orderly end frees a slot at once.
 	fstest.Write(t, d.disk+"/more", "of slot 1")

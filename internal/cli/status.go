@@ -18,12 +18,17 @@ import (
 const statusTimeout = 10 * time.Second
 
 func (s *session) statusCommand() *cobra.Command {
+	var all bool
 	cmd := &cobra.Command{
-		Use:   "status",
+		Use:   "status [--all]",
 		Short: "Show the instance and its volume: who holds it, how old the last commit is",
 		Long: `Asks the agent on the control socket, if there is one; else reads the volume's head
 from the store. With ownership slot that is one line for each slot, unless --slot names
-one, which is always read from the store.
+one, which is always read from the store. --all reads every volume that there is in the
+store: one line each, and a failure if one cannot be read.
+
+A head that is held and was not renewed for three of its TTLs, and at least a minute, is
+called silent: its holder is dead or cut off, and nobody has taken over.
 
 RPO is the age of the last commit while changes wait (what a loss now would cost); RTO
 is the time that the last restore, or restore test, took.
@@ -31,12 +36,19 @@ is the time that the last restore, or restore test, took.
 ` + storeExits(),
 		Example: `  drover status
   drover status --json | jq .rpo_seconds
+  drover status --all --json | jq '.[] | select(.health != "ok")'
   drover status --store s3://state/wiki --password-file /run/secrets/store`,
 		Args: noArgs,
 	}
 	addSettings(cmd.Flags(), cmd, app.GroupStore)
+	cmd.Flags().BoolVar(&all, "all", false, "every volume in the store, one line each")
 	s.jsonFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return s.status(cmd) }
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if all {
+			return s.statusOfAll(cmd)
+		}
+		return s.status(cmd)
+	}
 	return cmd
 }
 
@@ -55,7 +67,7 @@ func (s *session) status(cmd *cobra.Command) error {
 			return fmt.Errorf("status: %w, and no store is given; set --socket, or --store to read the store", err)
 		}
 		if cfg.Slots > 0 {
-			return s.statusOfSlots(cmd, cfg)
+			return s.statusOfSlots(cmd.Context(), cfg)
 		}
 		err = s.withOps(cmd, func(ctx context.Context, o operations) error {
 			status, err = o.Status(ctx)
@@ -69,34 +81,6 @@ func (s *session) status(cmd *cobra.Command) error {
 		return s.printJSON(status)
 	}
 	return table(s.Out, statusRows(status, s.Now()))
-}
-
-// statusOfSlots reads the heads of all slots: one line each.
-func (s *session) statusOfSlots(cmd *cobra.Command, cfg *app.Config) error {
-	if err := cfg.CheckStore(); err != nil {
-		return err
-	}
-	all := []client.Status{}
-	rows := [][]string{{"SLOT", "VOLUME", "HOLDER", "EPOCH", "LAST COMMIT"}}
-	for i := range cfg.Slots {
-		one := cfg.Slot(i)
-		o := s.ops(one, app.NewLogger(s.Err, one, true))
-		st, err := o.Status(cmd.Context())
-		if err := errors.Join(err, o.Close()); err != nil && !errors.Is(err, app.ErrNoRepository) {
-			return err
-		}
-		st.Slot, st.Slots, st.Volume = &i, cfg.Slots, one.Volume
-		holder := holderOf(st)
-		if holder == "" {
-			holder = "nobody (not made yet)"
-		}
-		all = append(all, st)
-		rows = append(rows, []string{strconv.Itoa(i), st.Volume, printable(holder), strconv.FormatUint(st.Epoch, 10), commitOf(st, s.Now())})
-	}
-	if s.json {
-		return s.printJSON(all)
-	}
-	return table(s.Out, rows)
 }
 
 func askStatus(ctx context.Context, socket string) (client.Status, error) {

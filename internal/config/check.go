@@ -20,6 +20,9 @@ func validName(s string) bool {
 	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`).MatchString(s)
 }
 
+// IsVolumeName says whether a volume may have that name.
+func IsVolumeName(s string) bool { return validName(s) && s != reservedVolume }
+
 const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a letter or a digit"
 
 // check holds everything that is wrong whatever the configuration is used for.

@@ -36,15 +36,20 @@ func (c *Config) Own() *Config {
 // (0 or more), the one that --volume names, or what the ownership makes this instance's.
 // Without any of them an ownership of slot stays one.
 func (c *Config) Select(slot int, named bool) *Config {
-	one := *c
 	switch {
 	case slot >= 0:
 		return c.Slot(slot)
 	case named:
-		one.Ownership, one.Slots = OwnershipSingle, 0
-		return &one
+		return c.Named(c.Volume)
 	}
 	return c.Own()
+}
+
+// Named is the configuration of one volume, by its whole name.
+func (c *Config) Named(volume string) *Config {
+	one := *c
+	one.Ownership, one.Slots, one.Volume = OwnershipSingle, 0, volume
+	return &one
 }
 
 // CheckVolume says whether one volume is meant, which can be opened.

@@ -64,6 +64,8 @@ var rules = []rule{
 		"named exception: the store as the coordinator"},
 	{"internal/coord/...", []string{"internal/coord/..."},
 		"a backend knows its port and its vendor's SDK"},
+	{"internal/repo", []string{"internal/repo/...", "internal/objstore", "internal/proctree"},
+		"as below; and a lock says which process made it, whose death can be looked up"},
 	{"internal/repo/...", []string{"internal/repo/...", "internal/objstore"},
 		"a repository is in a store, whichever it is, and knows nothing of heads and holders"},
 	{"internal/objstore", nil,

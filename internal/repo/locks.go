@@ -39,6 +39,7 @@ type lockJSON struct {
 	PID       int       `json:"pid"`
 	UID       uint32    `json:"uid,omitempty"`
 	GID       uint32    `json:"gid,omitempty"`
+	Origin    *origin   `json:"drover_origin,omitempty"`
 }
 
 // LockInfo describes a lock object.
@@ -53,13 +54,16 @@ type LockInfo struct {
 	// Stale is for people: by its own time it is older than restic lets a lock
 	// be, or it is of a process of this machine that is gone.
 	Stale bool
+	// Dead: it is certain that the process which made it is gone.
+	Dead bool
 	// Err says why the object's content is not known; it may be exclusive then.
 	Err error
 }
 
 func (l LockInfo) String() string {
 	if l.Err != nil {
-		return fmt.Sprintf("lock %s of %s, which cannot be read: %v", l.ID.Short(), l.ModTime.Format(time.RFC3339), l.Err)
+		return fmt.Sprintf("lock %s of %s, which cannot be read, and counts for half an hour (restic unlock --remove-all removes it, if nobody works there): %v",
+			l.ID.Short(), l.ModTime.Format(time.RFC3339), l.Err)
 	}
 	kind := "shared"
 	if l.Exclusive {
@@ -82,7 +86,8 @@ type Lock struct {
 // Lock stores a lock object and makes sure that no other one conflicts with it:
 // an exclusive one conflicts with every other, a shared one with exclusive ones.
 // While Wait lasts it tries again. A conflicting lock that by the store's own
-// clock was not refreshed for 30 minutes is removed.
+// clock was not refreshed for 30 minutes is removed, and so is one of a process that
+// ran beside this one and is certainly gone.
 //
 // It looks after it has stored its own: of two that race, at least one sees the
 // other, and gives way. (restic waits between the two for stores that list late;
@@ -121,7 +126,7 @@ func (r *Repository) tryLock(ctx context.Context, opt LockOptions, look bool) (*
 		}
 		for _, other := range locks {
 			// Whether it is really stale is decided below, by the store's clock.
-			if opt.conflicts(other) && time.Since(other.ModTime) < staleAfter {
+			if opt.conflicts(other) && !other.Dead && time.Since(other.ModTime) < staleAfter {
 				return nil, fmt.Errorf("%w: %s", ErrLocked, other)
 			}
 		}
@@ -153,7 +158,7 @@ func (o LockOptions) content() lockJSON {
 		c.Username = name
 	}
 	if c.PID == 0 {
-		c.PID = os.Getpid()
+		c.PID, c.Origin = os.Getpid(), ownOrigin()
 	}
 	return c
 }
@@ -178,7 +183,7 @@ func (l *Lock) settle(ctx context.Context, opt LockOptions) error {
 		if other.ID == l.id || !opt.conflicts(other) {
 			continue
 		}
-		if other.ModTime.IsZero() || now.Sub(other.ModTime) < staleAfter {
+		if !other.Dead && (other.ModTime.IsZero() || now.Sub(other.ModTime) < staleAfter) {
 			return fmt.Errorf("%w: %s", ErrLocked, other)
 		}
 		l.r.opt.Log.Warn("removing a stale lock", "lock", other.String())
@@ -336,7 +341,8 @@ func (r *Repository) Locks(ctx context.Context) ([]LockInfo, error) {
 		info.Err = err
 		info.Time, info.Exclusive = content.Time, content.Exclusive
 		info.Hostname, info.Username, info.PID = content.Hostname, content.Username, content.PID
-		info.Stale = err == nil && content.stale()
+		info.Dead = err == nil && content.dead()
+		info.Stale = info.Dead || err == nil && content.stale()
 		locks = append(locks, info)
 		return nil
 	})
@@ -351,8 +357,8 @@ func decodeLock(plain []byte) (lockJSON, error) {
 	return c, nil
 }
 
-// stale is restic's rule. In containers a hostname may stand for more than one
-// set of processes, so nothing is removed because of it, without being asked.
+// stale is restic's rule. Nothing is removed because of it without being asked: see
+// origin.
 func (c lockJSON) stale() bool {
 	if time.Since(c.Time) > staleAfter {
 		return true

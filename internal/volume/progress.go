@@ -3,8 +3,6 @@ package volume
 import (
 	"sync/atomic"
 	"time"
-
-	"drover/internal/repo/format"
 )
 
 // The kinds of work that Progress tells of.
@@ -53,12 +51,4 @@ func (r *Runtime) Progress() *Progress {
 	now := p.Progress
 	now.Files, now.Bytes = p.files.Load(), p.bytes.Load()
 	return &now
-}
-
-// totalsOf are a snapshot's own, 0 if it does not say.
-func totalsOf(sn *format.Snapshot) (files, bytes int64) {
-	if sn == nil || sn.Summary == nil {
-		return 0, 0
-	}
-	return int64(sn.Summary.TotalFilesProcessed), int64(sn.Summary.TotalBytesProcessed)
 }

@@ -76,7 +76,7 @@ func (r *Runtime) restore(ctx context.Context, a protocol.Restore) (untouched bo
 	if err := r.v.Repo.LoadIndex(ctx); err != nil {
 		return true, fmt.Errorf("load index: %w", err)
 	}
-	files, bytes := totalsOf(sn)
+	files, bytes := sn.Totals()
 	defer r.begin(Restoring, files, bytes)()
 	res, err := restore.Run(ctx, r.v.Repo, sn, restore.Options{
 		Delete: true, StrictMetadata: r.opt.Tree.StrictMetadata,

@@ -144,7 +144,7 @@ func (v *Volume) testRestore(ctx context.Context, dir string, opt RestoreTestOpt
 
 // restoreScratch restores sn below dir, if there is room.
 func (v *Volume) restoreScratch(ctx context.Context, dir string, sn *format.Snapshot, opt RestoreTestOptions, t *RestoreTest) error {
-	files, bytes := totalsOf(sn)
+	files, bytes := sn.Totals()
 	if err := opt.room(dir, uint64(files), uint64(bytes)); err != nil {
 		return err
 	}

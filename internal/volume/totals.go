@@ -45,7 +45,8 @@ func (r *Runtime) readTotals(ctx context.Context, h protocol.Head) (archive.Tota
 		return archive.Totals{}, err
 	}
 	if sn != nil && sn.Summary != nil {
-		return archive.Totals{Files: int64(sn.Summary.TotalFilesProcessed), Bytes: int64(sn.Summary.TotalBytesProcessed)}, nil
+		files, bytes := sn.Totals()
+		return archive.Totals{Files: files, Bytes: bytes}, nil
 	}
 	tree, err := format.ParseID(h.Tree)
 	if err != nil {

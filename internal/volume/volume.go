@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"drover/internal/objstore"
 	"drover/internal/repo"
@@ -111,4 +112,24 @@ func (v *Volume) ReadHead(ctx context.Context) (protocol.Seen, error) {
 	}
 	h, err := v.decodeHead(sealed)
 	return protocol.Seen{Head: h, Tag: protocol.Tag(info.ETag)}, err
+}
+
+// HeadWritten is when the head was last written, by the store's clock.
+func (v *Volume) HeadWritten(ctx context.Context) (time.Time, error) {
+	info, err := v.st.Head(ctx, headKey)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("look at head: %w", err)
+	}
+	return info.ModTime, nil
+}
+
+// Exists says whether st holds a volume, made whole or not. No password is needed.
+func Exists(ctx context.Context, st objstore.Store) (bool, error) {
+	for _, key := range []string{headKey, initKey} {
+		_, err := st.Head(ctx, key)
+		if !errors.Is(err, objstore.ErrNotFound) {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }

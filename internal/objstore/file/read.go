@@ -140,6 +140,37 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) 
 	return nil
 }
 
+// Folders implements objstore.FolderLister.
+func (s *Store) Folders(ctx context.Context, fn func(string) error) error {
+	root, err := s.open(false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("list: %w", kind(err))
+	}
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("list: %w", kind(err))
+	}
+	if gone(root) {
+		return fmt.Errorf("list: %w: the directory %s was removed", objstore.ErrUnavailable, s.dir)
+	}
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("list: %w", err)
+		}
+		folder := e.IsDir() || e.Type() == fs.ModeSymlink // as walk.link has it
+		if !folder || e.Name() == ownDir || objstore.CheckKey(e.Name()) != nil {
+			continue
+		}
+		if err := fn(e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // walk is one listing.
 type walk struct {
 	ctx    context.Context

@@ -146,3 +146,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	defer end()
 	return s.under.Delete(ctx, key)
 }
+
+// Folders implements objstore.FolderLister, as List.
+func (s *Store) Folders(ctx context.Context, fn func(string) error) error {
+	return objstore.Folders(ctx, s.under, fn)
+}

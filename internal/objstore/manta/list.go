@@ -61,6 +61,25 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) 
 	return nil
 }
 
+// Folders implements objstore.FolderLister.
+func (s *Store) Folders(ctx context.Context, fn func(string) error) error {
+	var refused error
+	err := s.entries(ctx, s.path(""), func(e entry) error {
+		if e.Type == "object" || !isKey(e.Name) {
+			return nil
+		}
+		refused = fn(e.Name)
+		return refused
+	})
+	switch {
+	case refused != nil:
+		return refused
+	case err != nil:
+		return wrap(ctx, "list", "", err)
+	}
+	return ctx.Err()
+}
+
 func isKey(s string) bool { return objstore.CheckKey(s) == nil }
 
 // walk is one List: several directories are read at once, and fn is called

@@ -146,3 +146,19 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	s.count("delete", began, err)
 	return err
 }
+
+// Folders implements objstore.FolderLister. It counts as a listing.
+func (s *Store) Folders(ctx context.Context, fn func(string) error) error {
+	began := time.Now()
+	var ended error
+	err := objstore.Folders(ctx, s.under, func(name string) error {
+		ended = fn(name)
+		return ended
+	})
+	if ended != nil {
+		s.count("list", began, nil) // the caller's own end
+	} else {
+		s.count("list", began, err)
+	}
+	return err
+}

@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t *testing.T) objstore.Store) {
 		{"List", testList},
 		{"ListMany", testListMany},
 		{"ListStops", testListStops},
+		{"Folders", testFolders},
 		{"Delete", testDelete},
 		{"Cancelled", testCancelled},
 		{"Create", testCreate},
@@ -283,6 +284,36 @@ func testList(t *testing.T, s objstore.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+func testFolders(t *testing.T, s objstore.Store) {
+	folders := func() (names []string) {
+		t.Helper()
+		if err := objstore.Folders(t.Context(), s, func(name string) error {
+			names = append(names, name)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(names)
+		return names
+	}
+	if names := folders(); len(names) != 0 {
+		t.Errorf("an empty store has folders %q", names)
+	}
+	for _, key := range []string{"b/1", "a/1", "a/2/x", "a-b/c", "ab", "c/d/e"} {
+		put(t, s, key, nil)
+	}
+	if names, wanted := folders(), []string{"a", "a-b", "b", "c"}; !slices.Equal(names, wanted) {
+		t.Errorf("folders %q, want %q", names, wanted)
+	}
+	stop, calls := errors.New("stop"), 0
+	if err := objstore.Folders(t.Context(), s, func(string) error { calls++; return stop }); !errors.Is(err, stop) || calls != 1 {
+		t.Errorf("stopped: %d calls, %v", calls, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	want(t, "Folders", objstore.Folders(ctx, s, func(string) error { return nil }), context.Canceled)
 }
 
 // testListMany has more keys than a server puts into one answer (1000).

@@ -229,3 +229,26 @@ func (l *listing) pass(i objstore.Info) error {
 	l.refused = l.fn(i)
 	return l.refused
 }
+
+// Folders implements objstore.FolderLister. They are few: fn is called when all are known.
+func (s *Store) Folders(ctx context.Context, fn func(string) error) error {
+	var names []string
+	err := s.repeat(ctx, "list", "", func() error {
+		names = nil
+		return once(ctx, s.limit(s.o.Unknown), func(ctx context.Context) error {
+			return objstore.Folders(ctx, s.under, func(name string) error {
+				names = append(names, name)
+				return nil
+			})
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := fn(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

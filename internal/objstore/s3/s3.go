@@ -242,6 +242,28 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(objstore.Info) 
 	return nil
 }
 
+// Folders implements objstore.FolderLister: the server cuts the keys.
+func (s *Store) Folders(ctx context.Context, fn func(string) error) error {
+	noOwner := false
+	opts := minio.ListObjectsOptions{Prefix: s.prefix, FetchOwner: &noOwner}
+	for o := range s.client.ListObjectsIter(ctx, s.bucket, opts) {
+		if o.Err != nil {
+			return s.wrap(ctx, "list", "", o.Err)
+		}
+		name, folder := strings.CutSuffix(o.Key[len(s.prefix):], "/")
+		if !folder || objstore.CheckKey(name) != nil {
+			continue // an object, or another program's
+		}
+		if err := fn(name); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	return nil
+}
+
 // drain reads length bytes, and no less.
 func drain(body io.Reader, length int64) ([]byte, error) {
 	data := make([]byte, length)

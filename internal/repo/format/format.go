@@ -139,6 +139,15 @@ type Snapshot struct {
 	Summary        *Summary `json:"summary,omitempty"`
 }
 
+// Totals is how much the snapshot holds, as its summary says; 0 if there is none, or
+// no snapshot.
+func (s *Snapshot) Totals() (files, bytes int64) {
+	if s == nil || s.Summary == nil {
+		return 0, 0
+	}
+	return int64(s.Summary.TotalFilesProcessed), int64(s.Summary.TotalBytesProcessed)
+}
+
 // Summary is what restic's `snapshots` shows of a backup: counts and bytes.
 type Summary struct {
 	BackupStart         time.Time `json:"backup_start"`
