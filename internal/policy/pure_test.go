@@ -17,6 +17,7 @@ var pure = []string{
 	"internal/volume/protocol",
 	"internal/volume/slots",
 	"internal/supervise/machine.go",
+	"internal/doctor",
 	"internal/failover",
 }
 
@@ -25,7 +26,7 @@ var pure = []string{
 var pureImports = map[string][]string{
 	"bytes": nil, "cmp": nil, "errors": nil, "fmt": {"Errorf", "Sprintf", "Sprint", "Stringer", "Append*"},
 	"iter": nil, "maps": nil, "math": nil, "math/bits": nil, "slices": nil, "sort": nil, "strconv": nil, "strings": nil,
-	"unicode/utf8": nil, "encoding/hex": nil, "encoding/json": nil,
+	"unicode/utf8": nil, "encoding/hex": nil, "encoding/json": nil, "path": nil, "net/url": nil, "net/netip": nil,
 	"time": {
 		"Duration", "Time", "ParseDuration", "Nanosecond", "Microsecond", "Millisecond", "Second", "Minute", "Hour",
 	},
