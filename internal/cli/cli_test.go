@@ -42,6 +42,7 @@ type fakeOps struct {
 	progress  app.Progress // reported in the course of it
 	result    app.RestoreResult
 	backup    client.Backup
+	longest   time.Duration // of the last backups
 	problems  []string
 	closed    bool
 }
@@ -164,6 +165,8 @@ func (f *fakeOps) Status(context.Context) (client.Status, error) {
 	commit := time.Unix(1e9, 0)
 	return client.Status{Volume: "data", Role: "none", Health: "ok", State: "held", Holder: "web-1", Epoch: 3, Seq: 2, Snapshot: "3333333344444444", Commit: &commit}, f.err
 }
+
+func (f *fakeOps) LongestBackup(context.Context) (time.Duration, error) { return f.longest, f.err }
 
 func (f *fakeOps) Copy(_ context.Context, opt app.CopyOptions) (app.CopyResult, error) {
 	f.copied = opt

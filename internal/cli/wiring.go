@@ -34,6 +34,7 @@ type operations interface {
 	Probe(ctx context.Context) (app.ProbeReport, error)
 	ResticEnv(ctx context.Context) ([]app.EnvVar, error)
 	Status(ctx context.Context) (client.Status, error)
+	LongestBackup(ctx context.Context) (time.Duration, error)
 	Close() error
 }
 
