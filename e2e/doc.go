@@ -4,5 +4,6 @@
 //
 // One file is one story. A story sees what a user sees: git, the command line
 // of Drover, and Docker. The build tag e2e turns them on; `make e2e` runs them.
-// No container has a Docker volume, and every story checks that.
+// No container has a Docker volume, and every story checks that, but for the one
+// in which drover doctor has to find it.
 package e2e

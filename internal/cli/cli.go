@@ -38,6 +38,7 @@ type World struct {
 
 	ops   opener
 	agent runner
+	look  string // root of the file system that doctor looks at; "": the machine's
 }
 
 // System is the process itself.
@@ -149,7 +150,7 @@ directories in object storage while it runs, and restores them wherever it start
 	root.AddCommand(
 		s.runCommand(), s.backupCommand(), s.takeoverCommand(), s.statusCommand(), s.initCommand(), s.snapshotCommand(), s.restoreCommand(), s.restoreTestCommand(),
 		s.snapshotsCommand(), s.lsCommand(), s.diffCommand(), s.rollbackCommand(), s.exportCommand(), s.cloneCommand(), s.copyCommand(), s.keyCommand(),
-		s.verifyCommand(), s.forgetCommand(), s.pruneCommand(), s.probeCommand(),
+		s.verifyCommand(), s.forgetCommand(), s.pruneCommand(), s.probeCommand(), s.doctorCommand(),
 		s.resticEnvCommand(), s.demoCommand(), s.versionCommand(), s.completionCommand(),
 	)
 	for _, cmd := range root.Commands() {
@@ -178,6 +179,11 @@ func (s *session) load(cmd *cobra.Command, command []string) (*app.Config, error
 	if err != nil || cmd.Name() == runName {
 		return cfg, err
 	}
+	return selected(cmd, cfg)
+}
+
+// selected is the configuration of the volume that the flags of cmd name.
+func selected(cmd *cobra.Command, cfg *app.Config) (_ *app.Config, err error) {
 	slot := -1
 	if f := cmd.Flags().Lookup(slotFlag); f != nil && f.Changed {
 		if slot, err = cmd.Flags().GetInt(slotFlag); err != nil || slot < 0 {

@@ -42,6 +42,7 @@ type fakeOps struct {
 	progress  app.Progress // reported in the course of it
 	result    app.RestoreResult
 	backup    client.Backup
+	longest   time.Duration // of the last backups
 	problems  []string
 	volumes   []string // in the store
 	closed    bool
@@ -167,6 +168,7 @@ func (f *fakeOps) Status(context.Context) (client.Status, error) {
 }
 
 func (f *fakeOps) Volumes(context.Context) ([]string, error) { return f.volumes, f.err }
+func (f *fakeOps) LongestBackup(context.Context) (time.Duration, error) { return f.longest, f.err }
 
 func (f *fakeOps) Copy(_ context.Context, opt app.CopyOptions) (app.CopyResult, error) {
 	f.copied = opt

@@ -43,25 +43,29 @@ func addSettings(flags *pflag.FlagSet, cmd *cobra.Command, groups ...app.Group) 
 		flags.Int(slotFlag, 0, "the volume of slot `I`, with ownership slot")
 	}
 	for _, setting := range app.Settings() {
-		if setting.Flag == "" || !slices.Contains(groups, setting.Group) {
-			continue
+		if setting.Flag != "" && slices.Contains(groups, setting.Group) {
+			addSetting(flags, cmd, setting)
 		}
-		flag := flags.VarPF(&settingValue{setting: setting}, setting.Flag, "", setting.Help)
-		if setting.Value == "" {
-			flag.NoOptDefVal = "true"
-		}
-		complete := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveNoFileComp)
-		switch {
-		case strings.Contains(setting.Value, "|"):
-			complete = cobra.FixedCompletions(strings.Split(setting.Value, "|"), cobra.ShellCompDirectiveNoFileComp)
-		case setting.Value == "PATH", setting.Value == "FILE":
-			continue
-		case setting.Value == "DIR":
-			complete = cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
-		}
-		// It fails only for a flag that does not exist or is completed already.
-		_ = cmd.RegisterFlagCompletionFunc(setting.Flag, complete)
 	}
+}
+
+// addSetting gives a command the flag of one setting.
+func addSetting(flags *pflag.FlagSet, cmd *cobra.Command, setting app.Setting) {
+	flag := flags.VarPF(&settingValue{setting: setting}, setting.Flag, "", setting.Help)
+	if setting.Value == "" {
+		flag.NoOptDefVal = "true"
+	}
+	complete := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveNoFileComp)
+	switch {
+	case strings.Contains(setting.Value, "|"):
+		complete = cobra.FixedCompletions(strings.Split(setting.Value, "|"), cobra.ShellCompDirectiveNoFileComp)
+	case setting.Value == "PATH", setting.Value == "FILE":
+		return
+	case setting.Value == "DIR":
+		complete = cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
+	}
+	// It fails only for a flag that does not exist or is completed already.
+	_ = cmd.RegisterFlagCompletionFunc(setting.Flag, complete)
 }
 
 // givenSettings are the values of the setting flags on the command line, by flag.

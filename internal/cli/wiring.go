@@ -35,6 +35,7 @@ type operations interface {
 	ResticEnv(ctx context.Context) ([]app.EnvVar, error)
 	Status(ctx context.Context) (client.Status, error)
 	Volumes(ctx context.Context) ([]string, error)
+	LongestBackup(ctx context.Context) (time.Duration, error)
 	Close() error
 }
 

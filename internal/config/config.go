@@ -201,6 +201,9 @@ func (c *Config) Paths() []string {
 // alive. It is beside the socket: who has taken the socket knows that its writer is dead.
 func (c *Config) SurvivorsFile() string { return c.Socket + ".jobs" }
 
+// Where says which source gave the value of path, as in "drover.yaml:3:5"; "" if none.
+func (c *Config) Where(path string) string { return c.origin[path] }
+
 // Given says whether any source gave the value of path, as in "log.level".
 func (c *Config) Given(path string) bool {
 	_, ok := c.origin[path]

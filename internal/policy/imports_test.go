@@ -28,7 +28,7 @@ var rules = []rule{
 		"internal/app/...", "internal/config", "client",
 		"internal/initproc", "internal/supervise/...", "internal/volume/...", "internal/changes", "internal/control/...",
 		"internal/repo/...", "internal/objstore/...", "internal/coord/...", "internal/event", "internal/telemetry", "internal/proctree",
-		"internal/freeze",
+		"internal/freeze", "internal/doctor/...",
 	}, "the composition root knows every part and none of them knows it: only app reads config and picks backends"},
 
 	// Features. They meet through event, or an interface that the consumer declares.
@@ -83,6 +83,8 @@ var rules = []rule{
 	{"internal/proctree/...", nil, "a leaf"},
 	{"internal/event/...", nil, "a leaf: everything may speak of events"},
 	{"internal/telemetry/...", nil, "a leaf"},
+	{"internal/doctor/...", []string{"internal/doctor"},
+		"what is wrong is decided alone, from facts; the readers of facts know nothing but the facts"},
 	{"internal/config/...", []string{"internal/config/..."},
 		"the configuration is data; what it does is app's to say"},
 
@@ -133,8 +135,8 @@ var homes = []rule{
 		"only the command line parses a command line"},
 	{"github.com/spf13/pflag", []string{"internal/cli/..."},
 		"only the command line parses a command line"},
-	{"github.com/goccy/go-yaml", []string{"internal/config"},
-		"one strict way to read a file"},
+	{"github.com/goccy/go-yaml", []string{"internal/config", "internal/doctor/compose"},
+		"one strict way to read our file, and one lenient way to read Compose's"},
 	{"github.com/invopop/jsonschema", []string{"internal/config/..."},
 		"the schema is made from the types of the configuration"},
 	{"github.com/klauspost/compress", []string{"internal/repo/..."},

@@ -16,8 +16,9 @@ import (
 var pure = []string{
 	"internal/volume/protocol",
 	"internal/volume/slots",
-	"internal/supervise/machine.go",
+	"internal/supervise/machine.go", "internal/supervise/decide.go", "internal/supervise/order.go",
 	"internal/supervise/check/machine.go",
+	"internal/doctor",
 	"internal/failover",
 }
 
@@ -26,7 +27,7 @@ var pure = []string{
 var pureImports = map[string][]string{
 	"bytes": nil, "cmp": nil, "errors": nil, "fmt": {"Errorf", "Sprintf", "Sprint", "Stringer", "Append*"},
 	"iter": nil, "maps": nil, "math": nil, "math/bits": nil, "slices": nil, "sort": nil, "strconv": nil, "strings": nil,
-	"unicode/utf8": nil, "encoding/hex": nil, "encoding/json": nil,
+	"unicode/utf8": nil, "encoding/hex": nil, "encoding/json": nil, "path": nil, "net/url": nil, "net/netip": nil,
 	"time": {
 		"Duration", "Time", "ParseDuration", "Nanosecond", "Microsecond", "Millisecond", "Second", "Minute", "Hour",
 	},

@@ -25,7 +25,7 @@ const (
 	shownLogLines = "80"
 )
 
-// Run owns the containers and networks of one test.
+// Run owns the containers, networks and volumes of one test.
 type Run struct {
 	t  testing.TB
 	id string
@@ -43,8 +43,8 @@ func New(t testing.TB) *Run {
 	return r
 }
 
-// remove deletes the run's containers, with their anonymous volumes, and its
-// networks. The test's own context has ended by then.
+// remove deletes the run's containers, with their anonymous volumes, its named
+// volumes and its networks. The test's own context has ended by then.
 func (r *Run) remove() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), 2*commandTimeout)
 	defer cancel()
@@ -59,6 +59,15 @@ func (r *Run) remove() {
 		}
 		if _, err := docker(ctx, "rm", "-f", "-v", c); err != nil {
 			r.t.Errorf("remove container: %v", err)
+		}
+	}
+	volumes, err := docker(ctx, "volume", "ls", "-q", "--filter", ours)
+	if err != nil {
+		r.t.Errorf("list volumes to remove: %v", err)
+	}
+	for _, v := range strings.Fields(volumes) {
+		if _, err := docker(ctx, "volume", "rm", v); err != nil {
+			r.t.Errorf("remove volume: %v", err)
 		}
 	}
 	networks, err := docker(ctx, "network", "ls", "-q", "--filter", ours)
@@ -94,6 +103,15 @@ func (r *Run) Network(name string) *Network {
 	full := "drover-" + r.id + "-" + name
 	r.must("network", "create", "--label", label+"="+r.id, full)
 	return &Network{Name: full}
+}
+
+// Volume makes a Docker volume of this run, and returns its name. What is under test
+// has none: it is for what must be found.
+func (r *Run) Volume(name string) string {
+	r.t.Helper()
+	full := "drover-" + r.id + "-" + name
+	r.must("volume", "create", "--label", label+"="+r.id, full)
+	return full
 }
 
 // must runs a docker command that the test cannot go on without.
