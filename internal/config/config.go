@@ -43,6 +43,7 @@ type Config struct {
 	Log         Log               `yaml:"log" doc:"The agent's own log, on stderr."`
 
 	origin origins
+	made   *made // nil if the file is no template
 }
 
 // Store says where the volume is kept. The password is given in at most one way.
