@@ -194,7 +194,8 @@ func (s Sources) addCommand(c *Config) error {
 	if len(s.Command) == 0 {
 		if len(c.Jobs) == 1 {
 			for name, job := range c.Jobs {
-				job.Main = true
+				// The first end of one that runs by turns would be the instance's.
+				job.Main = job.Main || !job.Every.Set()
 				c.Jobs[name] = job
 			}
 		}

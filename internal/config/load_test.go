@@ -128,6 +128,17 @@ func TestCommandBecomesMain(t *testing.T) {
 	}
 }
 
+// TestSingleJobByTurns: it is not main, for its first end would be the instance's.
+func TestSingleJobByTurns(t *testing.T) {
+	c, err := Load(sources(t, "jobs: {tidy: {command: [tidy], every: 1h}}", nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, _, ok := c.Main(); ok {
+		t.Errorf("%s is main", name)
+	}
+}
+
 func TestNotRoot(t *testing.T) {
 	src := sources(t, "", map[string]string{"XDG_RUNTIME_DIR": "/run/user/7", "HOME": "/home/u"}, nil)
 	src.UID = func() int { return 7 }
