@@ -33,9 +33,10 @@ jobs:
 	s.event("claimed", "")
 	s.event("restored", "")
 	s.event("started", "app")
-	runs := func() int { return s.job("again").Runs }
-	if runs() != 1 || s.job("first").Runs != 1 || *s.job("first").Exit != 0 {
-		t.Errorf("again ran %d times; first %+v", runs(), s.job("first"))
+	r := &running{t: t, log: s.log, ended: make(chan error, 1)}
+	r.until("the restore has caused a run", func() bool { return s.job("again").Runs == 1 && s.job("again").State == "waiting" })
+	if j := s.job("first"); j.Runs != 1 || *j.Exit != 0 {
+		t.Errorf("%+v", j)
 	}
 	w.write("f", "1")
 	if b, err := s.Backup(t.Context(), false); err != nil {
@@ -44,10 +45,9 @@ jobs:
 	if e := s.event("committed", ""); e.Text == "" {
 		t.Errorf("%+v", e)
 	}
-	s.event("exit", "again")
+	r.until("the commit has caused a run", func() bool { return s.job("again").Runs == 2 })
 	// A loss ends all jobs, and runs what it causes outside of the supervisor.
 	s.bus.Publish(event.Event{Name: eventLost})
-	r := &running{t: t, log: s.log, ended: make(chan error, 1)}
 	r.until("the alarm ran", func() bool {
 		_, err := os.Stat(filepath.Join(dir, "lost"))
 		return err == nil

@@ -37,6 +37,15 @@ const (
 // LoadConfig reads and checks a configuration.
 func LoadConfig(src Sources) (*Config, error) { return config.Load(src) }
 
+// RenderedConfig is the configuration file as it is read, passwords hidden.
+func RenderedConfig(src Sources) (string, error) { return config.Rendered(src) }
+
+// ConfigProblems is what keeps an agent from running with a configuration.
+func ConfigProblems(src Sources) []error { return config.Problems(src) }
+
+// ConfigSchema is the JSON Schema of the configuration file.
+func ConfigSchema() string { return config.Schema() }
+
 // Settings lists the flags and variables of the configuration.
 func Settings() []Setting { return config.Settings() }
 

@@ -151,7 +151,7 @@ directories in object storage while it runs, and restores them wherever it start
 		s.runCommand(), s.backupCommand(), s.takeoverCommand(), s.statusCommand(), s.initCommand(), s.snapshotCommand(), s.restoreCommand(), s.restoreTestCommand(),
 		s.snapshotsCommand(), s.lsCommand(), s.diffCommand(), s.rollbackCommand(), s.exportCommand(), s.cloneCommand(), s.copyCommand(), s.keyCommand(),
 		s.verifyCommand(), s.forgetCommand(), s.pruneCommand(), s.probeCommand(), s.doctorCommand(),
-		s.resticEnvCommand(), s.demoCommand(), s.versionCommand(), s.completionCommand(),
+		s.resticEnvCommand(), s.configCommand(), s.convertCommand(), s.demoCommand(), s.versionCommand(), s.completionCommand(),
 	)
 	for _, cmd := range root.Commands() {
 		cmd.DisableFlagsInUseLine = true
@@ -171,11 +171,14 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	return usageError{"unknown command " + quoted(args[0]), hint}
 }
 
+// sources is where the configuration of cmd comes from.
+func (s *session) sources(cmd *cobra.Command, command []string) app.Sources {
+	return app.Sources{File: s.configFile, Files: s.Files, Env: s.Env, Flags: givenSettings(cmd), Command: command}
+}
+
 // load reads the configuration for cmd.
 func (s *session) load(cmd *cobra.Command, command []string) (*app.Config, error) {
-	cfg, err := app.LoadConfig(app.Sources{
-		File: s.configFile, Files: s.Files, Env: s.Env, Flags: givenSettings(cmd), Command: command,
-	})
+	cfg, err := app.LoadConfig(s.sources(cmd, command))
 	if err != nil || cmd.Name() == runName {
 		return cfg, err
 	}

@@ -167,7 +167,7 @@ func (f *fakeOps) Status(context.Context) (client.Status, error) {
 	return client.Status{Volume: "data", Role: "none", Health: "ok", State: "held", Holder: "web-1", Epoch: 3, Seq: 2, Snapshot: "3333333344444444", Commit: &commit}, f.err
 }
 
-func (f *fakeOps) Volumes(context.Context) ([]string, error) { return f.volumes, f.err }
+func (f *fakeOps) Volumes(context.Context) ([]string, error)            { return f.volumes, f.err }
 func (f *fakeOps) LongestBackup(context.Context) (time.Duration, error) { return f.longest, f.err }
 
 func (f *fakeOps) Copy(_ context.Context, opt app.CopyOptions) (app.CopyResult, error) {

@@ -39,7 +39,7 @@ const slotFlag = "slot"
 
 // addSettings gives a command the flags of the groups.
 func addSettings(flags *pflag.FlagSet, cmd *cobra.Command, groups ...app.Group) {
-	if slices.Contains(groups, app.GroupStore) && cmd.Name() != runName {
+	if slices.Contains(groups, app.GroupStore) && cmd.Name() != runName && cmd.Name() != configName {
 		flags.Int(slotFlag, 0, "the volume of slot `I`, with ownership slot")
 	}
 	for _, setting := range app.Settings() {

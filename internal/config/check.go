@@ -25,11 +25,17 @@ func IsVolumeName(s string) bool { return validName(s) && s != reservedVolume }
 
 const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a letter or a digit"
 
+// checks are those that hold whatever the configuration is used for. Each tells the
+// first thing that is wrong.
+func (c *Config) checks() []func() error {
+	return []func() error{
+		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror, c.checkUpkeep, c.checkMetrics, c.checkListen,
+	}
+}
+
 // check holds everything that is wrong whatever the configuration is used for.
 func (c *Config) check() error {
-	for _, check := range []func() error{
-		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror, c.checkUpkeep, c.checkMetrics, c.checkListen,
-	} {
+	for _, check := range c.checks() {
 		if err := check(); err != nil {
 			return err
 		}

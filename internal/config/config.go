@@ -35,7 +35,7 @@ type Config struct {
 	Init        Init              `yaml:"init" doc:"auto: an empty prefix is initialised. never: that is an error."`
 	DataDir     string            `yaml:"data_dir" doc:"Directory of Drover's own files: the record beside the data, and caches. Must not overlap the state paths."`
 	ID          string            `yaml:"id" doc:"Name of this instance. Default: the host name."`
-	Jobs        map[string]Job    `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job always is."`
+	Jobs        map[string]Job    `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job is, unless it runs by turns."`
 	Metrics     map[string]Metric `yaml:"metrics" doc:"Metrics of the application, by name, beside Drover's own."`
 	Limits      Limits            `yaml:"limits" doc:"Bounds on what Drover itself uses."`
 	Listen      string            `yaml:"listen" doc:"TCP address, host:port, that answers /metrics, /v1/ping and /v1/health to anyone. Default: none, only the socket answers."`
@@ -43,6 +43,7 @@ type Config struct {
 	Log         Log               `yaml:"log" doc:"The agent's own log, on stderr."`
 
 	origin origins
+	made   *made // nil if the file is no template
 }
 
 // Store says where the volume is kept. The password is given in at most one way.

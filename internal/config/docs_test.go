@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write docs/drover.schema.json and the table of docs/config.md anew")
+var update = flag.Bool("update", false, "write drover.schema.json, here and in docs, and the table of docs/config.md anew")
 
 const docs = "../../docs/"
 
-// TestSchema holds docs/drover.schema.json to the types.
+// TestSchema holds drover.schema.json to the types: the one that the binary carries and the one for readers.
 func TestSchema(t *testing.T) {
 	got, err := schema()
 	if err != nil {
@@ -23,7 +23,9 @@ func TestSchema(t *testing.T) {
 	if !json.Valid(got) {
 		t.Fatal("not JSON")
 	}
-	golden(t, docs+"drover.schema.json", func([]byte) []byte { return got })
+	for _, name := range []string{"drover.schema.json", docs + "drover.schema.json"} {
+		golden(t, name, func([]byte) []byte { return got })
+	}
 }
 
 // TestReference holds the table of keys in docs/config.md to the types.

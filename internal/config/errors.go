@@ -48,6 +48,16 @@ func (o origins) of(path string) string {
 	}
 }
 
+// replace says that all of path stands at where, and nothing of it elsewhere.
+func (o origins) replace(path, where string) {
+	for other := range o {
+		if rest, ok := strings.CutPrefix(other, path); ok && rest != "" && strings.ContainsAny(rest[:1], ".[") {
+			delete(o, other)
+		}
+	}
+	o[path] = where
+}
+
 // at makes an Error about the value of path.
 func (o origins) at(path, what, hint string) *Error {
 	return &Error{Where: o.of(path), What: what, Hint: hint}

@@ -46,28 +46,54 @@ func (s Sources) withDefaults() Sources {
 // Load reads and checks a configuration. What any use of it needs beyond that,
 // CheckStore and CheckRun say.
 func Load(src Sources) (*Config, error) {
-	src = src.withDefaults()
-	c := Default()
-	if err := src.readFile(c); err != nil {
-		return nil, err
+	c, err := src.withDefaults().read()
+	if err == nil {
+		err = c.check()
 	}
-	if err := src.applySettings(c); err != nil {
-		return nil, err
-	}
-	if err := src.addCommand(c); err != nil {
-		return nil, err
-	}
-	if err := src.fillIn(c); err != nil {
-		return nil, err
-	}
-	if err := c.check(); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, c.made.hide(err)
 	}
 	return c, nil
 }
 
+// read takes all sources together, unchecked. The Config is never nil.
+func (s Sources) read() (*Config, error) {
+	c := Default()
+	for _, step := range []func(*Config) error{s.readFile, s.applySettings, s.addCommand, s.fillIn} {
+		if err := step(c); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+// Problems is what keeps an agent from running with a configuration, each an Error: of
+// what cannot be read the first, of what was read every one that no other hides.
+func Problems(src Sources) []error {
+	c, err := src.withDefaults().read()
+	if err != nil {
+		return []error{c.made.hide(err)}
+	}
+	var problems []error
+	for _, check := range append(c.checks(), c.CheckRun) {
+		if err := check(); err != nil {
+			problems = append(problems, c.made.hide(err))
+		}
+	}
+	return problems
+}
+
 // readFile decodes the file, if there is one.
 func (s Sources) readFile(c *Config) error {
+	name, data, err := s.findFile()
+	if err != nil || name == "" {
+		return err
+	}
+	return s.decode(c, name, data)
+}
+
+// findFile reads the file; without one, name is "".
+func (s Sources) findFile() (name string, data []byte, err error) {
 	name, named := s.File, "-c"
 	if name == "" {
 		name, _ = s.Env(FileEnv)
@@ -76,9 +102,9 @@ func (s Sources) readFile(c *Config) error {
 	if name != "" {
 		data, err := readBounded(name)
 		if err != nil {
-			return &Error{Where: named, What: "cannot read " + reason(err)}
+			return "", nil, &Error{Where: named, What: "cannot read " + reason(err)}
 		}
-		return decodeFile(c, name, data)
+		return name, data, nil
 	}
 	for _, name := range s.Files {
 		data, err := readBounded(name)
@@ -86,11 +112,11 @@ func (s Sources) readFile(c *Config) error {
 			continue
 		}
 		if err != nil {
-			return &Error{Where: name, What: "cannot read " + reason(err)}
+			return "", nil, &Error{Where: name, What: "cannot read " + reason(err)}
 		}
-		return decodeFile(c, name, data)
+		return name, data, nil
 	}
-	return nil
+	return "", nil, nil
 }
 
 // readBounded reads at most a little more than a configuration may be.
@@ -168,7 +194,8 @@ func (s Sources) addCommand(c *Config) error {
 	if len(s.Command) == 0 {
 		if len(c.Jobs) == 1 {
 			for name, job := range c.Jobs {
-				job.Main = true
+				// The first end of one that runs by turns would be the instance's.
+				job.Main = job.Main || !job.Every.Set()
 				c.Jobs[name] = job
 			}
 		}

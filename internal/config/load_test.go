@@ -128,6 +128,17 @@ func TestCommandBecomesMain(t *testing.T) {
 	}
 }
 
+// TestSingleJobByTurns: it is not main, for its first end would be the instance's.
+func TestSingleJobByTurns(t *testing.T) {
+	c, err := Load(sources(t, "jobs: {tidy: {command: [tidy], every: 1h}}", nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, _, ok := c.Main(); ok {
+		t.Errorf("%s is main", name)
+	}
+}
+
 func TestNotRoot(t *testing.T) {
 	src := sources(t, "", map[string]string{"XDG_RUNTIME_DIR": "/run/user/7", "HOME": "/home/u"}, nil)
 	src.UID = func() int { return 7 }
@@ -227,6 +238,7 @@ func TestOtherSourcesErrors(t *testing.T) {
 		{flags: map[string][]string{"every": {"7"}}, want: `--every: duration "7" has no unit; write 7s`},
 		{flags: map[string][]string{"ttl": {"1ms"}}, want: `--ttl: lease TTL 1ms is out of range`},
 		{flags: map[string][]string{"allow-shrink": {"perhaps"}}, want: `--allow-shrink: "perhaps" is not true or false`},
+		{file: "state: [/a]", flags: map[string][]string{"state": {"rel"}}, want: `--state: state path "rel" is not absolute`},
 		{flags: map[string][]string{"state": {"rel"}}, want: `--state: state path "rel" is not absolute`},
 		{env: map[string]string{"DROVER_STORE": "ftp://x"}, want: `DROVER_STORE: no store of kind "ftp"`},
 		{env: map[string]string{"DROVER_PASSWORD": "a", "DROVER_PASSWORD_FILE": "/b"}, want: `DROVER_PASSWORD_FILE: the password is given in more than one way (also by DROVER_PASSWORD); keep one`},

@@ -91,7 +91,7 @@ func (s Setting) apply(c *Config, where string, values []string) error {
 		}
 		v = field
 	}
-	c.origin[s.Path] = where
+	c.origin.replace(s.Path, where)
 	switch list := v.Addr().Interface().(type) {
 	case *[]StatePath:
 		*list = nil

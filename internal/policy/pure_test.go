@@ -20,6 +20,7 @@ var pure = []string{
 	"internal/supervise/check/machine.go",
 	"internal/doctor",
 	"internal/failover",
+	"internal/containerpilot",
 }
 
 // pureImports are the packages that cannot break that, with the names of them
@@ -27,7 +28,7 @@ var pure = []string{
 var pureImports = map[string][]string{
 	"bytes": nil, "cmp": nil, "errors": nil, "fmt": {"Errorf", "Sprintf", "Sprint", "Stringer", "Append*"},
 	"iter": nil, "maps": nil, "math": nil, "math/bits": nil, "slices": nil, "sort": nil, "strconv": nil, "strings": nil,
-	"unicode/utf8": nil, "encoding/hex": nil, "encoding/json": nil, "path": nil, "net/url": nil, "net/netip": nil,
+	"unicode": nil, "unicode/utf8": nil, "encoding/hex": nil, "encoding/json": nil, "path": nil, "regexp": nil, "net/url": nil, "net/netip": nil,
 	"time": {
 		"Duration", "Time", "ParseDuration", "Nanosecond", "Microsecond", "Millisecond", "Second", "Minute", "Hour",
 	},
