@@ -65,7 +65,7 @@ var big = []search{
 	{"collection", "gc.pml", "-DMAXW=6 -DNOPIN", false},
 	{"collection beside restic", "gc.pml", "-DMAXW=4 -DFOREIGN", false},
 	{"upkeep beside restic while deposed", "upkeep.pml", "-DFOREIGN -DMAXC=2 -DMAXK=0 -DNP=2", false},
-	{"upkeep of three instances", "upkeep.pml", "-DNI=3 -DMAXC=3 -DINORDER -DMAXK=1 -DMAXR=3 -DNP=2", false},
+	{"upkeep of three instances", "upkeep.pml", "-DNI=3 -DMAXC=3 -DINORDER -DMAXK=1 -DMAXR=4 -DNP=3", false},
 	{"upkeep of three instances beside restic", "upkeep.pml", "-DNI=3 -DMAXC=3 -DINORDER -DFOREIGN -DMAXK=0 -DNP=2 -DMAXR=3", false},
 }
 
