@@ -95,6 +95,17 @@ type Upkeep struct {
 	Waiting   int       `json:"packs_waiting"`       // condemned, and not deleted yet
 	Waits     string    `json:"waits_for,omitempty"` // locks of others, for which they wait
 	Error     string    `json:"error,omitempty"`     // of the last run: nothing is deleted
+	// Damaged are snapshots that cannot be restored whole, as the last survey found, or that
+	// somebody else removed since this agent holds the volume; DamagedCount says how many
+	// there are, of which Damaged has the first.
+	Damaged      []DamagedSnapshot `json:"damaged,omitempty"`
+	DamagedCount int               `json:"damaged_count"`
+}
+
+// DamagedSnapshot is one of Upkeep's.
+type DamagedSnapshot struct {
+	Snapshot string `json:"snapshot"`
+	Why      string `json:"why"`
 }
 
 // Mirror is how far the second store is.

@@ -226,6 +226,7 @@ func registerMetrics(reg *prometheus.Registry, a *agent) {
 		}
 	}
 	gauge("upkeep_failing", "1 while the upkeep meets something that cannot be read, and deletes nothing.", ofUpkeep(func(u *client.Upkeep) float64 { return truth(u.Error != "") }))
+	gauge("damaged_snapshots", "Snapshots that the upkeep's last survey found damaged, or that somebody else removed.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.DamagedCount) }))
 	gauge("upkeep_packs_waiting", "Packs that are condemned, and not deleted yet.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Waiting) }))
 	gauge("upkeep_freed_bytes", "Bytes of the packs that this agent's upkeep has deleted.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Freed) }))
 	gauge("upkeep_snapshots_removed", "Snapshots that this agent's upkeep has removed by retention.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Removed) }))

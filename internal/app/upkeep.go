@@ -32,7 +32,10 @@ func upkeepOf(u *volume.Upkeep) *client.Upkeep {
 	s := u.Stats()
 	out := &client.Upkeep{
 		Last: s.Last, Removed: s.Removed, Condemned: s.Condemned, Deleted: s.Deleted,
-		Freed: s.Freed, Waiting: s.Waiting, Waits: s.Waits,
+		Freed: s.Freed, Waiting: s.Waiting, Waits: s.Waits, DamagedCount: s.DamagedCount,
+	}
+	for _, d := range s.Damaged {
+		out.Damaged = append(out.Damaged, client.DamagedSnapshot(d))
 	}
 	if s.Problem != nil {
 		out.Error = s.Problem.Error()

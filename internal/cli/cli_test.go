@@ -461,7 +461,8 @@ type agent struct {
 func (agent) Status() client.Status {
 	rto := 0.5
 	return client.Status{Service: "wiki", Volume: "data", Instance: "web-1", Holder: "web-1", State: "held", Role: "holder", Health: "ok", Epoch: 1,
-		RTO: &rto, RPO: 3, Pending: true, Jobs: []client.Job{{Name: "main", Main: true, State: "running", PID: 12}}}
+		Upkeep: &client.Upkeep{DamagedCount: 4, Damaged: []client.DamagedSnapshot{{Snapshot: "3333333344444444", Why: "gone"}}},
+		RTO:    &rto, RPO: 3, Pending: true, Jobs: []client.Job{{Name: "main", Main: true, State: "running", PID: 12}}}
 }
 
 func (a agent) Backup(ctx context.Context, queue bool) (client.Backup, error) {
@@ -549,6 +550,8 @@ epoch     1
 last commit  none yet
 RPO       3s, changes wait for a commit
 RTO       500ms (the last restore)
+damaged   33333333: gone
+damaged   and 3 more
 job main  running, pid 12, main
 `
 	squeeze := regexp.MustCompile(` {2,}`)

@@ -9,7 +9,7 @@ import (
 )
 
 // write puts text into a file of its own.
-func write(t *testing.T, text string) string {
+func writeConfig(t *testing.T, text string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
@@ -19,7 +19,7 @@ func write(t *testing.T, text string) string {
 }
 
 func TestConfigCommand(t *testing.T) {
-	file := write(t, "store: {url: \"file:///b\", password: {{ .PASSWORD | quote }}}\nvolume: {{ .NAME }}\nstate: [/srv/a]\n")
+	file := writeConfig(t, "store: {url: \"file:///b\", password: {{ .PASSWORD | quote }}}\nvolume: {{ .NAME }}\nstate: [/srv/a]\n")
 	env := map[string]string{"PASSWORD": "correct-horse", "NAME": "wiki"}
 	for _, test := range []struct {
 		args      string

@@ -127,6 +127,9 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	add("restore test", restoreTestLine(st.RestoreTest, now))
 	add("mirror", mirrorOf(st.Mirror))
 	add("upkeep", upkeepOf(st.Upkeep))
+	for _, line := range damagedOf(st.Upkeep) {
+		add("damaged", line)
+	}
 	for _, id := range st.Diverged {
 		add("diverged", shortID(id))
 	}
@@ -211,6 +214,22 @@ func upkeepOf(u *client.Upkeep) string {
 		line += "; waits for " + u.Waits
 	}
 	return line
+}
+
+// damagedOf is a line for each snapshot that cannot be restored whole, and one for those
+// that are not named.
+func damagedOf(u *client.Upkeep) []string {
+	if u == nil {
+		return nil
+	}
+	var lines []string
+	for _, d := range u.Damaged {
+		lines = append(lines, shortID(d.Snapshot)+": "+d.Why)
+	}
+	if more := u.DamagedCount - len(u.Damaged); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return lines
 }
 
 func rpoOf(st client.Status) string {

@@ -3,23 +3,28 @@ package repo
 import (
 	"sync"
 
+	"drover/internal/objstore"
 	"drover/internal/repo/format"
 )
 
 // Again is the same repository, opened with the same key, with an index of its own:
 // for work beside somebody else's who drops and loads theirs. It knows the Writers at
 // work of the handle that it was made of.
-func (r *Repository) Again() *Repository { return r.again(r.opt) }
+func (r *Repository) Again() *Repository { return r.again(r.st, r.opt) }
 
-// Aside is Again with at most so many requests at once: for work that nobody waits for.
-func (r *Repository) Aside(connections int) *Repository {
-	opt := r.opt
+// Aside is Again with at most so many requests at once, for work that nobody waits for.
+// through is what it sees of the store; nil: the store itself.
+func (r *Repository) Aside(connections int, through func(objstore.Store) objstore.Store) *Repository {
+	opt, st := r.opt, r.st
 	opt.Connections = connections
-	return r.again(opt)
+	if through != nil {
+		st = through(st)
+	}
+	return r.again(st, opt)
 }
 
-func (r *Repository) again(opt Options) *Repository {
-	a := newRepository(r.st, opt, r.key, r.keyID, r.cfg)
+func (r *Repository) again(st objstore.Store, opt Options) *Repository {
+	a := newRepository(st, opt, r.key, r.keyID, r.cfg)
 	a.crew = r.crew
 	return a
 }

@@ -111,32 +111,52 @@ func (c *checker) keys(ctx context.Context, _ CheckOptions) error {
 
 // load reads the index and lists the packs, in the order that readIndex explains.
 func (c *checker) load(ctx context.Context, _ CheckOptions) error {
-	ids, err := listIDs(ctx, c.r.st, format.IndexFile)
-	if err != nil {
+	if err := c.loadIndex(ctx); err != nil {
 		return err
 	}
-	err = forEach(ctx, c.r.opt.Connections, ids, func(ctx context.Context, id format.ID) error {
-		file, err := c.r.loadIndexFile(ctx, id)
-		if unanswered(err) {
-			return err
-		}
-		if err != nil {
-			c.problem(format.IndexFile.Key(id), err)
-		}
-		for _, p := range file.Packs {
-			c.idx.add(p.ID, p.Blobs, false)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
+	var err error
 	if c.stored, err = c.r.listPacks(ctx); err != nil {
 		return err
 	}
 	c.idx.setPresent(c.stored)
 	c.report.Packs, c.report.Blobs = len(c.stored), c.idx.len()
 	return nil
+}
+
+// loadIndex starts over when an object goes that was listed: somebody merges them, or
+// takes packs out. Each object's content is in others before it goes.
+func (c *checker) loadIndex(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		ids, err := listIDs(ctx, c.r.st, format.IndexFile)
+		if err != nil {
+			return err
+		}
+		idx := newMemIndex()
+		damaged := make(map[format.ID]error)
+		err = forEach(ctx, c.r.opt.Connections, ids, func(ctx context.Context, id format.ID) error {
+			file, err := c.r.loadIndexFile(ctx, id)
+			for _, p := range file.Packs {
+				idx.add(p.ID, p.Blobs, false)
+			}
+			if err == nil || unanswered(err) || errors.Is(err, objstore.ErrNotFound) && attempt < indexLoadAttempts {
+				return err
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			damaged[id] = err
+			return nil
+		})
+		switch {
+		case err == nil:
+			for id, err := range damaged {
+				c.problem(format.IndexFile.Key(id), err)
+			}
+			c.idx = idx
+			return nil
+		case !errors.Is(err, objstore.ErrNotFound):
+			return err
+		}
+	}
 }
 
 // packs compares every pack with the index.

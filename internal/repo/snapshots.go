@@ -66,6 +66,16 @@ func (r *Repository) SaveSnapshot(ctx context.Context, sn *format.Snapshot) (for
 // order. One that cannot be read is an error: the rest is not the whole. One
 // that was removed since the listing is passed over.
 func (r *Repository) Snapshots(ctx context.Context, fn func(format.ID, *format.Snapshot) error) error {
+	return r.eachSnapshot(ctx, func(id format.ID, sn *format.Snapshot, err error) error {
+		if err != nil {
+			return fmt.Errorf("load snapshot %s: %w", id.Short(), err)
+		}
+		return fn(id, sn)
+	})
+}
+
+// eachSnapshot is Snapshots for who wants to know of those that cannot be read.
+func (r *Repository) eachSnapshot(ctx context.Context, fn func(format.ID, *format.Snapshot, error) error) error {
 	ids, err := listIDs(ctx, r.st, format.SnapshotFile)
 	if err != nil {
 		return fmt.Errorf("list snapshots: %w", err)
@@ -74,14 +84,11 @@ func (r *Repository) Snapshots(ctx context.Context, fn func(format.ID, *format.S
 		if errors.Is(err, objstore.ErrNotFound) {
 			return nil
 		}
-		if err != nil {
-			return fmt.Errorf("load snapshot %s: %w", id.Short(), err)
+		var sn *format.Snapshot
+		if err == nil {
+			sn, err = decodeSnapshot(plain)
 		}
-		sn, err := decodeSnapshot(plain)
-		if err != nil {
-			return fmt.Errorf("load snapshot %s: %w", id.Short(), err)
-		}
-		return fn(id, sn)
+		return fn(id, sn, err)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"drover/internal/objstore"
 	"drover/internal/repo/format"
@@ -48,7 +49,8 @@ type Survey struct {
 // until the next LoadIndex. It loads the index anew.
 //
 // What others are storing at this moment looks unused: their locks say whether there is
-// any. Nothing is found if anything that a snapshot reaches cannot be read.
+// any. Nothing is found if anything that a snapshot reaches cannot be read. Errors:
+// DamageError, which names all such snapshots.
 func (r *Repository) Survey(ctx context.Context, opt SurveyOptions) (*Survey, error) {
 	s, err := r.survey(ctx, opt, true)
 	if err != nil {
@@ -83,10 +85,14 @@ type survey struct {
 	rootless  []format.ID
 	reached   *reached
 	recalled  map[format.ID]struct{} // condemned packs that are in no index
+	damaged   []Damage               // snapshot objects that cannot be read
 }
 
 // root is a tree, and the snapshot whose it is.
-type root struct{ snapshot, tree format.ID }
+type root struct {
+	snapshot, tree format.ID
+	time           time.Time
+}
 
 // survey looks at the store in the one order in which nothing that a Writer of
 // this process stores meanwhile can be taken for garbage: packs first, then
@@ -104,9 +110,16 @@ func (r *Repository) survey(ctx context.Context, opt SurveyOptions, rootless boo
 	}
 	s := &survey{stored: stored, inUse: r.crew.packs(), snapshots: make(map[format.ID]struct{})}
 	var roots []root
-	err = r.Snapshots(ctx, func(id format.ID, sn *format.Snapshot) error {
+	err = r.eachSnapshot(ctx, func(id format.ID, sn *format.Snapshot, err error) error {
 		s.snapshots[id] = struct{}{}
-		roots = append(roots, root{id, *sn.Tree})
+		switch {
+		case errors.Is(err, ErrDamaged):
+			s.damaged = append(s.damaged, Damage{Snapshot: id, Err: err})
+		case err != nil:
+			return err
+		default:
+			roots = append(roots, root{id, *sn.Tree, sn.Time})
+		}
 		return nil
 	})
 	if err != nil {
@@ -165,8 +178,8 @@ func (s *survey) leaveRootless(r *Repository, roots []root) []root {
 	})
 }
 
-// mark marks what all roots reach; what one reaches that is lost is an error that
-// names its snapshot.
+// mark marks what all roots reach. If anything is lost, the error is a DamageError that
+// names all snapshots which need it.
 func (s *survey) mark(ctx context.Context, r *Repository, roots []root, cached func(format.ID) ([]byte, bool)) error {
 	trees := make([]format.ID, len(roots))
 	for i, t := range roots {
@@ -174,16 +187,17 @@ func (s *survey) mark(ctx context.Context, r *Repository, roots []root, cached f
 	}
 	slices.SortFunc(trees, compareIDs)
 	err := s.reached.markAll(ctx, r, slices.Compact(trees), cached)
-	if err == nil || !copyLost(err) && !errors.Is(err, ErrBlobNotFound) {
+	if err != nil && !copyLost(err) && !errors.Is(err, ErrBlobNotFound) || err == nil && len(s.damaged) == 0 {
 		return err
 	}
-	again := newReached(r.idx())
-	for _, t := range roots {
-		if named := again.markAll(ctx, r, []format.ID{t.tree}, cached); named != nil {
-			return fmt.Errorf("snapshot %s: %w", t.snapshot.Short(), named)
-		}
+	more, failed := r.damaged(ctx, roots, cached)
+	if failed != nil {
+		return failed
 	}
-	return err
+	if all := append(s.damaged, more...); len(all) > 0 {
+		return NewDamageError(all)
+	}
+	return err // it is there now
 }
 
 func (r *Repository) condemnedNow() map[format.ID]struct{} {

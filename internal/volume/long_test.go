@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"drover/internal/objstore"
 	"drover/internal/repo"
 	"drover/internal/repo/format"
 	"drover/internal/repo/fstest"
@@ -410,7 +411,7 @@ func TestEveryCallOfALongLifeFails(t *testing.T) {
 					fired.Add(1)
 				}
 				if i%each == 0 && !t.Failed() {
-					l.resticCheck()
+					resticCheck(t, l.base, l.password)
 					restic.Add(1)
 				}
 			})
@@ -423,20 +424,19 @@ func TestEveryCallOfALongLifeFails(t *testing.T) {
 }
 
 // resticCheck has stock restic read every byte of the repository.
-func (l *longLife) resticCheck() {
-	t := l.t
+func resticCheck(t *testing.T, st objstore.Store, password string, args ...string) {
 	t.Helper()
-	dir := filepath.Join(l.dir, "repository")
-	for _, key := range keys(t, l.base, "") {
-		data, _, err := l.base.Get(t.Context(), key, 0, -1)
+	dir := filepath.Join(fastDir(t), "repository")
+	for _, key := range keys(t, st, "") {
+		data, _, err := st.Get(t.Context(), key, 0, -1)
 		fstest.Must(t, err)
 		writeFile(t, filepath.Join(dir, key), string(data))
 	}
 	fstest.Must(t, os.MkdirAll(dir+"/locks", 0o755))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, gotool.Path(t, "restic"), "-r", dir, "--no-cache", "check", "--read-data")
-	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+l.password)
+	cmd := exec.CommandContext(ctx, gotool.Path(t, "restic"), append([]string{"-r", dir, "--no-cache", "check", "--read-data"}, args...)...)
+	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+password)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("restic check: %v\n%s", err, out)
 	}

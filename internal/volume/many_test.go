@@ -122,7 +122,7 @@ func (c *tally) List(ctx context.Context, prefix string, fn func(objstore.Info) 
 // compactOnly is a run of the upkeep without a survey, which reads all snapshots.
 func compactOnly(k *keeper) error {
 	h, _ := k.r.head()
-	c := &run{u: k.Upkeep, repo: k.r.v.Repo.Aside(1), head: h}
+	c := &run{u: k.Upkeep, repo: k.aside(), head: h}
 	if err := c.begin(k.s.t.Context()); err != nil {
 		return err
 	}

@@ -201,7 +201,9 @@ func (r *Runtime) storeDiverged(ctx context.Context, a protocol.SaveDiverged) (s
 	if err != nil {
 		return "", err
 	}
+	stop := lock.KeepFresh(ctx)
 	defer func() {
+		stop()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
 		if err := lock.Unlock(ctx); err != nil {

@@ -32,6 +32,16 @@ type UpkeepStats struct {
 	Waiting   int       // packs that are condemned now
 	Waits     string    // the locks of others that keep them waiting
 	Problem   error     // of the last run
+	// Damaged are snapshots that the last survey found damaged, or that somebody else
+	// removed in this tenure: some of them, and how many there are.
+	Damaged      []Damaged
+	DamagedCount int
+}
+
+// Damaged is a snapshot that cannot be restored whole.
+type Damaged struct {
+	Snapshot string
+	Why      string
 }
 
 // Upkeep removes what is not needed from a volume, while this instance holds it and the
@@ -52,9 +62,15 @@ type Upkeep struct {
 	rootless   map[format.ID]bool // snapshot objects without an indexed tree at the last survey
 	leftovers  int                // abandoned captures at the last survey
 	superseded []format.ID        // index objects that are to be removed
-	readers    owners             // who may be reading those
+	readers    owners             // who was there when they were merged
+	merged     time.Duration      // when that was
 	compacted  uint64             // seq at the last compaction
 	suspected  string             // why a whole commit was last asked for
+	shelf      *shelf             // nil: snapshot objects are read again each time
+	seen       map[format.ID]sighting
+	known      map[format.ID]time.Time // snapshots of ours, and of when they are
+	missing    map[format.ID]time.Time // of those, what somebody else removed
+	damaged    []Damaged               // at the last survey
 
 	mu    sync.Mutex
 	stats UpkeepStats
@@ -99,6 +115,7 @@ func (u *Upkeep) Run(ctx context.Context) {
 		}
 		u.begin()
 		u.serve(held)
+		u.end()
 		release()
 		if ctx.Err() != nil {
 			return
@@ -110,6 +127,25 @@ func (u *Upkeep) Run(ctx context.Context) {
 func (u *Upkeep) begin() {
 	u.sentences = map[format.ID]sentence{}
 	u.surveyed, u.superseded, u.readers, u.compacted, u.rootless = false, nil, nil, 0, nil
+	u.seen, u.known, u.missing, u.damaged = map[format.ID]sighting{}, nil, map[format.ID]time.Time{}, nil
+	u.tellDamage()
+	if u.r.opt.DataDir == nil {
+		return
+	}
+	var err error
+	if u.shelf, err = openShelf(u.r.opt.DataDir.Path("snapshots")); err != nil {
+		u.opt.Log.Warn("upkeep: snapshot objects are read anew each time", "err", err)
+	}
+}
+
+func (u *Upkeep) end() {
+	if u.shelf == nil {
+		return
+	}
+	if err := u.shelf.close(); err != nil {
+		u.opt.Log.Warn("upkeep: close kept snapshots", "err", err)
+	}
+	u.shelf = nil
 }
 
 // serve runs until the tenure ends.

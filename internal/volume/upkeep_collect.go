@@ -19,7 +19,8 @@ type run struct {
 	head      protocol.Head
 	condemned map[format.ID]sentence
 	locks     owners // of others
-	entries   []kept // of the snapshot objects; nil: not looked at
+	entries   []kept // of the snapshot objects
+	again     bool   // what a survey saw was changed: another one comes soon
 }
 
 // once does what is to be done now, and says when to look again. Its context is the claim's.
@@ -28,8 +29,14 @@ func (u *Upkeep) once(ctx context.Context) (next time.Duration, err error) {
 	if !ok {
 		return u.opt.Every, nil
 	}
-	c := &run{u: u, repo: u.r.v.Repo.Aside(1), head: h}
+	c := &run{u: u, repo: u.aside(), head: h}
 	if err := c.begin(ctx); err != nil {
+		return u.opt.Every, err
+	}
+	if err := c.history(ctx); err != nil {
+		if lost(err) {
+			return c.collect(ctx) // finds it too, and names all
+		}
 		return u.opt.Every, err
 	}
 	if err := c.retain(ctx); err != nil {
@@ -47,7 +54,7 @@ func (u *Upkeep) once(ctx context.Context) (next time.Duration, err error) {
 // begin takes over the head's list, and notes the locks of others. Those are listed after
 // the head was read: what is on its list was condemned before.
 func (c *run) begin(ctx context.Context) (err error) {
-	if c.locks, err = c.u.othersLocks(ctx); err != nil {
+	if c.locks, err = c.u.livingLocks(ctx); err != nil {
 		return err
 	}
 	c.condemned = map[format.ID]sentence{}
@@ -73,48 +80,10 @@ func (c *run) begin(ctx context.Context) (err error) {
 	return nil
 }
 
-// othersLocks lists the locks that are not this instance's. It looks twice: a lock that is
-// being refreshed is at each moment there under one id at least, but one listing may miss both.
-func (u *Upkeep) othersLocks(ctx context.Context) (owners, error) {
-	found := owners{}
-	for range 2 {
-		mine := u.ownLocks()
-		locks, err := u.r.v.Repo.Locks(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("look for locks: %w", err)
-		}
-		for id := range u.ownLocks() {
-			mine[id] = struct{}{}
-		}
-		for _, l := range locks {
-			if _, ok := mine[l.ID]; !ok && l.Hostname != mirrorHost+u.r.opt.Protocol.Self.ID {
-				found[ownerOf(l)] = l
-			}
-		}
-	}
-	return found, nil
-}
-
-func (u *Upkeep) ownLocks() map[format.ID]struct{} {
-	u.r.mu.Lock()
-	lock := u.r.lock
-	u.r.mu.Unlock()
-	ids := map[format.ID]struct{}{}
-	if lock != nil {
-		for _, id := range lock.Objects() {
-			ids[id] = struct{}{}
-		}
-	}
-	return ids
-}
-
 // retain removes the snapshot objects that retention does not keep.
 func (c *run) retain(ctx context.Context) error {
 	if c.u.opt.Keep.Committed.Empty() && c.u.opt.Keep.Diverged.Empty() {
 		return nil
-	}
-	if err := c.history(ctx); err != nil {
-		return err
 	}
 	for _, k := range surplus(c.entries, c.head, c.u.opt.Keep, time.Now()) {
 		if err := c.removeSnapshot(ctx, k, "retention"); err != nil {
@@ -125,6 +94,7 @@ func (c *run) retain(ctx context.Context) error {
 }
 
 func (c *run) removeSnapshot(ctx context.Context, k kept, why string) error {
+	delete(c.u.known, k.ID)
 	if err := c.repo.RemoveSnapshot(ctx, k.ID); err != nil {
 		return fmt.Errorf("remove snapshot: %w", err)
 	}
@@ -134,7 +104,8 @@ func (c *run) removeSnapshot(ctx context.Context, k kept, why string) error {
 	return nil
 }
 
-// history lists the snapshot objects, and which of them are the head's line.
+// history lists the snapshot objects, which of them are the head's line, and what is
+// missing of those that were there before.
 func (c *run) history(ctx context.Context) error {
 	var all []Entry
 	ours := map[format.ID]bool{}
@@ -153,18 +124,17 @@ func (c *run) history(ctx context.Context) error {
 	for _, e := range all {
 		c.entries = append(c.entries, kept{e, ours[e.ID]})
 	}
-	return nil
+	return c.u.account(c.entries)
 }
 
-// compact merges small index objects, and removes the merged ones when nobody who was
-// there then can be reading them: a restic that starts fails if one goes that it has listed.
+// compact merges small index objects, and removes the merged ones when nobody can be
+// reading them: a restic that starts fails if one goes that it has listed.
 func (c *run) compact(ctx context.Context) error {
 	u := c.u
-	if len(u.superseded) > 0 && len(u.readers.left(c.locks)) == 0 {
-		if err := c.repo.RemoveIndex(ctx, u.superseded); err != nil {
+	if len(u.superseded) > 0 {
+		if err := c.removeMerged(ctx); err != nil {
 			return err
 		}
-		u.superseded, u.readers = nil, nil
 	}
 	if len(u.superseded) > 0 || u.compacted > 0 && c.head.Seq < u.compacted+smallIndexes {
 		return nil
@@ -178,15 +148,32 @@ func (c *run) compact(ctx context.Context) error {
 		return nil
 	}
 	u.opt.Log.Debug("upkeep: index objects merged", "objects", len(old))
-	if u.superseded = old; len(c.locks) > 0 {
-		u.readers, err = u.othersLocks(ctx)
-		return err
-	}
+	u.superseded, u.merged = old, u.opt.now()
 	if u.readers, err = u.othersLocks(ctx); err != nil || len(u.readers) > 0 {
 		return err
 	}
-	u.superseded = nil
-	return c.repo.RemoveIndex(ctx, old)
+	return c.removeMerged(ctx)
+}
+
+// removeMerged waits for a moment without others. Who came after the merging may have
+// listed both, old and new, but has read them after twice the grace.
+func (c *run) removeMerged(ctx context.Context) error {
+	u := c.u
+	locks, err := u.othersLocks(ctx)
+	if err != nil {
+		return err
+	}
+	if u.opt.now()-u.merged >= 2*u.opt.Grace {
+		locks = u.readers.left(locks)
+	}
+	if len(locks) > 0 {
+		return nil
+	}
+	if err := c.repo.RemoveIndex(ctx, u.superseded); err != nil {
+		return err
+	}
+	u.superseded, u.readers = nil, nil
+	return nil
 }
 
 // surveyDue reports whether anything may have become unused, or is due. A survey reads
@@ -221,6 +208,7 @@ func (c *run) collect(ctx context.Context) (time.Duration, error) {
 	}
 	s, err := c.repo.Survey(ctx, opt)
 	if err != nil {
+		u.noteDamage(err, c.head)
 		if lost(err) { // the newest one's, perhaps: what the files still have is stored anew, once
 			c.suspect(err.Error(), nil)
 		}
@@ -232,16 +220,18 @@ func (c *run) collect(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	if whole, err := c.stillborn(ctx, s); !whole || err != nil {
+		u.noteDamage(err, c.head)
 		return soonAgain, err
 	}
+	u.noteDamage(nil, c.head)
 	p := planUpkeep(s, c.condemned, c.locks, u.opt.now(), u.opt.Grace)
 	for _, step := range []func(context.Context, *repo.Survey, *plan) error{c.mend, c.rescue, c.remove, c.noteFound, c.drop, c.condemn} {
 		if err := step(ctx, s, &p); err != nil {
 			return u.opt.Every, err
 		}
 	}
-	u.surveyed, u.leftovers = true, leftovers
-	u.update(func(s *UpkeepStats) { s.Waits = p.waits.String() })
+	u.surveyed, u.leftovers = !c.again, leftovers
+	u.update(func(s *UpkeepStats) { s.Waits = p.waits.describe(time.Now()) })
 	if p.waits.writers() && len(c.condemned) == 0 {
 		u.surveyed = false // something could not be condemned
 	}
@@ -251,7 +241,7 @@ func (c *run) collect(ctx context.Context) (time.Duration, error) {
 // next is when to look again.
 func (c *run) next(p plan) time.Duration {
 	switch {
-	case len(p.waits) > 0 || len(p.drop) > 0 || len(p.found) > 0 || len(c.u.superseded) > 0:
+	case c.again || len(p.waits) > 0 || len(p.drop) > 0 || len(p.found) > 0 || len(c.u.superseded) > 0:
 		return soonAgain
 	case p.due > 0:
 		return max(p.due-c.u.opt.now(), time.Millisecond)
@@ -278,6 +268,7 @@ func (c *run) stillborn(ctx context.Context, s *repo.Survey) (bool, error) {
 	before := c.u.rootless
 	c.u.rootless = without
 	whole := true
+	var dead []repo.Damage
 	for _, k := range c.entries {
 		switch {
 		case !without[k.ID]:
@@ -289,8 +280,12 @@ func (c *run) stillborn(ctx context.Context, s *repo.Survey) (bool, error) {
 		case c.locks.writers() || !before[k.ID]:
 			whole = false // another makes it, or has by now: its index is there when we look again
 		default:
-			return false, fmt.Errorf("snapshot %s: %w: its tree is in no index; `drover verify` tells more, and `drover forget` removes it while no agent runs", k.ID.Short(), repo.ErrDamaged)
+			dead = append(dead, repo.Damage{Snapshot: k.ID, Time: k.Time, Err: fmt.Errorf(
+				"%w: its tree is in no index; `drover verify` tells more, and `drover forget` removes it while no agent runs", repo.ErrDamaged)})
 		}
+	}
+	if len(dead) > 0 {
+		return false, repo.NewDamageError(dead)
 	}
 	return whole, nil
 }
@@ -320,6 +315,7 @@ func (c *run) mend(ctx context.Context, s *repo.Survey, p *plan) error {
 	}
 	c.u.opt.Log.Error("upkeep: the store has lost packs: somebody pruned by force, or removed them; the index is mended", "packs", len(gone), "needed", needed, "first", ids[0].String())
 	if needed > 0 {
+		c.again = true // to see which snapshots lack something then
 		c.suspect(fmt.Sprintf("the store has lost %d packs that snapshots need", needed), ids)
 	}
 	return c.repo.DropFromIndex(ctx, gone)

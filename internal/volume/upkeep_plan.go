@@ -110,13 +110,69 @@ func (o owners) left(now owners) owners {
 	return left
 }
 
-func (o owners) String() string {
+// describe is for the person who has to do something about them.
+func (o owners) describe(now time.Time) string {
 	var lines []string
 	for _, l := range o {
-		lines = append(lines, l.String())
+		line := l.String()
+		if l.Err == nil {
+			line += ", " + now.Sub(l.Time).Round(time.Second).String() + " ago"
+		}
+		switch {
+		case ofDrover(l) && l.Stale:
+			line += " (stale: it is removed when nobody has refreshed it for " + silence.String() + ")"
+		case l.Stale:
+			line += " (stale: `restic unlock` removes it)"
+		}
+		lines = append(lines, line)
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "; ")
+}
+
+// ofDrover reports whether an instance made the lock, whatever for: it refreshes it, and
+// looks for it before it counts on anything.
+func ofDrover(l repo.LockInfo) bool {
+	return l.Err == nil && !l.Exclusive && strings.HasPrefix(l.Hostname, lockHost(""))
+}
+
+// silence is how long a lock of an instance stays as it is before that instance is dead
+// to us: twelve refreshes, and twice what restic gives it.
+const silence = time.Hour
+
+// sighting is a lock object of another, and since when we see it. A refresh makes a new
+// object, so one that stays was not refreshed. Nobody's clock but ours takes part.
+type sighting struct {
+	lock  repo.LockInfo
+	since time.Duration
+}
+
+func (s sighting) dead(now time.Duration) bool { return ofDrover(s.lock) && now-s.since >= silence }
+
+// sightings are those of before that are there still, and the new ones.
+func sightings(before map[format.ID]sighting, locks []repo.LockInfo, now time.Duration) map[format.ID]sighting {
+	seen := make(map[format.ID]sighting, len(locks))
+	for _, l := range locks {
+		s, ok := before[l.ID]
+		if !ok {
+			s = sighting{l, now}
+		}
+		seen[l.ID] = s
+	}
+	return seen
+}
+
+// missing are those of the known snapshots that are not there, unless restic's tag or
+// rewrite made another object of one.
+func missing(known map[format.ID]time.Time, now []kept) map[format.ID]time.Time {
+	gone := maps.Clone(known)
+	for _, k := range now {
+		delete(gone, k.ID)
+		if k.Original != nil {
+			delete(gone, *k.Original)
+		}
+	}
+	return gone
 }
 
 // sentence is what this life of the agent knows of a condemned pack.

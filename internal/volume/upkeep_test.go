@@ -24,6 +24,7 @@ func newKeeper(s *server, keep Retention) *keeper {
 		Every: time.Hour, Grace: time.Hour, Keep: keep, now: func() time.Duration { return k.clock },
 	})
 	k.Upkeep.begin()
+	s.t.Cleanup(k.Upkeep.end)
 	return k
 }
 

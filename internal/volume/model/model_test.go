@@ -43,6 +43,9 @@ var small = []search{
 	{"upkeep while deposed", "upkeep.pml", "-DMAXC=2 -DMAXK=1", false},
 	{"upkeep beside restic", "upkeep.pml", "-DFOREIGN -DMAXC=1 -DMAXK=1", false},
 	{"upkeep beside a forced prune", "upkeep.pml", "-DFORCE -DMAXC=1 -DMAXK=2", false},
+	{"upkeep of three instances", "upkeep.pml", "-DNI=3 -DMAXC=3 -DINORDER -DMAXK=1 -DMAXR=2 -DNP=2", false},
+	{"condemned while a writer stores it", "upkeep.pml", "-DFOREIGN -DMAXC=1 -DMAXK=0 -DNP=2 -DM_NOLOCKS", true},
+	{"that, of which nothing is lost", "upkeep.pml", "-DFOREIGN -DMAXC=1 -DMAXK=1 -DM_NOLOCKS -DWASTE", false},
 	{"deleted without a second survey", "upkeep.pml", "-DFOREIGN -DMAXC=1 -DMAXK=0 -DNP=2 -DM_NOSURVEY", true},
 	{"a capture that counts on condemned packs", "upkeep.pml", "-DMAXC=2 -DMAXK=1 -DM_CONDEMNED", true},
 	{"a wait from before the claim", "upkeep.pml", "-DFOREIGN -DMAXC=2 -DMAXK=0 -DNP=2 -DM_OLDGRACE", true},
@@ -62,6 +65,8 @@ var big = []search{
 	{"collection", "gc.pml", "-DMAXW=6 -DNOPIN", false},
 	{"collection beside restic", "gc.pml", "-DMAXW=4 -DFOREIGN", false},
 	{"upkeep beside restic while deposed", "upkeep.pml", "-DFOREIGN -DMAXC=2 -DMAXK=0 -DNP=2", false},
+	{"upkeep of three instances", "upkeep.pml", "-DNI=3 -DMAXC=3 -DINORDER -DMAXK=1 -DMAXR=4 -DNP=3", false},
+	{"upkeep of three instances beside restic", "upkeep.pml", "-DNI=3 -DMAXC=3 -DINORDER -DFOREIGN -DMAXK=0 -DNP=2 -DMAXR=3", false},
 }
 
 func TestModels(t *testing.T) { run(t, small, "-O0") }

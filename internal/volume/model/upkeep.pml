@@ -76,6 +76,11 @@ inline depose(i) {
 inline endrun(i) { I[i].us=0; I[i].sd=0; I[i].inuse=0; I[i].pl=0; I[i].rp=0; I[i].then=0; I[i].lcond=0; I[i].lout=0; I[i].sl=0; I[i].reach=0 }
 inline adopt(i) { cur=B(i); I[i].cond=h_cond; I[i].bury=I[i].bury|h_cond }
 #define mine(i) (cur==B(i))
+#ifdef INORDER          /* each claims once: 0, then 1, then 2 */
+#define MAYCLAIM(i) (i==claims)
+#else
+#define MAYCLAIM(i) 1
+#endif
 #ifdef M_CONDEMNED      /* counts on packs that are condemned */
 #define usable(i) (I[i].my)
 #define REFUSED(i) 0
@@ -112,6 +117,13 @@ inline pick(set) {
 #define QUIET(i) 1
 #else
 #define QUIET(i) (!I[i].sl)
+#endif
+/* What a writer beside the head is storing is not condemned: it would lose nothing by it, but all of it would have to
+   be copied. -DWASTE: it may be. */
+#if defined(FOREIGN) && !defined(WASTE)
+#define NOWASTE(i) assert(f_st!=3 || (I[i].pl&f_use)==0)
+#else
+#define NOWASTE(i) skip
 #endif
 #define RESCUED(i) (keep&I[i].cond&I[i].sd)
 #ifdef M_RESCUELATE    /* deletes the one condemned copy before the other is rescued */
@@ -162,7 +174,7 @@ inline plan(i) {   /* the index is read; deciding is one step: it asks nobody */
 proctype inst(byte i) {
  byte keep=0, copies=0;
  do
- :: atomic { !I[i].hold && claims<MAXC && !mine(i) && !EXCL -> claims++; I[i].hold=1; adopt(i);
+ :: atomic { !I[i].hold && claims<MAXC && !mine(i) && !EXCL && MAYCLAIM(i) -> claims++; I[i].hold=1; adopt(i);
 #ifdef FORCE
       locks=locks|B(i)
 #else
@@ -220,6 +232,7 @@ proctype inst(byte i) {
 #ifndef M_COUNTED
       I[i].pl=I[i].pl&~I[i].counted;
 #endif
+      NOWASTE(i);
       h_cond=h_cond|I[i].pl; adopt(i); I[i].us=11 }
  /* then the locks of that moment */
  :: atomic { I[i].us==11 -> if :: LOCKED -> I[i].wcond=I[i].wcond|I[i].pl :: else fi; I[i].known=I[i].known|I[i].pl; endrun(i) }
