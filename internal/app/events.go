@@ -64,14 +64,20 @@ func (j *jobs) listen(ctx context.Context, sub *event.Subscription) {
 		}
 		if e.Name == eventLost {
 			j.runLost(ctx)
-		} else if s := j.supervisor(); s != nil {
+		} else if s := j.orEarly(e); s != nil {
 			s.Happened(e.Name, e.Source)
-		} else if e.Name == eventClaimed || e.Name == eventRestored {
-			j.mu.Lock()
-			j.early = append(j.early, supervise.Cause{Name: e.Name, Source: e.Source})
-			j.mu.Unlock()
 		}
 	}
+}
+
+// orEarly is the supervisor; without one the event waits for the next.
+func (j *jobs) orEarly(e event.Event) *supervise.Supervisor {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.current == nil && (e.Name == eventClaimed || e.Name == eventRestored) {
+		j.early = append(j.early, supervise.Cause{Name: e.Name, Source: e.Source})
+	}
+	return j.current
 }
 
 // lostLimit bounds the jobs that a lost claim causes.

@@ -117,10 +117,15 @@ func (j *jobs) Start(ctx context.Context) error {
 	j.mu.Lock()
 	j.current, j.asked = s, false
 	s.PutEnv(maps.Clone(j.env))
+	late := j.early
+	j.early = nil
 	j.killing = &killing{begun: make(chan struct{}), over: make(chan struct{})}
 	j.mu.Unlock()
 	if err := s.Start(ctx); err != nil {
 		return err
+	}
+	for _, c := range late {
+		s.Happened(c.Name, c.Source)
 	}
 	j.waits.Go(func() { j.wait(s, exited) })
 	return nil

@@ -14,7 +14,7 @@ import (
 )
 
 func TestConvertCommand(t *testing.T) {
-	file := write(t, "{\n  consul: 'hub:8500', preStart: 'prepare', services: [{name: 'a', health: 'probe', poll: 1, ttl: 3}]\n}")
+	file := writeConfig(t, "{\n  consul: 'hub:8500', preStart: 'prepare', services: [{name: 'a', health: 'probe', poll: 1, ttl: 3}]\n}")
 	got := try(t, nil, nil, "convert", "containerpilot", file, "--", "app", "--port", "80")
 	if got.code != 0 || !strings.Contains(got.out, "    command: [app, --port, \"80\"]\n") || got.err != "drover: "+file+":2:11: consul: 'hub:8500' has no equal yet: a catalog to register in and to watch\n" {
 		t.Errorf("got %+v", got)
@@ -30,7 +30,7 @@ func TestConvertCommand(t *testing.T) {
 		"containerpilot a b":      "takes one file",
 		"containerpilot /no/such": "drover: cannot read /no/such: no such file or directory\n",
 		"containerpilot -":        "drover: -:1:1: the file must begin with {; is it a configuration of ContainerPilot?\n",
-		"containerpilot --json " + write(t, "{\n  jobs: [\n"): ":2:9: no ] ends what begins here\n",
+		"containerpilot --json " + writeConfig(t, "{\n  jobs: [\n"): ":2:9: no ] ends what begins here\n",
 	} {
 		if got := try(t, nil, nil, append([]string{"convert"}, strings.Fields(args)...)...); got.code != exitUsage || got.out != "" || !strings.Contains(got.err, want) || strings.Count(got.err, "\n") != 1 {
 			t.Errorf("%s: got %+v, want %s", args, got, want)
