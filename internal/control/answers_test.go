@@ -51,7 +51,7 @@ func request(t *testing.T, c *http.Client, method, url, body string) (int, strin
 // description (checked), and no described status is left out.
 func TestAnswers(t *testing.T) {
 	a := newAgent()
-	a.changed = client.Reload{Started: []string{"a"}, Kept: []string{"db"}, Unapplied: []string{"store.url"}}
+	a.changed = client.Reload{Started: []string{"a"}, Kept: []string{"db"}}
 	metrics := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		_, _ = io.WriteString(w, "up 1\n")
