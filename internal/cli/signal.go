@@ -13,8 +13,7 @@ func (s *session) signalCommand() *cobra.Command {
 		Use:   "signal JOB SIGNAL",
 		Short: "Send a job of the running agent a signal",
 		Long: `Asks the agent on the control socket to send a signal, named as TERM or SIGTERM, to a
-job that runs. It is sent as it is: the job's own rewriting of signals is for those that
-the agent forwards.
+job that runs: to its first process, and as another if the job's signals say so.
 
 ` + agentExits(exitHeld),
 		Example: `  drover signal web HUP
