@@ -116,21 +116,9 @@ func (c *Client) HandOver(ctx context.Context, grace time.Duration) (Takeover, e
 
 // call makes one request. A refusal's body fills out too.
 func (c *Client) call(ctx context.Context, method, path string, body, out any) error {
-	var reader io.Reader
-	if body != nil {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return fmt.Errorf("write request: %w", err)
-		}
-		reader = bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://drover"+path, reader)
+	answer, err := c.send(ctx, method, path, body)
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
-	}
-	answer, err := c.http.Do(req)
-	if err != nil {
-		return c.explain(ctx, err)
+		return err
 	}
 	defer func() { _ = answer.Body.Close() }() // it was read whole, or is given up
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
@@ -148,6 +136,27 @@ func (c *Client) call(ctx context.Context, method, path string, body, out any) e
 		return fmt.Errorf("read answer of agent on %s: %w", c.socket, err)
 	}
 	return nil
+}
+
+// send makes a request and returns the answer when its head is there.
+func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var reader io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, fmt.Errorf("write request: %w", err)
+		}
+		reader = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://drover"+path, reader)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	answer, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	return answer, nil
 }
 
 // explain makes one line of what net/http says.

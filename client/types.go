@@ -210,6 +210,12 @@ type Event struct {
 	Status *int      `json:"status,omitempty"` // exit status, of a job's end
 }
 
+// Missed is the line of a stream of events that stands for those which were lost,
+// because the reader was slow.
+type Missed struct {
+	Missed int `json:"missed"`
+}
+
 // LogLine is one line of a job's output, without its line break.
 type LogLine struct {
 	Time   time.Time `json:"time"`
@@ -225,6 +231,12 @@ type Reload struct {
 	Changed []string `json:"changed,omitempty"` // stopped, and started as they are now defined
 	Kept    []string `json:"kept,omitempty"`    // not touched
 }
+
+// Levels of health.
+const (
+	LevelAlive = "alive" // else a restart is due
+	LevelReady = "ready" // else nothing should be sent to it
+)
 
 // Health says whether all that counts at a level is well.
 type Health struct {

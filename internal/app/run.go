@@ -78,7 +78,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	registerJobs(a.registry, a)
 	a.still = a.stiller()
 	server := control.New(a, control.Options{
-		Path: cfg.Socket, Log: opt.Log, JobUIDs: jobs.uids,
+		Path: cfg.Socket, Listen: cfg.Listen, Log: opt.Log, JobUIDs: jobs.uids,
 		Metrics: promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}),
 	})
 	if err := server.Listen(); err != nil {

@@ -148,7 +148,9 @@ directories in object storage while it runs, and restores them wherever it start
 	root.PersistentFlags().StringVarP(&s.configFile, "config", "c", "", "configuration `FILE` (default ./drover.yaml, then /etc/drover/drover.yaml)")
 	addSettings(root.PersistentFlags(), root, app.GroupAgent)
 	root.AddCommand(
-		s.runCommand(), s.backupCommand(), s.takeoverCommand(), s.statusCommand(), s.initCommand(), s.snapshotCommand(), s.restoreCommand(), s.restoreTestCommand(),
+		s.runCommand(), s.backupCommand(), s.takeoverCommand(), s.statusCommand(), s.eventsCommand(), s.logsCommand(), s.pingCommand(),
+		s.startCommand(), s.stopCommand(), s.restartCommand(), s.signalCommand(), s.reloadCommand(), s.maintenanceCommand(), s.putEnvCommand(), s.putMetricCommand(), s.webhookCommand(),
+		s.initCommand(), s.snapshotCommand(), s.restoreCommand(), s.restoreTestCommand(),
 		s.snapshotsCommand(), s.lsCommand(), s.diffCommand(), s.rollbackCommand(), s.exportCommand(), s.cloneCommand(), s.copyCommand(), s.keyCommand(),
 		s.verifyCommand(), s.forgetCommand(), s.pruneCommand(), s.probeCommand(), s.doctorCommand(),
 		s.resticEnvCommand(), s.configCommand(), s.convertCommand(), s.demoCommand(), s.versionCommand(), s.completionCommand(),

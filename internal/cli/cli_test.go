@@ -452,13 +452,16 @@ func TestRun(t *testing.T) {
 
 // agent answers the control API in these tests.
 type agent struct {
-	control.Agent // what is not asked here
-	backup        client.Backup
-	err           error
-	wait          bool // until the caller leaves
+	backup client.Backup
+	err    error
+	wait   bool // until the caller leaves
+	talk   *talk
 }
 
-func (agent) Status() client.Status {
+func (a agent) Status() client.Status {
+	if a.talk != nil {
+		return client.Status{Role: "supervisor", Health: "ok", Jobs: a.talk.jobs}
+	}
 	rto := 0.5
 	return client.Status{Service: "wiki", Volume: "data", Instance: "web-1", Holder: "web-1", State: "held", Role: "holder", Health: "ok", Epoch: 1,
 		Upkeep: &client.Upkeep{DamagedCount: 4, Damaged: []client.DamagedSnapshot{{Snapshot: "3333333344444444", Why: "gone"}}},
@@ -479,6 +482,12 @@ func (a agent) Backup(ctx context.Context, queue bool) (client.Backup, error) {
 func serve(t *testing.T, a agent) map[string]string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
+	serveAt(t, a, path)
+	return map[string]string{"DROVER_SOCKET": path}
+}
+
+func serveAt(t *testing.T, a control.Agent, path string) {
+	t.Helper()
 	server := control.New(a, control.Options{Path: path})
 	if err := server.Listen(); err != nil {
 		t.Fatal(err)
@@ -492,7 +501,6 @@ func serve(t *testing.T, a agent) map[string]string {
 			t.Error(err)
 		}
 	})
-	return map[string]string{"DROVER_SOCKET": path}
 }
 
 func TestBackup(t *testing.T) {
@@ -552,7 +560,9 @@ RPO       3s, changes wait for a commit
 RTO       500ms (the last restore)
 damaged   33333333: gone
 damaged   and 3 more
-job main  running, pid 12, main
+
+JOB       STATE  PID  RESTARTS
+main (main)  ● running  12  0
 `
 	squeeze := regexp.MustCompile(` {2,}`)
 	if got.code != 0 || squeeze.ReplaceAllString(got.out, "  ") != squeeze.ReplaceAllString(want, "  ") {

@@ -154,8 +154,8 @@ func (s *session) noColour() bool {
 	return v != ""
 }
 
-// pageWidth is where the lines of a finding are broken.
-const pageWidth = 92
+// findingWidth is where the lines of a finding are broken.
+const findingWidth = 92
 
 // findingsPage is the report for people: the findings of each service or instance, then
 // what was not judged, then how many there are.
@@ -216,7 +216,7 @@ func wrapped(text string, indent int) string {
 		n := len([]rune(word))
 		switch {
 		case i == 0:
-		case column+1+n > pageWidth:
+		case column+1+n > findingWidth:
 			b.WriteString("\n" + strings.Repeat(" ", indent))
 			column = indent
 		default:

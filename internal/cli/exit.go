@@ -66,8 +66,10 @@ func classify(err error) (code int, hint string) {
 	var refusal *client.Error
 	if errors.As(err, &refusal) {
 		switch refusal.Kind {
-		case client.KindHeld:
+		case client.KindHeld, client.KindBusy:
 			return exitHeld, ""
+		case client.KindInvalid:
+			return exitUsage, ""
 		case client.KindIncomplete:
 			return exitIncomplete, ""
 		}

@@ -30,6 +30,9 @@ store: one line each, and a failure if one cannot be read.
 A head that is held and was not renewed for three of its TTLs, and at least a minute, is
 called silent: its holder is dead or cut off, and nobody has taken over.
 
+Each job has a line: what it does, its process, for how long it runs, how often it was
+restarted in a row, its health, its next turn; and below, the checks that fail.
+
 RPO is the age of the last commit while changes wait (what a loss now would cost); RTO
 is the time that the last restore, or restore test, took.
 
@@ -80,7 +83,11 @@ func (s *session) status(cmd *cobra.Command) error {
 	if s.json {
 		return s.printJSON(status)
 	}
-	return table(s.Out, statusRows(status, s.Now()))
+	width := 0
+	if s.OutTerm {
+		width = pageWidth
+	}
+	return s.say("%s", strings.Join(statusPage(status, s.Now(), width, s.painter()), "\n"))
 }
 
 func askStatus(ctx context.Context, socket string) (client.Status, error) {
@@ -105,6 +112,9 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	add("role", st.Role)
 	add("health", st.Health)
 	add("message", st.Message)
+	if st.Maintenance {
+		add("maintenance", "on: what the agent does by itself waits")
+	}
 	add("holder", holderOf(st))
 	if st.Epoch > 0 {
 		add("epoch", strconv.FormatUint(st.Epoch, 10))
@@ -132,9 +142,6 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	}
 	for _, id := range st.Diverged {
 		add("diverged", shortID(id))
-	}
-	for _, job := range st.Jobs {
-		add("job "+job.Name, jobLine(job))
 	}
 	return rows
 }
@@ -240,19 +247,20 @@ func rpoOf(st client.Status) string {
 	return line
 }
 
+// jobLine is a job in a line.
 func jobLine(job client.Job) string {
 	line := job.State
 	if job.PID > 0 {
 		line += fmt.Sprintf(", pid %d", job.PID)
 	}
-	if job.Exit != nil {
+	if job.Exit != nil && job.PID == 0 {
 		line += fmt.Sprintf(", exit %d", *job.Exit)
 	}
-	if job.Restarts > 0 {
-		line += ", " + count(int64(job.Restarts), "restart")
+	if job.Health != "" {
+		line += ", " + job.Health
 	}
-	if job.Main {
-		line += ", main"
+	if job.Held {
+		line += ", until it is started by hand"
 	}
 	return line
 }

@@ -1,28 +1,28 @@
 // Package control serves an agent's control API: HTTP on a unix socket, to the jobs
-// and to people.
+// and to people; and the little of it that monitoring needs on a TCP address.
 //
 // It promises: who asks is known by the kernel's word (SO_PEERCRED), not by a file
-// mode; the users of jobs may ping, ask for status and back up, the agent's own user
-// and root may do everything; a caller that goes away ends its own wait and nothing
-// else; the socket of an agent that lives is never taken over.
+// mode; the users of jobs may do what the table in routes.go says, the agent's own user
+// and root everything; what is answered over TCP is read-only and has no secrets; a
+// caller that goes away ends its own wait and nothing else; a slow reader of a stream
+// holds up neither those who publish nor the end; the socket of an agent that lives is
+// never taken over.
 //
-// It leaves to others: what a backup is (Agent), and the client's side (package client).
+// It leaves to others: what a backup or a job is (Agent), and the client's side
+// (package client). docs/openapi.yaml describes the API; a test holds it to the table,
+// the types and the answers.
 package control
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"golang.org/x/sync/errgroup"
 
 	"drover/client"
 	"drover/internal/event"
@@ -95,6 +95,7 @@ type Options struct {
 	Log     *slog.Logger    // nil: silent
 	JobUIDs func() []uint32 // users of the jobs; nil: none but the agent's own
 	Metrics http.Handler    // nil: no /metrics
+	Listen  string          // TCP address of what monitoring needs; "": none
 
 	readTimeout time.Duration // 0: the constant; tests shorten it
 }
@@ -104,8 +105,11 @@ type Server struct {
 	agent  Agent
 	opt    Options
 	http   *http.Server
-	listen sync.Mutex // guards socket
+	tcp    *http.Server    // nil: none
+	ending context.Context // ends when streams are to end
+	listen sync.Mutex      // guards socket and public
 	socket *socket
+	public net.Listener
 }
 
 // New prepares a server; Listen takes the socket, Serve answers.
@@ -118,19 +122,25 @@ func New(agent Agent, opt Options) *Server {
 	}
 	s := &Server{agent: agent, opt: opt}
 	s.http = &http.Server{
-		Handler:           s.routes(),
+		Handler:           s.private(),
 		ReadHeaderTimeout: opt.readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHead,
 		ConnContext:       withPeer,
 		ErrorLog:          slog.NewLogLogger(opt.Log.Handler(), slog.LevelDebug),
 	}
+	ending, end := context.WithCancel(context.Background())
+	s.ending = ending
+	s.http.RegisterOnShutdown(end)
+	if opt.Listen != "" {
+		s.tcp = s.publicServer()
+	}
 	return s
 }
 
-// Listen takes the socket, so that jobs started from now on find it. It fails if
-// another agent has it.
-func (s *Server) Listen() error {
+// Listen takes the socket, so that jobs started from now on find it, and the TCP
+// address. It fails if another agent has one of them.
+func (s *Server) Listen() (err error) {
 	s.listen.Lock()
 	defer s.listen.Unlock()
 	if s.socket != nil {
@@ -139,6 +149,13 @@ func (s *Server) Listen() error {
 	socket, err := takeSocket(s.opt.Path)
 	if err != nil {
 		return err
+	}
+	if s.opt.Listen != "" {
+		if s.public, err = listenPublic(s.opt.Listen); err != nil {
+			socket.release()
+			return err
+		}
+		s.opt.Log.Info("metrics and health are answered", "address", s.public.Addr().String())
 	}
 	s.socket = socket
 	return nil
@@ -151,181 +168,35 @@ func (s *Server) Serve(ctx context.Context) error {
 		return err
 	}
 	defer s.socket.release()
-	ended := make(chan error, 1)
-	go func() { ended <- s.http.Serve(s.socket.listener) }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+	var group errgroup.Group
+	stop, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := s.http.Shutdown(grace); err != nil {
-		_ = s.http.Close() // cuts who still waits; it has no other failure to tell
+	serve := func(server *http.Server, listener net.Listener) {
+		group.Go(func() error {
+			defer cancel() // one that ends by itself ends the other
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-stop.Done()
+			shut(context.WithoutCancel(ctx), server)
+			return nil
+		})
 	}
-	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
-		return err
+	serve(s.http, s.socket.listener)
+	if s.tcp != nil {
+		serve(s.tcp, s.public)
 	}
-	return nil
+	return group.Wait()
 }
 
-// routes is the API: each call, who may make it, and what answers.
-func (s *Server) routes() http.Handler {
-	const jobs, own = true, false
-	mux := http.NewServeMux()
-	for _, route := range []struct {
-		pattern string
-		jobs    bool
-		handler http.HandlerFunc
-	}{
-		{"GET /v1/ping", jobs, func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, struct{}{}) }},
-		{"GET /v1/status", jobs, func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, s.agent.Status()) }},
-		{"POST /v1/backup", jobs, s.backup},
-		{"POST /v1/takeover", own, s.takeover},
-		{"GET /metrics", own, s.metrics},
-	} {
-		mux.HandleFunc(route.pattern, s.allow(route.jobs, route.handler))
+// shut ends a server, in bounded time.
+func shut(ctx context.Context, server *http.Server) {
+	grace, cancel := context.WithTimeout(ctx, stopGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		_ = server.Close() // cuts who still waits; it has no other failure to tell
 	}
-	return mux
-}
-
-// allow lets those through who may make the call.
-func (s *Server) allow(jobs bool, next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		uid, known := peerOf(r.Context())
-		switch {
-		case known && (uid == 0 || uid == uint32(os.Geteuid())):
-		case known && jobs && s.opt.JobUIDs != nil && slices.Contains(s.opt.JobUIDs(), uid):
-		default:
-			s.answer(w, http.StatusForbidden, client.Error{Kind: client.KindForbidden, Message: "this user may not ask the agent for that"})
-			return
-		}
-		next(w, r)
-	}
-}
-
-func (s *Server) backup(w http.ResponseWriter, r *http.Request) {
-	var request client.BackupRequest
-	if err := s.readBody(w, r, &request); err != nil {
-		s.answer(w, http.StatusBadRequest, client.Error{Kind: client.KindFailed, Message: "request is not understood: " + err.Error()})
-		return
-	}
-	b, err := s.agent.Backup(r.Context(), request.Queue)
-	status := http.StatusOK
-	switch {
-	case err != nil && r.Context().Err() != nil:
-		return // nobody listens any more
-	case err != nil:
-		if b.Kind == "" {
-			b.Kind = client.KindFailed
-		}
-		b.Error = err.Error()
-		status = http.StatusInternalServerError
-		if b.Kind == client.KindHeld {
-			status = http.StatusConflict
-		}
-	case b.Queued:
-		status = http.StatusAccepted
-	}
-	s.answer(w, status, b)
-}
-
-// maxGrace bounds what a caller may ask for.
-const maxGrace = 24 * time.Hour
-
-func (s *Server) takeover(w http.ResponseWriter, r *http.Request) {
-	var request client.TakeoverRequest
-	err := s.readBody(w, r, &request)
-	if err == nil && (request.Grace <= 0 || request.Grace > maxGrace.Seconds()) {
-		err = errors.New("grace_seconds is not a time of at most a day")
-	}
-	if err != nil {
-		s.answer(w, http.StatusBadRequest, client.Error{Kind: client.KindFailed, Message: "request is not understood: " + err.Error()})
-		return
-	}
-	t, err := s.agent.HandOver(r.Context(), time.Duration(request.Grace*float64(time.Second)))
-	status := http.StatusOK
-	switch {
-	case err != nil && r.Context().Err() != nil:
-		return // nobody listens any more
-	case err != nil:
-		t.Error, status = err.Error(), http.StatusInternalServerError
-		if t.Kind == "" {
-			t.Kind = client.KindFailed
-		}
-		if t.Kind == client.KindHeld {
-			status = http.StatusConflict
-		}
-	}
-	s.answer(w, status, t)
-}
-
-func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
-	if s.opt.Metrics == nil {
-		http.NotFound(w, r)
-		return
-	}
-	s.opt.Metrics.ServeHTTP(w, r)
-}
-
-// readBody decodes a bounded body in bounded time; an empty one leaves v as it is.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request, v any) error {
-	conn := http.NewResponseController(w)
-	if err := conn.SetReadDeadline(time.Now().Add(s.opt.readTimeout)); err != nil {
-		return err
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		return err
-	}
-	// The wait that follows has no limit: only the caller's leaving ends it.
-	if err := conn.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	if len(body) == 0 {
-		return nil
-	}
-	return json.Unmarshal(body, v)
-}
-
-func (s *Server) answer(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	if err := json.NewEncoder(w).Encode(v); err != nil {
-		s.opt.Log.Debug("answer of the control API not delivered", "error", err)
-	}
-}
-
-type peerKey struct{}
-
-// withPeer keeps who is at the other end, by the kernel's word.
-func withPeer(ctx context.Context, c net.Conn) context.Context {
-	uid, err := peerUID(c)
-	if err != nil {
-		return ctx
-	}
-	return context.WithValue(ctx, peerKey{}, uid)
-}
-
-func peerOf(ctx context.Context) (uid uint32, known bool) {
-	uid, known = ctx.Value(peerKey{}).(uint32)
-	return uid, known
-}
-
-func peerUID(c net.Conn) (uint32, error) {
-	conn, ok := c.(*net.UnixConn)
-	if !ok {
-		return 0, errors.New("not a unix socket")
-	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err = errors.Join(err, credErr); err != nil {
-		return 0, err
-	}
-	return cred.Uid, nil
 }

@@ -40,17 +40,19 @@ func TestMain(m *testing.M) {
 
 // agent is an Agent whose backups wait for done.
 type agent struct {
-	Agent                    // what is not asked here
+	calls
 	begun chan struct{}      // one for each waiting backup that began
 	done  chan client.Backup // ends one
 	gone  chan error         // the ends of waits whose caller left
 }
 
 func newAgent() *agent {
-	return &agent{nil, make(chan struct{}, 10), make(chan client.Backup), make(chan error, 10)}
+	return &agent{newCalls(), make(chan struct{}, 10), make(chan client.Backup), make(chan error, 10)}
 }
 
-func (a *agent) Status() client.Status { return client.Status{Role: "holder", Seq: 7} }
+func (a *agent) Status() client.Status {
+	return client.Status{Role: "holder", Health: "ok", Seq: 7, Jobs: []client.Job{{Name: "db", State: "running"}}}
+}
 
 func (a *agent) Backup(ctx context.Context, queue bool) (client.Backup, error) {
 	if queue {
@@ -82,6 +84,10 @@ func start(t *testing.T, a Agent, opt Options) string {
 	}
 	opt.Path = filepath.Join(dir, "run", "drover.sock")
 	s := New(a, opt)
+	s.http.Handler = checked(t, s.http.Handler)
+	if s.tcp != nil {
+		s.tcp.Handler = checkedPublic(t, s.tcp.Handler)
+	}
 	if err := s.Listen(); err != nil {
 		t.Fatal(err)
 	}

@@ -160,6 +160,8 @@ var homes = []rule{
 		"Manta's requests are signed with the key that its users have for SSH"},
 	{"golang.org/x/crypto", []string{"internal/repo/crypto"},
 		"cryptography in one place, to be read in one sitting"},
+	{"golang.org/x/net", []string{"internal/control"},
+		"a bound on the connections from anyone"},
 	{"golang.org/x/time", []string{"internal/objstore/limited"},
 		"rates are a decorator's affair"},
 	{"golang.org/x/sys", []string{"..."}, "an extension of the standard library"},

@@ -1,0 +1,138 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"drover/client"
+	"drover/internal/event"
+)
+
+// calls is the part of the fake agent that answers about jobs and the like: each call
+// is noted, and refused if the tests say so.
+type calls struct {
+	bus *event.Bus
+
+	mu       sync.Mutex
+	refusal  error
+	made     []string
+	lines    []client.LogLine
+	more     chan struct{} // closed when there are more lines, and replaced
+	changed  client.Reload
+	unhealth []string
+}
+
+func newCalls() calls { return calls{bus: event.NewBus(200), more: make(chan struct{})} }
+
+// refuse has the calls from now on refused with the error; nil: not.
+func (c *calls) refuse(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refusal = err
+}
+
+// called returns the calls since the last time.
+func (c *calls) called() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	made := c.made
+	c.made = nil
+	return made
+}
+
+func (c *calls) note(format string, args ...any) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.made = append(c.made, fmt.Sprintf(format, args...))
+	return c.refusal
+}
+
+func (c *calls) Bus() *event.Bus { return c.bus }
+
+func (c *calls) StartJob(_ context.Context, name string) error   { return c.note("start %s", name) }
+func (c *calls) StopJob(_ context.Context, name string) error    { return c.note("stop %s", name) }
+func (c *calls) RestartJob(_ context.Context, name string) error { return c.note("restart %s", name) }
+func (c *calls) SignalJob(name, signal string) error             { return c.note("signal %s %s", name, signal) }
+func (c *calls) Maintenance(on bool) error                       { return c.note("maintenance %t", on) }
+func (c *calls) Webhook(name string) error                       { return c.note("webhook %s", name) }
+
+func (c *calls) Reload(context.Context) (client.Reload, error) { return c.changed, c.note("reload") }
+
+func (c *calls) PutEnv(change map[string]*string) error {
+	text := map[string]string{}
+	for name, value := range change {
+		text[name] = "(out)"
+		if value != nil {
+			text[name] = *value
+		}
+	}
+	return c.note("env %v", text)
+}
+
+func (c *calls) PutMetric(values map[string]float64) error { return c.note("metrics %v", values) }
+
+func (c *calls) Health(level string) client.Health {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return client.Health{Level: level, Healthy: len(c.unhealth) == 0, Failing: c.unhealth}
+}
+
+// write adds lines to the log.
+func (c *calls) write(lines ...client.LogLine) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lines = append(c.lines, lines...)
+	close(c.more)
+	c.more = make(chan struct{})
+}
+
+func (c *calls) Logs(job string, newest int) Lines {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return &fakeLines{c: c, job: job, at: max(0, len(c.lines)-newest)}
+}
+
+type fakeLines struct {
+	c   *calls
+	job string
+	at  int
+}
+
+func (f *fakeLines) take() ([]client.LogLine, <-chan struct{}) {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	var found []client.LogLine
+	for _, line := range f.c.lines[f.at:] {
+		if f.job == "" || f.job == line.Job {
+			found = append(found, line)
+		}
+	}
+	f.at = len(f.c.lines)
+	return found, f.c.more
+}
+
+func (f *fakeLines) Next() []client.LogLine { found, _ := f.take(); return found }
+
+func (f *fakeLines) Wait(ctx context.Context) ([]client.LogLine, error) {
+	for {
+		found, more := f.take()
+		if len(found) > 0 {
+			return found, nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Errors of each kind, as an agent has them.
+var (
+	errUnknown = &client.Error{Kind: client.KindUnknown, Message: "there is none of that name"}
+	errBusy    = &client.Error{Kind: client.KindBusy, Message: "another one is under way"}
+	errInvalid = &client.Error{Kind: client.KindInvalid, Message: "that cannot be meant"}
+	errFailed  = errors.New("it did not work")
+)
