@@ -221,7 +221,7 @@ func (j *jobs) running() bool {
 // signal makes sig an event if a job is caused by it, and passes it on to the main job else.
 func (j *jobs) signal(sig unix.Signal) {
 	name := strings.TrimPrefix(unix.SignalName(sig), "SIG")
-	if j.causedBy(eventSignal, name) {
+	if name != "" && j.causedBy(eventSignal, name) { // those of real time have none
 		j.bus.Publish(event.Event{Name: eventSignal, Source: name})
 		return
 	}

@@ -156,7 +156,8 @@ func (a *agent) current() *tenure {
 // second TERM cuts the last backup short.
 func (a *agent) signals(ctx context.Context, shimGone <-chan struct{}) {
 	ch := make(chan os.Signal, 8)
-	signal.Notify(ch, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(ch, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT)
+	signal.Notify(ch, passedOn()...)
 	defer signal.Stop(ch)
 	for {
 		select {
@@ -177,6 +178,17 @@ func (a *agent) signals(ctx context.Context, shimGone <-chan struct{}) {
 			}
 		}
 	}
+}
+
+// passedOn are the signals that mean something to some application, and nothing to the
+// agent. WINCH is the size of a terminal, and how Apache's image has Docker stop it.
+func passedOn() []os.Signal {
+	list := []os.Signal{unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGALRM, unix.SIGPWR}
+	const firstRealTime, lastRealTime = 35, 64 // C libraries keep 32 to 34, and Go does not deliver them
+	for n := unix.Signal(firstRealTime); n <= lastRealTime; n++ {
+		list = append(list, n)
+	}
+	return list
 }
 
 // stopGrace bounds the whole of an orderly end: what is not committed by then

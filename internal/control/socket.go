@@ -28,17 +28,26 @@ func takeSocket(path string) (*socket, error) {
 	// Jobs of other users must reach it: the directory is open, and callers are
 	// told apart by their credentials.
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make directory of control socket: %w", err)
+		return nil, fmt.Errorf("make directory of control socket: %w", placeable(err))
 	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
-		return nil, fmt.Errorf("lock control socket %s: %w", path, err)
+		return nil, fmt.Errorf("lock control socket %s: %w", path, placeable(err))
 	}
 	listener, err := bind(path)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return &socket{listener, lock}, nil
+}
+
+// placeable adds what to do where nothing can be written: a container whose root file
+// system is read-only, a directory of somebody else's.
+func placeable(err error) error {
+	if !errors.Is(err, syscall.EROFS) && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("%w; give this directory something writable (in a container: a tmpfs), or choose another --socket", err)
 }
 
 // release removes the socket; the lock goes last.

@@ -73,6 +73,12 @@ func (r *Run) Start(s Spec) *Container {
 // Kill ends every process of the container at once, as a lost server does.
 func (c *Container) Kill() { c.run.t.Helper(); c.run.must("kill", "--signal", "KILL", c.ID) }
 
+// Signal sends a signal to the container's first process.
+func (c *Container) Signal(name string) {
+	c.run.t.Helper()
+	c.run.must("kill", "--signal", name, c.ID)
+}
+
 // Remove deletes the container and everything that was written in it.
 func (c *Container) Remove() { c.run.t.Helper(); c.run.must("rm", "-f", "-v", c.ID) }
 
