@@ -43,6 +43,12 @@ type hit struct {
 	n       int
 }
 
+// ofTheAgent says that only the agent is to meet it, not the application, which would
+// take a file that it cannot open for one that is not there.
+func (h hit) ofTheAgent() bool {
+	return strings.HasPrefix(h.fault, "error=") && (h.syscall == "openat" || h.syscall == "write")
+}
+
 func (h hit) String() string { return fmt.Sprintf("%s-%s-%s-%d", h.start, h.syscall, h.fault, h.n) }
 
 func hits() (all []hit) {
@@ -54,9 +60,7 @@ func hits() (all []hit) {
 		for _, name := range slices.Sorted(maps.Keys(calls)) {
 			for n := 1; n <= calls[name]; n++ {
 				all = append(all, hit{start, name, "signal=KILL", n})
-				if name != "openat" && name != "write" { // of the shell and the runtime, mostly
-					all = append(all, hit{start, name, "error=EIO", n}, hit{start, name, "error=ENOSPC", n})
-				}
+				all = append(all, hit{start, name, "error=EIO", n}, hit{start, name, "error=ENOSPC", n})
 			}
 		}
 	}
@@ -120,7 +124,16 @@ func livesAgain(t *testing.T, m *machine, h hit, restic bool) (met bool, acked i
 	}
 	found := m.write("state/found", "before Drover") // adopted; or kept as diverged
 	trace := m.dir + "/trace"
-	cmd := exec.Command("strace", append([]string{"-f", "-qq", "-o", trace, "-e", "trace=" + h.syscall, "-e", fmt.Sprintf("inject=%s:%s:when=%d", h.syscall, h.fault, h.n), m.binary}, run(m)...)...)
+	args := []string{"-f", "-qq", "-o", trace, "-e", "trace=" + h.syscall, "-e", fmt.Sprintf("inject=%s:%s:when=%d", h.syscall, h.fault, h.n)}
+	cmd := exec.Command("strace", slices.Concat(args, []string{m.binary}, run(m))...)
+	if h.ofTheAgent() {
+		// strace lets go of what the agent executes, so it stands for the shim itself.
+		lifeline, end, err := os.Pipe()
+		fstest.Must(t, err)
+		defer func() { _ = lifeline.Close(); _ = end.Close() }()
+		cmd = exec.Command("sh", slices.Concat([]string{"-c", `export _DROVER_SHIM=$$; exec strace -b execve "$@"`, "sh"}, args, []string{m.binary}, run(m))...)
+		cmd.ExtraFiles = []*os.File{lifeline}
+	}
 	cmd.Dir, cmd.Env = m.dir, m.env
 	p := &process{m: m, cmd: cmd, ended: make(chan error, 1)}
 	cmd.Stdout, cmd.Stderr = &p.out, &p.errs
