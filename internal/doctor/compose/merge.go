@@ -14,7 +14,7 @@ func (r *reader) merge(base, own *node, key string) *node {
 		return base
 	case own.tag == "!reset":
 		return &node{at: own.at}
-	case base == nil || own.tag == "!override" || replaced(key):
+	case base == nil || own.tag == "!override":
 		return own
 	}
 	if key == "environment" {
@@ -47,11 +47,6 @@ func (r *reader) mergeKeys(base, own *node) *node {
 		out.keys[i] = entry{e.key, e.at, r.merge(out.keys[i].value, e.value, e.key)}
 	}
 	return out
-}
-
-// replaced are lists that count as one value.
-func replaced(key string) bool {
-	return key == "command" || key == "entrypoint" || key == "test"
 }
 
 // added are keys whose lists become longer, and may be a single value.
