@@ -39,8 +39,8 @@ func TestConvertCommand(t *testing.T) {
 }
 
 // oldVersion2 and oldVersion3 say the same to both versions: one thing before the
-// application, one beside it that starts three times, one at turns, and one each before
-// and after its stop. Each notes its name.
+// application, a check of it, one beside it that starts three times, one at turns, and one
+// each before and after its stop. Each notes its name.
 const oldVersion2 = `{
   "consul": "{{ .CONSUL | default "hub" }}:8500",
   "preStart": "note preStart",
@@ -63,6 +63,7 @@ const oldVersion3 = `{
     { name: "turns", exec: "note turns", timeout: "10s", when: { interval: "200ms" } },
     { name: "preStop", exec: "note preStop", when: { source: "app", once: "stopping" } },
     { name: "postStop", exec: 'note {{ .LAST | default "postStop" }}', when: { source: "app", once: "stopped" } },
+    { name: "well", exec: "note well", when: { source: "app", once: "healthy" } },
     { name: "broken", exec: "note broken", when: { source: "app", once: "exitFailed" } },
     {{ if .NEVER }}{ name: "never", exec: "note never" },{{ end }}
   ]
@@ -107,6 +108,8 @@ func testConverted(t *testing.T, m *machine) {
 			t.Errorf("%s: ends with %+v", name, got)
 		case at("preStart") < 0 || at("preStart") > at("app") || at("preStart") > at("beside"):
 			t.Errorf("%s: preStart is not before: %v", name, lines)
+		case at("well") >= 0 && at("well") < at("check"):
+			t.Errorf("%s: healthy before the first check: %v", name, lines)
 		case at("preStop") < at("app") || at("preStop") > at("stopped") || at("stopped") > at("postStop"):
 			t.Errorf("%s: the stop is out of order: %v", name, lines)
 		}
