@@ -84,7 +84,7 @@ func (r *Runner) run(ctx context.Context, p *probe) {
 	defer r.mu.Unlock()
 	delete(r.flying, p)
 	r.count(p, err, took)
-	wake(r.wake)
+	r.carryOn()
 }
 
 // count tells the machine what a probe found. The lock is held.
@@ -111,6 +111,14 @@ func (r *Runner) release(p *probe) {
 	if p.holds {
 		p.holds = false
 		r.held--
+		r.carryOn()
+	}
+}
+
+// carryOn wakes the loop if it has to do something before its next turn. The
+// lock is held.
+func (r *Runner) carryOn() {
+	if r.ended || len(r.queue) > 0 {
 		wake(r.wake)
 	}
 }
