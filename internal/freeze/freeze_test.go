@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +30,55 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(writerVar); dir != "" {
 		write(dir)
 	}
+	if os.Getenv(forkerVar) != "" {
+		freezeWhileForking()
+	}
 	leak.Main(m)
+}
+
+// forkerVar makes this binary an agent that starts programs while it freezes all below it.
+const forkerVar = "FREEZE_TEST_FORKER"
+
+func freezeWhileForking() {
+	var work sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	for range 4 {
+		work.Go(func() {
+			for ctx.Err() == nil {
+				cmd := exec.Command("/bin/true")
+				cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+				if err := cmd.Run(); err != nil {
+					panic(err)
+				}
+			}
+		})
+	}
+	f := freeze.New(jobs())
+	for range 300 {
+		if z, err := f.Freeze(ctx, long); err == nil {
+			_, _ = z.Thaw() // that a newcomer spoils it is expected
+		}
+	}
+	cancel()
+	work.Wait()
+	os.Exit(0)
+}
+
+// What the agent itself starts (a job, a check, a hook) is never stopped between fork
+// and exec: the thread that waits for it could not be stopped for the collection of
+// garbage either, and nobody would be left to let anything go on.
+func TestFreezeWhileTheAgentStartsPrograms(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, self)
+	cmd.Env = append(os.Environ(), forkerVar+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v (it hung, if it was killed)\n%s", err, out)
+	}
 }
 
 func write(dir string) {
