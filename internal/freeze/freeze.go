@@ -14,7 +14,9 @@ package freeze
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -40,7 +42,22 @@ type Freezer struct {
 // New returns a Freezer of the processes that root names and all their
 // descendants, never the calling process. root is asked at every reading.
 func New(root func(*proctree.Proc) bool) *Freezer {
-	return &Freezer{table: proctree.NewTable(), self: unix.Getpid(), root: root}
+	f := &Freezer{table: proctree.NewTable(), self: unix.Getpid()}
+	f.root = func(p *proctree.Proc) bool { return root(p) && !f.starting(p) }
+	return f
+}
+
+// starting says whether p is a program that this process is about to execute. Until it
+// does, the thread that forked it waits for it, and the runtime for that thread: to
+// stop it would stop whoever is to let it go on. (An application's own process that
+// forked and executed nothing has another executable.)
+func (f *Freezer) starting(p *proctree.Proc) bool {
+	if p.PPID != f.self || !p.Unexecuted {
+		return false
+	}
+	ours, err := os.Readlink("/proc/self/exe")
+	theirs, err2 := os.Readlink("/proc/" + strconv.Itoa(p.PID) + "/exe")
+	return err == nil && err2 == nil && ours == theirs
 }
 
 // id names a process for as long as the machine is up.

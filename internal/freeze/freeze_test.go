@@ -54,7 +54,7 @@ func freezeWhileForking() {
 		})
 	}
 	f := freeze.New(jobs())
-	for range 300 {
+	for range 1000 {
 		if z, err := f.Freeze(ctx, long); err == nil {
 			_, _ = z.Thaw() // that a newcomer spoils it is expected
 		}
@@ -213,7 +213,7 @@ func TestInvariantAcrossFiles(t *testing.T) {
 	})
 	var before uint64
 	moved := 0
-	for range 300 {
+	for range 1000 {
 		z := mustFreeze(t, long)
 		log, length := image(t, dir)
 		again, lengthAgain := image(t, dir)

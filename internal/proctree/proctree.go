@@ -28,6 +28,9 @@ type Proc struct {
 	Threads                   int
 	Start                     uint64 // clock ticks since boot; with PID it names a process for as long as the machine is up
 	State                     byte
+	// Unexecuted: it was forked, and has executed nothing since. Of a child that was
+	// started by vfork(2) that means that its parent's thread waits for it.
+	Unexecuted bool
 }
 
 // Alive tells whether any part of the process still runs. A process whose first
@@ -150,6 +153,9 @@ func parseStat(line []byte) (Proc, bool) {
 			p.Group = number(value)
 		case 6:
 			p.Session = number(value)
+		case 9:
+			const forkNoExec = 0x40 // PF_FORKNOEXEC of the kernel
+			p.Unexecuted = number(value)&forkNoExec != 0
 		case 20:
 			p.Threads = number(value)
 		case 22:
