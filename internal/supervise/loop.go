@@ -31,6 +31,7 @@ type message struct {
 	streams *streams
 	start   uint64
 	err     error
+	sent    chan struct{} // closed when the message is with the loop
 
 	name   string       // of the job, where the sender cannot know its index
 	run    *os.Process  // the run that the input is about; nil: any

@@ -38,6 +38,7 @@ func (s *Supervisor) launcher(launch <-chan *job) {
 		if err != nil {
 			continue
 		}
+		close(m.sent)
 		if err := s.writeRecord(); err != nil {
 			s.log.Warn("should the agent die, the next one will not know this job", "job", j.Name, "error", err)
 		}
@@ -81,9 +82,11 @@ func (s *Supervisor) spawn(j *job) (message, error) {
 		o.closeOurs()
 		return message{}, err
 	}
-	ready := func() { s.send(message{input: Input{Event: Ready, Job: j.index}, run: process}) }
-	o.start(&s.group, ready)
-	m := message{input: Input{Event: Started, Job: j.index}, process: process, streams: o}
+	m := message{input: Input{Event: Started, Job: j.index}, process: process, streams: o, sent: make(chan struct{})}
+	o.start(&s.group, func() {
+		<-m.sent // a quick job is ready before anyone knows that it was started
+		s.send(message{input: Input{Event: Ready, Job: j.index}, run: process})
+	})
 	if p, ok := proctree.Lookup(process.Pid); ok {
 		m.start = p.Start
 	}
