@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,16 +14,37 @@ import (
 
 // withAgent runs fn with a client of the agent on the control socket.
 func (s *session) withAgent(cmd *cobra.Command, fn func(ctx context.Context, c *client.Client) error) error {
-	cfg, err := s.load(cmd, nil)
+	socket, err := s.socket(cmd)
 	if err != nil {
 		return err
 	}
-	agent := client.New(cfg.Socket)
+	agent := client.New(socket)
 	defer agent.Close()
 	if err := fn(cmd.Context(), agent); err != nil {
 		return fmt.Errorf("%s: %w", cmd.Name(), err)
 	}
 	return nil
+}
+
+// socket is the agent's. Where it is said outright, as jobs have it in their
+// environment, the file is not read: an agent is reached also while its file is broken.
+func (s *session) socket(cmd *cobra.Command) (string, error) {
+	env := s.Env
+	if env == nil {
+		env = os.LookupEnv
+	}
+	path, _ := env("DROVER_SOCKET")
+	if given := givenSettings(cmd)["socket"]; len(given) > 0 {
+		path = given[len(given)-1]
+	}
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	cfg, err := s.load(cmd, nil)
+	if err != nil {
+		return "", err
+	}
+	return cfg.Socket, nil
 }
 
 // exactly refuses other numbers of arguments; what names them.
@@ -56,13 +79,13 @@ func (s *session) completeJobs(after ...string) cobra.CompletionFunc {
 		if len(args) > 1 {
 			return nil, no
 		}
-		cfg, err := s.load(cmd, nil)
+		socket, err := s.socket(cmd)
 		if err != nil {
 			return nil, no
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
 		defer cancel()
-		agent := client.New(cfg.Socket)
+		agent := client.New(socket)
 		defer agent.Close()
 		status, err := agent.Status(ctx)
 		if err != nil {

@@ -307,10 +307,10 @@ jobs:
 `)
 	m.status("runs", inState("main", "running"))
 	stuck := m.command("logs", "-f", "-n", "0")
-	pipe, err := stuck.StdoutPipe() // that nobody reads
+	_, err := stuck.StdoutPipe() // that nobody reads
 	fstest.Must(t, err)
 	fstest.Must(t, stuck.Start())
-	t.Cleanup(func() { _ = stuck.Process.Kill(); _ = pipe.Close() })
+	t.Cleanup(func() { _ = stuck.Process.Kill(); _ = stuck.Wait() })
 	reader := m.follow("logs", "chatty", "-f", "-n", "0")
 	m.is(0, "chatty:", "start", "chatty")
 	reader.until("19999")
