@@ -100,8 +100,8 @@ func (e *inJob) Probe(ctx context.Context) error {
 	return exec.Probe(ctx)
 }
 
-// follow gives the jobs the checks of a new configuration.
-func (c *checks) follow(cfg *config.Config) {
+// follow gives the jobs the checks of a new configuration, and returns the former.
+func (c *checks) follow(cfg *config.Config) *config.Config {
 	c.mu.Lock()
 	old := c.cfg
 	c.cfg = cfg
@@ -111,6 +111,7 @@ func (c *checks) follow(cfg *config.Config) {
 	for name := range names {
 		c.runner.Replace(name, c.of(cfg, name))
 	}
+	return old
 }
 
 // run runs the checks, from a job's start to its end, until ctx ends.

@@ -280,10 +280,10 @@ jobs:
 	pid := s.job("web").PID
 	set(500)
 	s.event("unhealthy", "web")
-	s.event("exit", "alarm")
 	set(200)
 	s.event("started", "web")
 	s.event("healthy", "web")
+	s.says("alarm", "alarm")
 	if j := s.job("web"); j.PID == pid || j.Health != "healthy" || len(j.Checks) != 2 {
 		t.Errorf("%+v", j)
 	}
@@ -341,5 +341,27 @@ metrics:
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		t.Errorf("%v", got)
+	}
+}
+
+// A job that a reload brings is ready by a check that the same reload brings.
+func TestReloadBringsChecksWithTheirJob(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	fstest.Must(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	s := runs(t, "jobs: {app: {command: [sleep, \"600\"], main: true}}\n")
+	s.event("started", "app")
+	s.write(fmt.Sprintf(`
+jobs:
+  app: {command: [sleep, "600"], main: true}
+  web: {command: [sleep, "600"], ready: {check: tcp, timeout: 20s}, checks: {tcp: {tcp: "%s", every: 100ms}}}
+`, listener.Addr()))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := s.Reload(ctx); err != nil {
+		t.Error(err)
+	}
+	if j := s.job("web"); !j.Ready || len(j.Checks) != 1 {
+		t.Errorf("%+v", j)
 	}
 }

@@ -43,7 +43,10 @@ func (a *agent) Reload(ctx context.Context) (client.Reload, error) {
 	if err != nil {
 		return done, refused(client.KindInvalid, "the new configuration is not valid, and nothing was changed: %v", err)
 	}
+	// The checks come first: a job may be ready by one of them.
+	former := a.checks.follow(cfg)
 	if err := a.jobs.reload(ctx, list); err != nil {
+		a.checks.follow(former)
 		if k := (*client.Error)(nil); errors.As(explained("", err), &k) {
 			return done, k
 		}
@@ -56,7 +59,6 @@ func (a *agent) Reload(ctx context.Context) (client.Reload, error) {
 // apply makes the parts beside the jobs follow a configuration whose jobs run.
 func (a *agent) apply(cfg *config.Config) {
 	a.jobs.journals.Keep(slices.Collect(maps.Keys(cfg.Jobs)))
-	a.checks.follow(cfg)
 	a.metrics.follow(cfg)
 }
 
@@ -109,17 +111,19 @@ func compared(before, after map[string]string) client.Reload {
 // reload brings the jobs to a new definition: those of now, and those of later starts.
 func (j *jobs) reload(ctx context.Context, list []supervise.Job) error {
 	j.mu.Lock()
-	s, slot := j.current, j.slot
+	s, former := j.current, j.list
+	j.list = inSlot(list, j.slot) // checks run as their jobs will
+	list = j.list
 	j.mu.Unlock()
-	list = inSlot(list, slot)
-	if s != nil {
-		// Whoever asked may go away: what was begun is ended, one way or the other.
-		if err := s.Reload(context.WithoutCancel(ctx), list); err != nil {
-			return err
-		}
+	if s == nil {
+		return nil
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.list = list
-	return nil
+	// Whoever asked may go away: what was begun is ended, one way or the other.
+	err := s.Reload(context.WithoutCancel(ctx), list)
+	if err != nil {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.list = former
+	}
+	return err
 }
