@@ -45,6 +45,10 @@ soak: ## the long runs: SCHEDULES (250000) simulated ones, big model searches, e
 	dirs=$$(grep -rl DROVER_SOAK --include='*_test.go' internal | xargs -n 1 dirname | sort -u | sed 's,^,./,'); \
 	DROVER_SOAK=$(SCHEDULES) go test -count=1 -p 1 -timeout 4h -v $(TESTFLAGS) $$dirs
 
+.PHONY: soak-supervise
+soak-supervise: ## 200 unruly jobs under fire for DROVER_SOAK_TIME (10m): nothing may be left, nothing may grow
+	DROVER_SOAK=1 DROVER_SOAK_TIME=$${DROVER_SOAK_TIME:-10m} go test -count=1 -timeout 4h -v -run TestSupervisionSoak $(TESTFLAGS) ./internal/app
+
 .PHONY: build
 build: ## the static binary, bin/drover
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/drover ./cmd/drover
