@@ -199,11 +199,11 @@ func registerJobs(reg *prometheus.Registry, a *agent) {
 		agent:    a,
 		up:       prometheus.NewDesc("drover_job_up", "1 while the job's first process runs.", []string{"job"}, nil),
 		ready:    prometheus.NewDesc("drover_job_ready", "1 while the job runs and is ready.", []string{"job"}, nil),
-		starts:   prometheus.NewDesc("drover_job_starts", "Runs of the job that were begun since the jobs were started.", []string{"job"}, nil),
+		starts:   prometheus.NewDesc("drover_job_starts_total", "Runs of the job that were begun since the jobs were started.", []string{"job"}, nil),
 		restarts: prometheus.NewDesc("drover_job_restarts", "Restarts in a row by the job's policy.", []string{"job"}, nil),
 		status:   prometheus.NewDesc("drover_job_exit_status", "Exit status of the last run that ended.", []string{"job"}, nil),
 		check:    prometheus.NewDesc("drover_check_healthy", "1 while the check passes, 0 while it fails, -1 while it is not known.", []string{"job", "check", "level"}, nil),
-		took:     prometheus.NewDesc("drover_check_duration_seconds", "How long the last one took.", []string{"job", "check", "level"}, nil),
+		took:     prometheus.NewDesc("drover_check_duration_seconds", "How long the last run of the check took.", []string{"job", "check", "level"}, nil),
 	})
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "drover", Name: "maintenance", Help: "1 while maintenance is on."},
 		func() float64 { return truth(a.maintenance.Load()) }))
@@ -227,7 +227,7 @@ func (c *jobCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(c.up, truth(job.PID > 0))
 		gauge(c.ready, truth(job.Ready))
-		gauge(c.starts, float64(job.Runs))
+		ch <- prometheus.MustNewConstMetric(c.starts, prometheus.CounterValue, float64(job.Runs), job.Name)
 		gauge(c.restarts, float64(job.Restarts))
 		if job.Exit != nil {
 			gauge(c.status, float64(*job.Exit))

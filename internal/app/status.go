@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"drover/client"
+	"drover/internal/config"
 	"drover/internal/volume"
 	"drover/internal/volume/protocol"
 	"drover/internal/volume/slots"
@@ -192,12 +193,21 @@ func registerMetrics(reg *prometheus.Registry, a *agent) {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "drover", Name: name, Help: help},
 			func() float64 { return f(a.Status()) }))
 	}
+	counter := func(name, help string, f func(client.Status) float64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "drover", Name: name, Help: help},
+			func() float64 { return f(a.Status()) }))
+	}
 	gauge("holder", "1 while this instance holds the volume.", func(s client.Status) float64 {
 		return truth(s.Role == string(protocol.PhaseHolder))
 	})
 	gauge("healthy", "1 while nothing is degraded or failed.", func(s client.Status) float64 { return truth(s.Health == "ok") })
 	gauge("epoch", "Epoch of the head as last seen.", func(s client.Status) float64 { return float64(s.Epoch) })
 	gauge("commits", "Sequence number of the newest commit.", func(s client.Status) float64 { return float64(s.Seq) })
+	gauge("lease_margin_seconds", "Time until the claim must be renewed: then another may claim, or, under fence: strict, the jobs are killed. 0: no claim.",
+		func(client.Status) float64 { return a.leaseMargin().Seconds() })
+	gauge("last_backup_seconds", "Duration of the last backup of this agent; 0: none yet.", ofBackup(func(b *client.Backup) float64 { return b.Seconds }))
+	gauge("last_backup_added_bytes", "Bytes that the last backup of this agent added to the store.", ofBackup(func(b *client.Backup) float64 { return float64(b.Added) }))
+	gauge("last_backup_failed", "1 if the last backup of this agent failed.", ofBackup(func(b *client.Backup) float64 { return truth(b.Error != "") }))
 	gauge("rpo_seconds", "Age of the last commit while changes wait, else 0.", func(s client.Status) float64 { return s.RPO })
 	gauge("last_commit_timestamp_seconds", "Time of the newest commit, by its holder's clock.", func(s client.Status) float64 {
 		if s.Commit == nil {
@@ -228,8 +238,8 @@ func registerMetrics(reg *prometheus.Registry, a *agent) {
 	gauge("upkeep_failing", "1 while the upkeep meets something that cannot be read, and deletes nothing.", ofUpkeep(func(u *client.Upkeep) float64 { return truth(u.Error != "") }))
 	gauge("damaged_snapshots", "Snapshots that the upkeep's last survey found damaged, or that somebody else removed.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.DamagedCount) }))
 	gauge("upkeep_packs_waiting", "Packs that are condemned, and not deleted yet.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Waiting) }))
-	gauge("upkeep_freed_bytes", "Bytes of the packs that this agent's upkeep has deleted.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Freed) }))
-	gauge("upkeep_snapshots_removed", "Snapshots that this agent's upkeep has removed by retention.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Removed) }))
+	counter("upkeep_freed_bytes_total", "Bytes of the packs that this agent's upkeep has deleted.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Freed) }))
+	counter("upkeep_snapshots_removed_total", "Snapshots that this agent's upkeep has removed by retention.", ofUpkeep(func(u *client.Upkeep) float64 { return float64(u.Removed) }))
 	underWay := func(f func(*client.Progress) float64) func(client.Status) float64 {
 		return func(s client.Status) float64 {
 			if s.Progress == nil {
@@ -248,6 +258,33 @@ func registerMetrics(reg *prometheus.Registry, a *agent) {
 		}
 		return *s.RTO
 	})
+}
+
+func ofBackup(f func(*client.Backup) float64) func(client.Status) float64 {
+	return func(s client.Status) float64 {
+		if s.LastBackup == nil {
+			return 0
+		}
+		return f(s.LastBackup)
+	}
+}
+
+// leaseMargin is how long the claim is still good without a renewal; negative: it is
+// overdue; 0: this instance holds nothing.
+func (a *agent) leaseMargin() time.Duration {
+	t := a.current()
+	if t == nil {
+		return 0
+	}
+	status, _ := t.rt.Status()
+	if status.Phase != protocol.PhaseHolder {
+		return 0
+	}
+	good := t.cfg.Lease.TTL.Std()
+	if t.cfg.Fence == config.FenceStrict {
+		good -= good / 5 // protocol.Config.Margin
+	}
+	return time.Duration(status.Renewed-volume.Now()) + good
 }
 
 // registerRestoreTests registers what the last restore test came to.
