@@ -54,7 +54,7 @@ func TestSupervisionSoak(t *testing.T) {
 		defer stop()
 		var parts sync.WaitGroup
 		defer parts.Wait()
-		for _, part := range []func(context.Context){s.watch, s.ask, s.signals, s.reloads, s.hands, s.hands, s.puts} {
+		for _, part := range []func(context.Context){s.watch, s.ask, s.signals, s.reloads, s.hands(4), s.hands(5), s.puts} {
 			parts.Go(func() { part(ctx) })
 		}
 	})
@@ -82,8 +82,9 @@ func startSoak(t *testing.T) *soak {
 			fstest.Must(t, err)
 		}
 	}
+	r := s.random(0)
 	for i := range s.jobs {
-		s.now[i] = s.one(s.random(0), i)
+		s.now[i] = s.one(r, i)
 	}
 	s.write(t, s.now)
 	s.launch()
@@ -97,7 +98,7 @@ func (s *soak) random(part uint64) *rand.Rand {
 		_, err := fmt.Sscan(text, &seed)
 		fstest.Must(s.t, err)
 	}
-	return rand.New(rand.NewPCG(seed, part+1000*uint64(len(s.now))))
+	return rand.New(rand.NewPCG(seed, part))
 }
 
 // deafServer accepts, and never answers.
@@ -238,14 +239,16 @@ func (s *soak) signals(ctx context.Context) {
 }
 
 // hands start, stop, restart and signal jobs, and read their logs.
-func (s *soak) hands(ctx context.Context) {
-	r := s.random(uint64(time.Now().UnixNano()))
-	for pause(ctx, r, 150*time.Millisecond) {
-		c := SoakCall{Do: []string{"start", "start", "stop", "restart", "signal", "logs"}[r.IntN(6)], Name: soakName(r.IntN(s.jobs))}
-		if c.Do == "signal" {
-			c.Value = []string{"TERM", "KILL", "HUP", "STOP", "CONT", "USR2"}[r.IntN(6)]
+func (s *soak) hands(part uint64) func(context.Context) {
+	return func(ctx context.Context) {
+		r := s.random(part)
+		for pause(ctx, r, 150*time.Millisecond) {
+			c := SoakCall{Do: []string{"start", "start", "stop", "restart", "signal", "logs"}[r.IntN(6)], Name: soakName(r.IntN(s.jobs))}
+			if c.Do == "signal" {
+				c.Value = []string{"TERM", "KILL", "HUP", "STOP", "CONT", "USR2"}[r.IntN(6)]
+			}
+			s.do(c)
 		}
-		s.do(c)
 	}
 }
 
