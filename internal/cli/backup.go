@@ -45,7 +45,7 @@ With --queue it returns at once; requests that wait are made as one backup.
 }
 
 func (s *session) backup(cmd *cobra.Command, opt backupOptions) error {
-	cfg, err := s.load(cmd, nil)
+	socket, err := s.socket(cmd)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (s *session) backup(cmd *cobra.Command, opt backupOptions) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: the limit was %s", errTimeout, opt.timeout.Duration))
 		defer cancel()
 	}
-	agent := client.New(cfg.Socket)
+	agent := client.New(socket)
 	defer agent.Close()
 	b, err := agent.Backup(ctx, opt.queue)
 	if err != nil {

@@ -535,6 +535,18 @@ func TestBackup(t *testing.T) {
 	}
 }
 
+// A hook backs up while somebody edits the configuration file.
+func TestBackupBesideABrokenFile(t *testing.T) {
+	env := serve(t, agent{})
+	env["DROVER_CONFIG"] = filepath.Join(t.TempDir(), "drover.yaml")
+	if err := os.WriteFile(env["DROVER_CONFIG"], []byte("jobs: {half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := try(t, nil, env, "backup", "--queue"); got != (result{0, "queued\n", ""}) {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestInterrupted: a wait that is interrupted ends with 130.
 func TestInterrupted(t *testing.T) {
 	ctx, interrupt := context.WithCancelCause(context.Background())

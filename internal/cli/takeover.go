@@ -40,14 +40,14 @@ the lease, this instance takes it back, and the command fails.
 }
 
 func (s *session) takeover(cmd *cobra.Command, grace durationValue) error {
-	cfg, err := s.load(cmd, nil)
+	socket, err := s.socket(cmd)
 	if err != nil {
 		return err
 	}
 	if grace.Std() <= 0 {
 		return usageError{"--grace is no time at all", "give one such as 1m"}
 	}
-	agent := client.New(cfg.Socket)
+	agent := client.New(socket)
 	defer agent.Close()
 	t, err := agent.HandOver(cmd.Context(), grace.Std())
 	switch {
