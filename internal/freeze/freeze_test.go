@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 // forkerVar makes this binary an agent that starts programs while it freezes all below it.
 const forkerVar = "FREEZE_TEST_FORKER"
 
+// forkingTime is enough for a hang to be likely where one can be.
+const forkingTime = 10 * time.Second
+
 func freezeWhileForking() {
 	var work sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
@@ -54,7 +57,7 @@ func freezeWhileForking() {
 		})
 	}
 	f := freeze.New(jobs())
-	for range 1000 {
+	for began := time.Now(); time.Since(began) < forkingTime; {
 		if z, err := f.Freeze(ctx, long); err == nil {
 			_, _ = z.Thaw() // that a newcomer spoils it is expected
 		}
@@ -68,7 +71,7 @@ func freezeWhileForking() {
 // and exec: the thread that waits for it could not be stopped for the collection of
 // garbage either, and nobody would be left to let anything go on.
 func TestFreezeWhileTheAgentStartsPrograms(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	self, err := os.Executable()
 	if err != nil {
@@ -213,7 +216,7 @@ func TestInvariantAcrossFiles(t *testing.T) {
 	})
 	var before uint64
 	moved := 0
-	for range 1000 {
+	for began := time.Now(); time.Since(began) < forkingTime; {
 		z := mustFreeze(t, long)
 		log, length := image(t, dir)
 		again, lengthAgain := image(t, dir)
