@@ -56,7 +56,7 @@ func TestStatusFromTheStore(t *testing.T) {
 	a.end()
 	long = time.Now().Add(-2 * time.Minute)
 	fstest.Must(t, os.Chtimes(head, long, long))
-	if s := status(); s.Health != "degraded" || !strings.Contains(s.Message, "test holds it, and has been silent for 2m0s") {
+	if s := status(); s.Health != "degraded" || !strings.Contains(s.Message, "test holds it, and has been silent for 2m") {
 		t.Errorf("%+v", s)
 	}
 }

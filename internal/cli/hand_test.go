@@ -135,11 +135,11 @@ func testJobsByHand(t *testing.T, m *machine) {
 	events.until(`"event":"stopping","source":"web"`)
 	events.until(`"event":"ready","source":"web"`)
 
-	for give, want := range map[string]string{"FEATURE=a=b=": "a=b=", "FEATURE=": "", "FEATURE-": "unset"} {
-		m.is(0, "1 variable put", "put-env", give)
+	for _, put := range []struct{ give, want string }{{"FEATURE=a=b=", "a=b="}, {"FEATURE=", ""}, {"FEATURE-", "unset"}} {
+		m.is(0, "1 variable put", "put-env", put.give)
 		m.is(0, "web: running", "restart", "web")
-		if line := logs.until("up FEATURE="); line != "up FEATURE="+want {
-			t.Errorf("put-env %s: got %q", give, line)
+		if line := logs.until("up FEATURE="); line != "up FEATURE="+put.want {
+			t.Errorf("put-env %s: got %q", put.give, line)
 		}
 	}
 	m.is(2, "Drover's own", "put-env", "DROVER_SOCKET=/elsewhere")
