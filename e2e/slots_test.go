@@ -88,17 +88,25 @@ func TestSlots(t *testing.T) {
 	// The spare first, or it takes the slot that the third one leaves.
 	third := holders[2]
 	third.leave("late", "of slot 2")
-	for _, m := range []*server{paused, third, holders[0], holders[1]} {
+	ofTwo := func(st client.Status) bool {
+		return st.Role == "spare" && strings.Contains(st.Message, "2 of 2 are held")
+	}
+	two := func(m *server) {
 		sh(m.Container, `sed -i "s/^slots: 3/slots: 2/" /etc/drover/drover.yaml`)
 		m.Restart(0)
 	}
+	for _, m := range []*server{paused, third} {
+		two(m)
+		m.awaitStatus(takeover, "a spare of two slots", ofTwo)
+		m.Pause() // it would take the slot of who restarts
+	}
 	for shard, m := range holders[:2] {
+		two(m)
 		m.awaitSlot(shard, takeover)
 	}
 	for _, m := range []*server{paused, third} {
-		m.awaitStatus(soon, "a spare of two slots", func(st client.Status) bool {
-			return st.Role == "spare" && strings.Contains(st.Message, "2 of 2 are held")
-		})
+		m.Unpause()
+		m.awaitStatus(soon, "a spare of two slots", ofTwo)
 	}
 	third.keepsOf(2, "late", "of slot 2")
 	for shard := range slots { // what is not served any more is in the bucket still
