@@ -137,9 +137,10 @@ func (c *checks) run(ctx context.Context, sub *event.Subscription) {
 	}
 }
 
-// jobEvents subscribes to what begins and ends checks.
+// jobEvents subscribes to what begins and ends checks. Of a job that comes and goes the
+// newest counts.
 func (c *checks) jobEvents(bus *event.Bus) *event.Subscription {
-	return bus.Subscribe(event.Options{Queue: 10_000, Only: func(e event.Event) bool {
+	return bus.Subscribe(event.Options{Coalesce: true, Only: func(e event.Event) bool {
 		return e.Name == supervise.EventStarted || e.Name == supervise.EventStopping || e.Name == supervise.EventExit
 	}})
 }

@@ -176,9 +176,10 @@ func (m *machine) ended(i int) {
 	if ran && job.Status == 0 {
 		job.Reached |= HasSucceeded
 	}
-	if ran && m.Mode != Dead {
-		m.emit(EventExit, i)
+	if ran {
+		m.emit(EventExit, i) // also of what was killed: who watches the job must hear of it
 		switch {
+		case m.Mode == Dead:
 		case job.Asked && !job.TimedOut:
 			m.emit(EventStopped, i)
 		case job.Status == 0:

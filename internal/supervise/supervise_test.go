@@ -37,23 +37,7 @@ func descendants(t *testing.T) []string {
 
 func run(t *testing.T, jobs ...Job) *Supervisor {
 	t.Helper()
-	s, err := New(Config{Jobs: jobs}, testLog(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Kill(); err != nil {
-			t.Error(err)
-		}
-		<-s.Done()
-		if left := descendants(t); len(left) != 0 {
-			t.Errorf("left behind: %q", left)
-		}
-	})
-	return s
+	return runWith(t, Config{Jobs: jobs})
 }
 
 // await waits until the job is in the phase.
