@@ -264,6 +264,11 @@ func TestLimits(t *testing.T) {
 	if j := await(t, s, "bad", Ended); j.Exit != 126 {
 		t.Errorf("%+v", j)
 	}
+	s.pids.Lock()
+	if len(s.first) != 1 {
+		t.Errorf("%d first processes; what could not be limited is not collected", len(s.first))
+	}
+	s.pids.Unlock()
 	if err := s.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,10 @@ func (s *Supervisor) spawn(j *job) (message, error) {
 	}
 	process, err := s.fork(j, path, attr)
 	if err == nil && j.Limits.set() {
-		err = j.Limits.apply(process)
+		if err = j.Limits.apply(process); err != nil { // it is killed
+			_, _ = process.Wait() // how it ended is known
+			s.forget(j, process)
+		}
 	}
 	if err != nil {
 		o.closeOurs()
@@ -128,13 +131,18 @@ func (s *Supervisor) await(j *job, process *os.Process) {
 	} else {
 		s.log.Error("the exit status of a job is lost", "job", j.Name, "error", err)
 	}
+	s.forget(j, process)
+	s.messages <- message{input: Input{Event: Exited, Job: j.index, Status: status}}
+}
+
+// forget takes a first process that was collected off the books.
+func (s *Supervisor) forget(j *job, process *os.Process) {
 	j.mu.Lock()
 	j.process = nil
 	j.mu.Unlock()
 	s.pids.Lock()
 	delete(s.first, process.Pid)
 	s.pids.Unlock()
-	s.messages <- message{input: Input{Event: Exited, Job: j.index, Status: status}}
 }
 
 // pathOf is the PATH of an environment, or the usual one.
