@@ -34,6 +34,7 @@ type WriterOptions struct {
 type Writer struct {
 	r      *Repository
 	opt    WriterOptions
+	index  *memIndex       // where what is stored goes: the one loaded when the Writer began
 	ctx    context.Context // of the uploads
 	cancel context.CancelFunc
 	data   packer
@@ -57,7 +58,7 @@ type Writer struct {
 func (r *Repository) NewWriter(ctx context.Context, opt WriterOptions) *Writer {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &Writer{
-		r: r, opt: opt, ctx: ctx, cancel: cancel,
+		r: r, opt: opt, index: r.idx(), ctx: ctx, cancel: cancel,
 		slots:   make(chan struct{}, r.opt.Connections),
 		pending: make(map[format.Handle]uint32),
 		used:    make(map[format.ID]struct{}),
@@ -174,7 +175,7 @@ func (w *Writer) Packs() []format.ID {
 // then the index object and sn's object, in parallel. If nothing is new there is
 // only sn's; with a nil sn there is no snapshot object and its id is zero. It
 // sets the counts of blobs and bytes in sn.Summary, if that is there. When it
-// returns nil, the new blobs are in the index in memory.
+// returns nil, the new blobs are in the index in memory that the Writer began with.
 func (w *Writer) Finish(ctx context.Context, sn *format.Snapshot) (format.ID, Stats, error) {
 	stop := context.AfterFunc(ctx, w.cancel)
 	defer stop()
@@ -217,7 +218,10 @@ func (w *Writer) commit(packs []indexPack, sn *format.Snapshot) (id format.ID, e
 	return id, nil
 }
 
-// saveIndex stores an index of packs, and adds them to the one in memory.
+// saveIndex stores an index of packs, and adds them to the one in memory. If another
+// one was loaded meanwhile, it stays without them: a call that hung may store its index
+// when a new holder has long removed the packs as orphans, and nothing new may count on
+// those. Only what the next LoadIndex finds in the store does.
 func (w *Writer) saveIndex(ctx context.Context, packs []indexPack) error {
 	if len(packs) == 0 {
 		return nil
@@ -225,9 +229,11 @@ func (w *Writer) saveIndex(ctx context.Context, packs []indexPack) error {
 	if _, err := w.r.saveFile(ctx, format.IndexFile, encodeIndex(packs)); err != nil {
 		return fmt.Errorf("save index: %w", err)
 	}
-	idx := w.r.idx()
 	for _, p := range packs {
-		idx.add(p.ID, p.Blobs, true)
+		w.index.add(p.ID, p.Blobs, true)
+	}
+	if w.index != w.r.idx() {
+		return nil
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -246,6 +246,55 @@ func TestMissingPacksAreNotDeduplicatedAgainst(t *testing.T) {
 	}
 }
 
+// A Writer hangs while it stores its index; meanwhile another one removes its packs, which
+// are orphans, and this process loads the index anew. Awake, the Writer must not put into
+// that index what is gone.
+func TestLateIndexIsNotDeduplicatedAgainst(t *testing.T) {
+	st := mem.New()
+	awake, asleep := make(chan struct{}), make(chan struct{})
+	r := newRepo(t, &hungIndex{Store: st, asleep: asleep, awake: awake}, Options{})
+	data := testData(1, 10_000, true)
+	late := make(chan error, 1)
+	go func() {
+		w := r.NewWriter(t.Context(), WriterOptions{})
+		if _, err := w.Save(t.Context(), format.DataBlob, data); err != nil {
+			late <- err
+			return
+		}
+		_, _, err := w.Finish(t.Context(), nil)
+		late <- err
+	}()
+	<-asleep
+	other := openRepo(t, st, Options{})
+	if _, err := other.Prune(t.Context(), exclusive(t, other), PruneOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.LoadIndex(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(awake)
+	if err := <-late; err != nil {
+		t.Fatal(err)
+	}
+	if r.Has(format.Handle{Type: format.DataBlob, ID: format.Hash(data)}) {
+		t.Error("a pack that was removed counts as stored")
+	}
+}
+
+// hungIndex hangs at the first index object that is stored.
+type hungIndex struct {
+	objstore.Store
+	once          sync.Once
+	asleep, awake chan struct{}
+}
+
+func (s *hungIndex) Put(ctx context.Context, key string, data []byte) error {
+	if strings.HasPrefix(key, "index/") {
+		s.once.Do(func() { close(s.asleep); <-s.awake })
+	}
+	return s.Store.Put(ctx, key, data)
+}
+
 func TestReadOnlyStoresNothing(t *testing.T) {
 	st := watch(mem.New())
 	newRepo(t, st, Options{})

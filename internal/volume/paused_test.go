@@ -3,9 +3,12 @@ package volume
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"drover/internal/objstore"
 	"drover/internal/objstore/faulty"
 	"drover/internal/repo"
 	"drover/internal/repo/format"
@@ -70,6 +73,49 @@ func TestPausedInACommit(t *testing.T) {
 	}
 }
 
+// lateCommit has an instance sleep at its first call to store an object of that kind, until
+// another one has taken over and pruned; it stores that and what belongs to it, and dies.
+func lateCommit(t *testing.T, st objstore.Store, kind string) (state string) {
+	t.Helper()
+	view := faulty.New(st, nil)
+	a := newServer(t, view, "a", fastDir(t)+"/state").start().waitStarted()
+	a.write("f", "0")
+	first := a.backup().Head.Snapshot
+	a.write("f", "1")
+	a.backup()
+	a.write("f", "2")
+	var mu sync.Mutex // held while the process sleeps
+	woken, late := false, 0
+	slept, stored := make(chan error, 1), make(chan struct{})
+	view.Set(func(c faulty.Call) faulty.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		is := c.Op == faulty.Put && (strings.HasPrefix(c.Key, "index/") || strings.HasPrefix(c.Key, "snapshots/"))
+		if is && !woken && strings.HasPrefix(c.Key, kind) {
+			woken = true
+			_, err := takeOver(t, openVolume(t, st), first)
+			slept <- err
+		}
+		if is {
+			if late++; late == 2 {
+				defer close(stored)
+			}
+			return faulty.Fault{}
+		}
+		if woken {
+			return faulty.Fault{Before: errDead}
+		}
+		return faulty.Fault{}
+	})
+	done := make(chan struct{})
+	go func() { defer close(done); _, _ = a.rt.Backup(t.Context()) }()
+	fstest.Must(t, <-slept)
+	<-stored
+	a.lose()
+	<-done
+	return a.state
+}
+
 // takeOver claims, goes back to a snapshot and prunes.
 func takeOver(t *testing.T, v *Volume, snapshot string) (Outcome, error) {
 	t.Helper()
@@ -85,4 +131,35 @@ func takeOver(t *testing.T, v *Volume, snapshot string) (Outcome, error) {
 	}
 	_, err = prune(t.Context(), v)
 	return out, err
+}
+
+// A holder sleeps while it stores an index or a snapshot, until another one has claimed
+// and pruned. It stores both late, and dies: nothing that it left keeps a prune or the
+// upkeep from their work.
+func TestPausedInACommitAndDead(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"index/", "snapshots/"} {
+		for _, by := range []string{"prune", "upkeep"} {
+			t.Run(kind+" "+by, func(t *testing.T) {
+				t.Parallel()
+				st := newStore(t)
+				state := lateCommit(t, st, kind)
+				if by == "prune" {
+					_, err := prune(t.Context(), openVolume(t, st))
+					fstest.Must(t, err)
+				} else {
+					k := newKeeper(newServer(t, st, "b", state).start().waitStarted(), Retention{})
+					for range 4 { // it removes, collects after its grace, mends the index, and looks again
+						_, _ = k.once(t.Context())
+						k.clock += 2 * time.Hour
+					}
+					wantDamage(t, k, nil)
+				}
+				report, err := openVolume(t, st).Repo.Check(t.Context(), repo.CheckOptions{ReadData: true})
+				if err != nil || len(report.Problems) != 0 {
+					t.Errorf("%+v, %v", report.Problems, err)
+				}
+			})
+		}
+	}
 }

@@ -2,8 +2,10 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"drover/internal/objstore"
 	"drover/internal/repo"
 	"drover/internal/repo/format"
 	"drover/internal/volume/protocol"
@@ -51,10 +53,10 @@ func (s *Session) Prune(ctx context.Context, opt repo.PruneOptions) (repo.PruneR
 	return report, nil
 }
 
-// removeStillborn removes the snapshot objects of commits that died after storing
-// it and before its index (both are stored at once): nothing can be restored from
-// them, and of an earlier epoch none can be committed any more. One whose tree is
-// there is kept, committed or not.
+// removeStillborn removes the snapshot objects of commits that died after storing it
+// and before its index (both are stored at once), or that stored both when their packs
+// had been removed already: nothing can be restored from them, and of an earlier epoch
+// none can be committed any more. One whose trees are there is kept, committed or not.
 func (s *Session) removeStillborn(ctx context.Context, h protocol.Head) error {
 	all, err := s.v.History(ctx, h)
 	if err != nil {
@@ -63,19 +65,41 @@ func (s *Session) removeStillborn(ctx context.Context, h protocol.Head) error {
 	if err := s.v.Repo.LoadIndex(ctx); err != nil {
 		return err
 	}
+	damaged := map[format.ID]bool{}
+	if len(s.v.Repo.MissingPacks()) > 0 {
+		if damaged, err = s.damaged(ctx); err != nil {
+			return err
+		}
+	}
 	for _, e := range all {
 		if e.Committed || e.Diverged || e.Epoch == 0 || e.Epoch >= h.Epoch || e.Tree == nil {
 			continue
 		}
-		if _, ok := s.v.Repo.Lookup(format.Handle{Type: format.TreeBlob, ID: *e.Tree}); ok {
+		if _, ok := s.v.Repo.Lookup(format.Handle{Type: format.TreeBlob, ID: *e.Tree}); ok && !damaged[e.ID] {
 			continue
 		}
-		s.opt.Log.Warn("removing the snapshot object of a commit that died before its data was indexed", "snapshot", e.ID.String(), "epoch", e.Epoch)
+		s.opt.Log.Warn("removing the snapshot object of a commit that died before its data was indexed, or after it was removed", "snapshot", e.ID.String(), "epoch", e.Epoch)
 		if err := s.v.Repo.RemoveSnapshot(ctx, e.ID); err != nil {
 			return fmt.Errorf("remove stillborn snapshot: %w", err)
 		}
 	}
 	return nil
+}
+
+// damaged finds the snapshots of which a tree is lost.
+func (s *Session) damaged(ctx context.Context) (map[format.ID]bool, error) {
+	_, err := s.v.Repo.Survey(ctx, repo.SurveyOptions{})
+	var damage *repo.DamageError
+	if err != nil && !errors.As(err, &damage) {
+		return nil, err
+	}
+	found := map[format.ID]bool{}
+	if damage != nil {
+		for _, d := range damage.Snapshots {
+			found[d.Snapshot] = errors.Is(d.Err, objstore.ErrNotFound)
+		}
+	}
+	return found, nil
 }
 
 // lockExclusively replaces the session's shared lock. Errors: repo.ErrLocked.

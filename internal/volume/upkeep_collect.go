@@ -208,6 +208,9 @@ func (c *run) collect(ctx context.Context) (time.Duration, error) {
 	}
 	s, err := c.repo.Survey(ctx, opt)
 	if err != nil {
+		if removed, rmErr := c.bornLate(ctx, err); removed || rmErr != nil {
+			return soonAgain, rmErr
+		}
 		u.noteDamage(err, c.head)
 		if lost(err) { // the newest one's, perhaps: what the files still have is stored anew, once
 			c.suspect(err.Error(), nil)
@@ -288,6 +291,34 @@ func (c *run) stillborn(ctx context.Context, s *repo.Survey) (bool, error) {
 		return false, repo.NewDamageError(dead)
 	}
 	return whole, nil
+}
+
+// bornLate removes the snapshot objects of dead commits whose packs had been removed
+// before they stored their index, and reports whether it did: nothing can be restored
+// from them, none can be committed any more, and the others' damage is told without them.
+func (c *run) bornLate(ctx context.Context, err error) (bool, error) {
+	var damage *repo.DamageError
+	if !errors.As(err, &damage) {
+		return false, nil
+	}
+	lost := map[format.ID]bool{}
+	for _, d := range damage.Snapshots {
+		lost[d.Snapshot] = errors.Is(d.Err, objstore.ErrNotFound)
+	}
+	if err := c.history(ctx); err != nil {
+		return false, err
+	}
+	removed := false
+	for _, k := range c.entries {
+		if !lost[k.ID] || !k.aside(c.head) || k.Diverged || k.Epoch >= c.head.Epoch {
+			continue
+		}
+		if err := c.removeSnapshot(ctx, k, "its commit came too late: its data had been removed"); err != nil {
+			return removed, err
+		}
+		removed = true
+	}
+	return removed, nil
 }
 
 // mend takes packs out of the index that the store has lost, and has what the newest
