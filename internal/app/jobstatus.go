@@ -7,7 +7,7 @@ import (
 
 // phaseWords are the states of a job as the API has them.
 var phaseWords = map[supervise.Phase]string{
-	supervise.Idle: "waiting", supervise.Starting: "starting", supervise.Running: "running", supervise.Stopping: "stopping",
+	supervise.Idle: "waiting", supervise.Starting: "starting", supervise.Running: "running", supervise.Draining: "draining", supervise.Stopping: "stopping",
 	supervise.Clearing: "stopping", supervise.Killing: "stopping", supervise.Waiting: "restarting", supervise.Ended: "exited",
 }
 

@@ -58,6 +58,10 @@ func (m *machine) takeOf(in Input) {
 		if !job.Phase.lives() {
 			m.begin(i)
 		}
+	case Drained:
+		if job.Phase == Draining {
+			m.signalStop(i)
+		}
 	case StopFailed:
 		if job.Phase == Stopping {
 			m.do(Action{Act: Signal, Job: i, Signal: m.specs[i].StopSignal})
@@ -140,7 +144,7 @@ func (m *machine) health(i int, good bool) {
 func (m *machine) exited(in Input) {
 	job := &m.Jobs[in.Job]
 	switch job.Phase {
-	case Running, Stopping, Killing:
+	case Running, Draining, Stopping, Killing:
 	default:
 		return
 	}
@@ -152,7 +156,7 @@ func (m *machine) exited(in Input) {
 	// The rest gets the same signal and grace: the first process may have been
 	// a shell that died of the signal while the application still shuts down.
 	switch job.Phase {
-	case Running:
+	case Running, Draining:
 		job.Due = m.now + m.specs[in.Job].StopGrace
 		fallthrough
 	case Stopping:
@@ -378,7 +382,7 @@ func (m *machine) die() {
 		job := &m.Jobs[i]
 		job.Pending, job.Closing = false, false
 		switch job.Phase {
-		case Running, Stopping, Clearing:
+		case Running, Draining, Stopping, Clearing:
 			m.kill(i)
 		case Idle, Waiting:
 			job.Phase = Ended
@@ -401,11 +405,21 @@ func (m *machine) kill(i int) {
 	m.do(Action{Act: KillJob, Job: i})
 }
 
-// ask asks a job that runs to end.
+// ask tells that a job that runs is to end, and asks it when others know.
 func (m *machine) ask(i int) {
 	job, spec := &m.Jobs[i], &m.specs[i]
-	job.Phase, job.Due, job.Asked = Stopping, m.now+spec.StopGrace, true
+	job.Asked = true
 	m.emit(EventStopping, i)
+	if spec.Drain > 0 {
+		job.Phase, job.Due = Draining, m.now+spec.Drain
+		return
+	}
+	m.signalStop(i)
+}
+
+func (m *machine) signalStop(i int) {
+	job, spec := &m.Jobs[i], &m.specs[i]
+	job.Phase, job.Due = Stopping, m.now+spec.StopGrace
 	if spec.StopBy {
 		m.do(Action{Act: RunStop, Job: i})
 		return
@@ -417,6 +431,10 @@ func (m *machine) tick() {
 	for i := range m.Jobs {
 		job, spec := &m.Jobs[i], &m.specs[i]
 		switch job.Phase {
+		case Draining:
+			if m.now >= job.Due {
+				m.signalStop(i)
+			}
 		case Stopping, Clearing:
 			if m.now >= job.Due {
 				m.kill(i)

@@ -76,6 +76,9 @@ type Spec struct {
 	StopSignal unix.Signal
 	StopGrace  time.Duration
 	StopBy     bool // a command asks it to stop, not the signal
+	// Drain is the longest time between its being told of as stopping and its stop signal:
+	// others are to stop sending it work. Drained ends it earlier. 0: none.
+	Drain time.Duration
 	Restart    Restart
 	Timeout    time.Duration // of a run; 0: none
 	TellsReady bool          // it is ready when it says so
@@ -112,6 +115,7 @@ const (
 	Idle     Phase = iota // does not run, and may
 	Starting              // asked for, not yet known to run
 	Running
+	Draining // it runs on until others know that it will end
 	Stopping // asked to end, within its grace
 	Clearing // its first process has ended, others of the job have not: within the grace
 	Killing  // SIGKILL is on its way to all of it
@@ -119,7 +123,7 @@ const (
 	Ended    // it starts only if somebody asks for it
 )
 
-var phaseNames = [...]string{"idle", "starting", "running", "stopping", "clearing", "killing", "waiting", "ended"}
+var phaseNames = [...]string{"idle", "starting", "running", "draining", "stopping", "clearing", "killing", "waiting", "ended"}
 
 func (p Phase) String() string { return phaseNames[p] }
 
@@ -209,11 +213,12 @@ const (
 	Remove                  // Job is not defined any more
 	Replaced                // Job's Spec is the new one now
 	StopFailed              // the command that should stop Job failed
+	Drained                 // nobody counts on Job any more
 )
 
 var eventNames = [...]string{
 	"start", "started", "failed", "exited", "cleared", "stop", "kill", "tick", "ready", "healthy", "unhealthy",
-	"happened", "turn", "start-job", "stop-job", "restart-job", "change", "remove", "replaced", "stop-failed",
+	"happened", "turn", "start-job", "stop-job", "restart-job", "change", "remove", "replaced", "stop-failed", "drained",
 }
 
 func (e Event) String() string { return eventNames[e] }
@@ -281,7 +286,7 @@ func (s State) Deadline(specs []Spec) (at time.Duration, ok bool) {
 	for i := range s.Jobs {
 		job := &s.Jobs[i]
 		switch job.Phase {
-		case Stopping, Clearing, Waiting:
+		case Draining, Stopping, Clearing, Waiting:
 			earliest(job.Due)
 		case Running:
 			if job.Over > 0 {
@@ -356,7 +361,7 @@ const (
 	EventExit      = "exit"      // a run ended, with its status
 	EventSucceeded = "succeeded" // with 0
 	EventFailed    = "failed"    // not with 0, or it could not start
-	EventStopping  = "stopping"  // it was asked to end
+	EventStopping  = "stopping"  // it is being asked to end
 	EventStopped   = "stopped"   // it was asked, and is gone
 	EventStartup   = "startup"
 	EventShutdown  = "shutdown"

@@ -17,7 +17,7 @@ import (
 //
 //	jobs            one job a line: NAME [main] [grace=D] [signal=TERM] [stop-command]
 //	                [restart=never|on-failure|always] [count=N] [delay=D] [max=D] [reset=D]
-//	                [timeout=D] [ready=D] [after=JOB:started|ready|healthy|completed|succeeded]
+//	                [timeout=D] [drain=D] [ready=D] [after=JOB:started|ready|healthy|completed|succeeded]
 //	                [on=EVENT[:SOURCE]] [once=EVENT[:SOURCE]] [every=D] [turns] [before-stop=JOB] [after-stop=JOB]
 //	EVENT [NAME] [status=N] [left] [at=D]    one input; the time stands where it was unless given
 //	happened EVENT[:SOURCE] [at=D]           an event from outside
@@ -110,7 +110,7 @@ func parseWord(t *testing.T, specs []Spec, spec *Spec, word string) {
 	default:
 		to := map[string]*time.Duration{
 			"grace": &spec.StopGrace, "delay": &spec.Restart.Delay, "max": &spec.Restart.Max, "reset": &spec.Restart.Reset,
-			"timeout": &spec.Timeout, "every": &spec.Every,
+			"timeout": &spec.Timeout, "drain": &spec.Drain, "every": &spec.Every,
 		}[key]
 		if to == nil {
 			t.Fatalf("unknown word %q", word)
@@ -159,7 +159,7 @@ func show(specs []Spec, state State, actions []Action) string {
 	for i, j := range state.Jobs {
 		fmt.Fprintf(&b, " %s=%v", specs[i].Name, j.Phase)
 		switch j.Phase {
-		case Stopping, Clearing, Waiting:
+		case Draining, Stopping, Clearing, Waiting:
 			fmt.Fprintf(&b, "(until %v)", j.Due)
 		case Ended:
 			fmt.Fprintf(&b, "(%d)", j.Status)
@@ -190,6 +190,7 @@ type world struct {
 	alive    map[int]bool
 	left     map[int]bool
 	asked    map[int]bool // started by hand
+	earlier  map[int]bool // its end was told before that of all was asked for
 	stopped  bool
 	killed   bool
 	draining bool // no kill comes to help
@@ -211,7 +212,12 @@ func (w *world) step(in Input) {
 
 func (w *world) act(a Action) {
 	switch a.Act {
+	case Emit:
+		if a.Name == EventStopping && w.before.Mode == Up {
+			w.earlier[a.Job] = true
+		}
 	case Spawn:
+		delete(w.earlier, a.Job)
 		if w.alive[a.Job] || w.left[a.Job] {
 			w.t.Fatalf("job %d is started while it lives", a.Job)
 		}
@@ -256,6 +262,9 @@ func (w *world) act(a Action) {
 // mayBeAsked: on the way down no job is asked to end before those that came after it
 // are gone, and the hooks before its stop have run.
 func (w *world) mayBeAsked(job int) {
+	if w.earlier[job] {
+		return
+	}
 	for i := range w.specs {
 		live := w.alive[i] || w.left[i]
 		for _, after := range w.specs[i].After {
@@ -321,6 +330,9 @@ func (w *world) next() {
 			w.step(in)
 		}
 	case 5:
+		if job := w.rng.IntN(len(w.specs)); w.alive[job] {
+			w.step(Input{Event: Drained, Job: job})
+		}
 		w.step(Input{Event: Happened, Name: "changed", Source: "w"})
 		w.step(Input{Event: Turn, Job: w.rng.IntN(len(w.specs))})
 	case 6:
@@ -348,6 +360,9 @@ func randomSpecs(rng *rand.Rand) []Spec {
 		}
 		if rng.IntN(3) == 0 {
 			spec.Timeout, spec.ReadyLimit = time.Duration(rng.IntN(5))*time.Second, time.Duration(rng.IntN(5))*time.Second
+		}
+		if rng.IntN(4) == 0 {
+			spec.Drain = time.Duration(1+rng.IntN(3)) * time.Second
 		}
 		for j := range i {
 			if rng.IntN(3) == 0 && !specs[j].hook() {
@@ -385,7 +400,7 @@ func TestMachineSchedules(t *testing.T) {
 	spawned := 0
 	for seed := range schedules {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		w := &world{t: t, rng: rng, alive: map[int]bool{}, left: map[int]bool{}, asked: map[int]bool{}, specs: randomSpecs(rng)}
+		w := &world{t: t, rng: rng, alive: map[int]bool{}, left: map[int]bool{}, asked: map[int]bool{}, earlier: map[int]bool{}, specs: randomSpecs(rng)}
 		w.state = State{Jobs: make([]JobState, len(w.specs)), Seed: seed}
 		w.step(Input{Event: Start})
 		for range 200 {

@@ -88,6 +88,11 @@ func (s *Supervisor) Happened(name, source string) {
 // Ready tells that a job is ready whose Readiness is Told.
 func (s *Supervisor) Ready(name string) { s.send(message{name: name, input: Input{Event: Ready}}) }
 
+// Drained tells that nobody counts on a job any more that is being stopped.
+func (s *Supervisor) Drained(name string) {
+	s.send(message{name: name, input: Input{Event: Drained}})
+}
+
 // Health tells that a job is healthy now, or is not.
 func (s *Supervisor) Health(name string, healthy bool) {
 	event := Unhealthy
