@@ -192,14 +192,19 @@ func (w *Writer) Finish(ctx context.Context, sn *format.Snapshot) (format.ID, St
 		return format.ID{}, stats, fmt.Errorf("finish backup: %w", err)
 	}
 	if sn != nil && sn.Summary != nil {
-		sn.Summary.DataBlobs, sn.Summary.TreeBlobs = stats.DataBlobs, stats.TreeBlobs
-		sn.Summary.DataAdded, sn.Summary.DataAddedPacked = stats.Bytes, stats.Stored
+		stats.Into(sn.Summary)
 	}
 	id, err := w.commit(packs, sn)
 	if err != nil {
 		return format.ID{}, stats, fmt.Errorf("finish backup: %w", err)
 	}
 	return id, stats, nil
+}
+
+// Into sets the counts of what was stored.
+func (s Stats) Into(sum *format.Summary) {
+	sum.DataBlobs, sum.TreeBlobs = s.DataBlobs, s.TreeBlobs
+	sum.DataAdded, sum.DataAddedPacked = s.Bytes, s.Stored
 }
 
 // commit stores the index of packs and the snapshot object in parallel.

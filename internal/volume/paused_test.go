@@ -163,3 +163,58 @@ func TestPausedInACommitAndDead(t *testing.T) {
 		}
 	}
 }
+
+// An instance dies while it keeps diverged files, when their packs are stored and their
+// index is not: there is no snapshot of them yet, which would keep a prune from its work.
+func TestKeepingDivergedFilesDies(t *testing.T) {
+	t.Parallel()
+	st := newStore(t)
+	view := faulty.New(st, nil)
+	a := newServer(t, view, "a", fastDir(t)+"/state").start().waitStarted()
+	a.write("f", "0")
+	a.backup()
+	a.write("f", "1")
+	a.crash()
+	_, err := takeOver(t, openVolume(t, st), mustHead(t, st))
+	fstest.Must(t, err)
+	before := count(t, st, "snapshots/")
+	dead, saved := make(chan struct{}), make(chan struct{}, 10)
+	var once sync.Once
+	view.Set(func(c faulty.Call) faulty.Fault {
+		select {
+		case <-dead:
+			return faulty.Fault{Before: errDead}
+		default:
+		}
+		if c.Op == faulty.Put && strings.HasPrefix(c.Key, "snapshots/") {
+			saved <- struct{}{}
+			return faulty.Fault{}
+		}
+		if c.Op == faulty.Put && strings.HasPrefix(c.Key, "index/") {
+			select { // what is stored beside it
+			case <-saved:
+			case <-time.After(100 * time.Millisecond):
+			}
+			once.Do(func() { close(dead) })
+			return faulty.Fault{Before: errDead}
+		}
+		return faulty.Fault{}
+	})
+	a.start()
+	<-dead
+	a.lose()
+	if n := count(t, st, "snapshots/"); n != before {
+		t.Errorf("%d snapshots, and there were %d", n, before)
+	}
+	removeLocks(t, openVolume(t, st)) // of the dead one: by hand, as a person would
+	_, err = prune(t.Context(), openVolume(t, st))
+	fstest.Must(t, err)
+}
+
+// mustHead is the newest committed snapshot.
+func mustHead(t *testing.T, st objstore.Store) string {
+	t.Helper()
+	seen, err := openVolume(t, st).ReadHead(t.Context())
+	fstest.Must(t, err)
+	return seen.Head.Snapshot
+}

@@ -230,9 +230,21 @@ func (r *Runtime) storeDiverged(ctx context.Context, a protocol.SaveDiverged) (s
 	}
 	sn := r.snapshot(a.Head, res, CaptureStats{Start: start, Files: int64(res.Files), Bytes: int64(res.Bytes)})
 	sn.Tags = []string{"diverged", "instance:" + r.opt.Protocol.Self.ID}
-	id, _, err := w.Finish(ctx, sn)
+	// A commit stores index and snapshot at once. Here nobody waits, and a snapshot without an
+	// index would stay when this process dies between them: nothing says that it is not meant.
+	_, stats, err := w.Finish(ctx, nil)
 	if err != nil {
 		return "", err
+	}
+	if sn.Summary != nil {
+		stats.Into(sn.Summary)
+	}
+	if err := lock.Check(ctx); err != nil {
+		return "", err
+	}
+	id, err := r.v.Repo.SaveSnapshot(ctx, sn)
+	if err != nil {
+		return "", fmt.Errorf("save snapshot: %w", err)
 	}
 	return id.String(), lock.Check(ctx)
 }
