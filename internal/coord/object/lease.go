@@ -32,6 +32,10 @@ func (h holders) find(claim string) int {
 	return slices.IndexFunc(h.Held, func(o holder) bool { return o.Claim == claim })
 }
 
+// margin is the part of a TTL that a silent holder is given on top: no two clocks run
+// equally fast, and no timer rings at its moment.
+const margin = 20
+
 var (
 	errFull = errors.New("all slots are held")
 	errLost = errors.New("the lease is another one's")
@@ -67,7 +71,7 @@ func (s silence) look(h holders, now time.Time) map[string]uint64 {
 		last, ok := s[o.Claim]
 		if !ok || last.beat != o.Beat {
 			s[o.Claim] = seen{o.Beat, now}
-		} else if now.Sub(last.since) >= time.Duration(o.TTL)*time.Millisecond {
+		} else if ttl := time.Duration(o.TTL) * time.Millisecond; now.Sub(last.since) >= ttl+ttl/margin {
 			silent[o.Claim] = o.Beat
 		}
 	}

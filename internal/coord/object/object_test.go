@@ -1,6 +1,11 @@
 package object_test
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -9,8 +14,11 @@ import (
 	"drover/internal/coord/object"
 	"drover/internal/objstore"
 	"drover/internal/objstore/faulty"
+	"drover/internal/objstore/file"
 	"drover/internal/objstore/mem"
+	"drover/internal/objstore/s3"
 	"drover/internal/testkit/leak"
+	"drover/internal/testkit/s3server"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
@@ -21,40 +29,167 @@ type wire struct {
 	calls *faulty.Store
 }
 
-// harness has clients of one store, each behind a line that can be cut.
-func harness(under objstore.Store, opt object.Options) coordtest.Harness {
-	open := func(t *testing.T) coord.Coordinator {
-		calls := faulty.New(under, nil)
-		c := object.New(calls, opt)
-		t.Cleanup(func() { _ = c.Close() })
-		return &wire{c, calls}
+// lines are clients of one store, each behind a line that can be cut. A line that is whole
+// does what the script of whole makes.
+type lines struct {
+	under objstore.Store
+	opt   object.Options
+	whole func() faulty.Script
+}
+
+func (l lines) open(t *testing.T) *wire {
+	w := &wire{calls: faulty.New(l.under, nil)}
+	if l.whole != nil {
+		w.calls.Set(l.whole())
 	}
+	w.Client = object.New(w.calls, l.opt)
+	t.Cleanup(func() { _ = w.Close() })
+	return w
+}
+
+func (l lines) harness() coordtest.Harness {
 	set := func(f faulty.Fault) func(*testing.T, coord.Coordinator) {
 		return func(_ *testing.T, c coord.Coordinator) {
 			c.(*wire).calls.Set(func(faulty.Call) faulty.Fault { return f })
 		}
 	}
 	return coordtest.Harness{
-		Open: open, TooLarge: 8 << 20,
-		Partition: set(faulty.Fault{Before: objstore.ErrUnavailable}), Heal: set(faulty.Fault{}),
+		Open:     func(t *testing.T) coord.Coordinator { return l.open(t) },
+		TooLarge: 8 << 20,
+
+		Partition: set(faulty.Fault{Before: objstore.ErrUnavailable}),
+		Hang:      set(faulty.Fault{Hang: true}),
+		Heal: func(_ *testing.T, c coord.Coordinator) {
+			var script faulty.Script
+			if l.whole != nil {
+				script = l.whole()
+			}
+			c.(*wire).calls.Set(script)
+		},
 		Stranger: func(t *testing.T) coord.Coordinator {
-			c := open(t)
+			c := l.open(t)
 			set(faulty.Fault{Before: objstore.ErrUnauthorised})(t, c)
 			return c
 		},
+		// Somebody deletes what a coordinator thinks is there.
+		LoseSession: func(t *testing.T, _ coord.Coordinator) { clean(t, l.under, "drover/coord/leases/") },
+		RewindIndex: func(t *testing.T) { clean(t, l.under, "drover/coord/kv") },
 	}
 }
 
-func inBubble(t *testing.T, under objstore.Store) coordtest.Harness {
-	h := harness(under, object.Options{})
-	h.Settle, h.LeaseTTL, h.LeaseLate, h.ServiceTTL, h.ServiceLate = 30*time.Second, 60*time.Second, 10*time.Second, 30*time.Second, 10*time.Second
-	h.DeregisterAfter, h.DeregisterLate = 5*time.Minute, time.Minute
-	h.Hang = func(_ *testing.T, c coord.Coordinator) {
-		c.(*wire).calls.Set(func(faulty.Call) faulty.Fault { return faulty.Fault{Hang: true} })
+func clean(t *testing.T, s objstore.Store, prefix string) {
+	t.Helper()
+	var keys []string
+	if err := s.List(t.Context(), prefix, func(i objstore.Info) error { keys = append(keys, i.Key); return nil }); err != nil {
+		t.Fatal(err)
 	}
+	if len(keys) == 0 {
+		t.Errorf("nothing is below %s", prefix)
+	}
+	for _, key := range keys {
+		if err := s.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func slow(h coordtest.Harness) coordtest.Harness {
+	h.Settle, h.LeaseTTL, h.LeaseLate, h.ServiceTTL, h.ServiceLate = 30*time.Second, 60*time.Second, 15*time.Second, 30*time.Second, 10*time.Second
+	h.DeregisterAfter, h.DeregisterLate = 5*time.Minute, time.Minute
 	return h
 }
 
 func TestConformance(t *testing.T) {
-	coordtest.RunInBubble(t, func(t *testing.T) coordtest.Harness { return inBubble(t, mem.New()) })
+	coordtest.RunInBubble(t, func(t *testing.T) coordtest.Harness { return slow(lines{under: mem.New()}.harness()) })
+}
+
+// mask is a sealer that hides and checks enough for a test.
+type mask struct{}
+
+func (mask) Seal(name string, plain []byte) []byte {
+	sealed := append([]byte(name), plain...)
+	for i := range sealed {
+		sealed[i] ^= 0x55
+	}
+	return sealed
+}
+
+func (m mask) Open(name string, sealed []byte) ([]byte, error) {
+	plain := m.Seal("", sealed)
+	if !bytes.HasPrefix(plain, []byte(name)) {
+		return nil, errors.New("it is another object's")
+	}
+	return plain[len(name):], nil
+}
+
+func TestConformanceSealed(t *testing.T) {
+	coordtest.RunInBubble(t, func(t *testing.T) coordtest.Harness {
+		return slow(lines{under: mem.New(), opt: object.Options{Sealer: mask{}}}.harness())
+	})
+}
+
+// TestConformanceWithLostAnswers loses the answer to each third compare-and-swap, and has
+// each fourth done twice: nobody notices.
+func TestConformanceWithLostAnswers(t *testing.T) {
+	coordtest.RunInBubble(t, func(t *testing.T) coordtest.Harness {
+		return slow(lines{under: mem.New(), whole: func() faulty.Script {
+			var n atomic.Int64
+			return func(c faulty.Call) faulty.Fault {
+				if c.Op != faulty.PutIf {
+					return faulty.Fault{}
+				}
+				switch i := n.Add(1); {
+				case i%3 == 0:
+					return faulty.Fault{After: objstore.ErrUnavailable}
+				case i%4 == 0:
+					return faulty.Fault{Twice: true}
+				}
+				return faulty.Fault{}
+			}
+		}}.harness())
+	})
+}
+
+func quick(h coordtest.Harness) coordtest.Harness {
+	h.Settle, h.LeaseTTL, h.LeaseLate, h.ServiceTTL, h.ServiceLate = 3*time.Second, 2*time.Second, 2*time.Second, 2*time.Second, 2*time.Second
+	h.DeregisterAfter, h.DeregisterLate = 2*time.Second, 2*time.Second
+	return h
+}
+
+var often = object.Options{Interval: 100 * time.Millisecond, Timeout: time.Second}
+
+func TestConformanceInADirectory(t *testing.T) {
+	coordtest.Run(t, func(t *testing.T) coordtest.Harness {
+		s, err := file.Open(t.TempDir(), file.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		return quick(lines{under: s, opt: often}.harness())
+	})
+}
+
+func TestConformanceInABucket(t *testing.T) {
+	server := s3server.Start(t, s3server.Options{})
+	server.Setenv()
+	n := 0
+	coordtest.Run(t, func(t *testing.T) coordtest.Harness {
+		n++
+		u, err := url.Parse(server.URL(fmt.Sprintf("p%d", n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := s3.ParseURL(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := s3.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		h := quick(lines{under: s, opt: often}.harness())
+		h.RestartServer = func(*testing.T) { server.Stop(); server.StartAgain() }
+		return h
+	})
 }
