@@ -97,8 +97,10 @@ func (c *Client) Acquire(ctx context.Context, name string, opt coord.LeaseOption
 			err = a.try(ctx)
 		}
 		switch {
-		case err == nil:
+		case err == nil && time.Since(sent) < opt.TTL:
 			return a.lease(sent), nil
+		case err == nil: // the answers took so long that it may be lost again
+			continue
 		case ctx.Err() != nil:
 			a.abandon(ctx)
 			return nil, fmt.Errorf("acquire %s: %w", name, ctx.Err())
@@ -119,7 +121,8 @@ type attempt struct {
 	claim   string
 	cell    *cell[holders]
 	silence silence
-	wrote   bool // a claim of ours may be there, or may still come
+	wrote   bool   // a claim of ours may be there, or may still come
+	beat    uint64 // of the last write: one that landed late may have been seen to be silent, and must not come again
 }
 
 // try looks at the lease, and takes a slot if one is free.
@@ -142,11 +145,8 @@ func (a *attempt) try(ctx context.Context) error {
 		case len(held) >= a.opt.Slots:
 			return h, errFull
 		}
-		var beat uint64
-		if i := h.find(a.claim); i >= 0 {
-			beat = h.Held[i].Beat
-		}
-		mine := holder{Claim: a.claim, Holder: a.opt.Holder, Beat: beat + 1, TTL: max(1, a.opt.TTL.Milliseconds())}
+		a.beat++
+		mine := holder{Claim: a.claim, Holder: a.opt.Holder, Beat: a.beat, TTL: max(1, a.opt.TTL.Milliseconds())}
 		return holders{Name: a.name, Slots: a.opt.Slots, Held: append(held, mine)}, nil
 	}
 	if _, err := take(now.Value, 0); err != nil {

@@ -99,10 +99,10 @@ func (v *view) look(ctx context.Context) error {
 		changed := old == nil || old.sign != sign || old.etag != s.etag
 		gap := first || s.about != nil && passed > max(s.about.ttl()/2, 3*v.c.opt.Interval)
 		switch {
-		case old != nil && old.sign != sign:
-			s.silent = 0
 		case old == nil || gap:
 			s.silent = behind(newest, folders[dir].beat)
+		case old.sign != sign:
+			s.silent = 0
 		default:
 			s.silent = old.silent + passed
 		}
