@@ -21,8 +21,7 @@ const (
 	grave    = time.Hour // how long a mark of a removed instance, or a beat of none, must have lain there before it is deleted
 )
 
-// view is what the watches of one client have seen of the services below a prefix. It is
-// kept when nobody watches: who was silent then and has not stirred since is silent still.
+// view is what the watches of one client have seen of the services below a prefix.
 type view struct {
 	c      *Client
 	prefix string
@@ -84,7 +83,7 @@ type listing struct{ about, beat objstore.Info }
 // look lists the prefix and reads the abouts that are new. It needs the turn.
 func (v *view) look(ctx context.Context) error {
 	began := time.Now()
-	folders, newest, err := v.list(ctx)
+	folders, err := v.list(ctx)
 	if err != nil {
 		return err
 	}
@@ -98,12 +97,7 @@ func (v *view) look(ctx context.Context) error {
 		sign := signOf(folders[dir].beat)
 		changed := old == nil || old.sign != sign || old.etag != s.etag
 		gap := first || s.about != nil && passed > max(s.about.ttl()/2, 3*v.c.opt.Interval)
-		switch {
-		case old == nil || gap:
-			s.silent = behind(newest, folders[dir].beat)
-		case old.sign != sign:
-			s.silent = 0
-		default:
+		if old != nil && old.sign == sign && !gap {
 			s.silent = old.silent + passed
 		}
 		s.sign = sign
@@ -127,20 +121,10 @@ func signOf(beat objstore.Info) string {
 	return fmt.Sprintf("%d %d", beat.ModTime.UnixNano(), beat.Size)
 }
 
-// behind is how long a beat that is seen for the first time has been silent at least: how
-// much later the store put another one's. Both times are the store's.
-func behind(newest time.Time, beat objstore.Info) time.Duration {
-	if beat.ModTime.IsZero() {
-		return 0
-	}
-	return max(0, newest.Sub(beat.ModTime))
-}
-
-func (v *view) list(ctx context.Context) (map[string]listing, time.Time, error) {
+func (v *view) list(ctx context.Context) (map[string]listing, error) {
 	ctx, cancel := v.c.call(ctx)
 	defer cancel()
 	folders := map[string]listing{}
-	var newest time.Time
 	err := v.c.store.List(ctx, v.prefix, func(o objstore.Info) error {
 		i := strings.LastIndexByte(o.Key, '/')
 		f := folders[o.Key[:i]]
@@ -152,13 +136,10 @@ func (v *view) list(ctx context.Context) (map[string]listing, time.Time, error) 
 		default:
 			return nil
 		}
-		if o.ModTime.After(newest) {
-			newest = o.ModTime
-		}
 		folders[o.Key[:i]] = f
 		return nil
 	})
-	return folders, newest, err
+	return folders, err
 }
 
 // read returns a sight of each folder, with what was known of its about or, if that is not
