@@ -29,7 +29,7 @@ func (c *Config) checkJobs() error {
 		if job.Main {
 			main = name
 		}
-		for _, check := range []func(at, name string, job Job) error{c.checkJob, c.checkNumbersOf, c.checkConditions, c.checkHooks, c.checkReady, c.checkChecks} {
+		for _, check := range []func(at, name string, job Job) error{c.checkJob, c.checkNumbersOf, c.checkConditions, c.checkHooks, c.checkReady, c.checkChecks, c.checkRegistration} {
 			if err := check(at, name, job); err != nil {
 				return err
 			}
@@ -103,6 +103,11 @@ func (c *Config) checkConditions(at, name string, job Job) error {
 		for i, cause := range causes {
 			kind := events[cause.Name]
 			_, isJob := c.Jobs[cause.Source]
+			_, isWatch := c.Watches[cause.Source]
+			isJob = isJob || isWatch && (cause.Name == "healthy" || cause.Name == "unhealthy")
+			if cause.Name == "changed" && cause.Source != "" && !isWatch {
+				return c.origin.at(fmt.Sprintf("%s%s[%d]", at, key, i), fmt.Sprintf("event %s is of no watch", cause), c.meantWatch(cause.Source))
+			}
 			if kind == ofJob && cause.Source != "" && !isJob {
 				return c.origin.at(fmt.Sprintf("%s%s[%d]", at, key, i), fmt.Sprintf("event %s is of no job", cause), c.meantJob(cause.Source))
 			}
@@ -124,6 +129,18 @@ func (c *Config) meantJob(name string) string {
 		return hint
 	}
 	return "the jobs are " + strings.Join(names, ", ")
+}
+
+// meantWatch is the hint for a name that is no watch's.
+func (c *Config) meantWatch(name string) string {
+	names := slices.Sorted(maps.Keys(c.Watches))
+	if hint := meant(name, names); hint != "" {
+		return hint
+	}
+	if len(names) == 0 {
+		return "add it below watches"
+	}
+	return "the watches are " + strings.Join(names, ", ")
 }
 
 // hook: the job runs as part of the stop of others.

@@ -35,6 +35,8 @@ type Config struct {
 	Init        Init              `yaml:"init" doc:"auto: an empty prefix is initialised. never: that is an error."`
 	DataDir     string            `yaml:"data_dir" doc:"Directory of Drover's own files: the record beside the data, and caches. Must not overlap the state paths."`
 	ID          string            `yaml:"id" doc:"Name of this instance. Default: the host name."`
+	Coordinator Coordinator       `yaml:"coordinator" doc:"Where leases, keys and the catalog of services live: a URL, or a mapping."`
+	Watches     map[string]Watch  `yaml:"watches" doc:"What is watched in the coordinator, by name. A change is the event changed:NAME; of a service, its first instance is healthy:NAME, and the loss of its last is unhealthy:NAME."`
 	Jobs        map[string]Job    `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job is, unless it runs by turns."`
 	Metrics     map[string]Metric `yaml:"metrics" doc:"Metrics of the application, by name, beside Drover's own."`
 	Limits      Limits            `yaml:"limits" doc:"Bounds on what Drover itself uses."`
@@ -179,6 +181,7 @@ func Default() *Config {
 		RestoreTest: RestoreTest{Check: Hook{Timeout: DefaultCheck}},
 		Upkeep:      Upkeep{Every: DefaultUpkeep, Grace: DefaultUpkeepGrace},
 		Lease:       Lease{TTL: DefaultTTL},
+		Coordinator: Coordinator{Every: DefaultPoll},
 		Ownership:   OwnershipSingle,
 		Fence:       FenceHistory,
 		FirstStart:  FirstStartRefuse,

@@ -34,8 +34,9 @@ type Job struct {
 	BeforeStop Names                `yaml:"before_stop" doc:"It runs, to its end, before these jobs are asked to stop."`
 	AfterStop  Names                `yaml:"after_stop" doc:"It runs, to its end, after these jobs have ended for good."`
 
-	Ready  Ready            `yaml:"ready" doc:"How it tells that it is ready. Default: it is as soon as it runs."`
-	Checks map[string]Check `yaml:"checks" doc:"Checks of its health, by name."`
+	Ready   Ready            `yaml:"ready" doc:"How it tells that it is ready. Default: it is as soon as it runs."`
+	Checks  map[string]Check `yaml:"checks" doc:"Checks of its health, by name."`
+	Service Registration     `yaml:"service" doc:"The service that it is, for the catalog: a name, or a mapping. It is registered when it is healthy, and taken out before it is asked to stop."`
 }
 
 // JobLimits bounds a job's processes, by setrlimit(2) and beside it; "" and 0: as the agent's.
@@ -136,6 +137,7 @@ func DefaultJob() Job {
 		Restart: Restart{Policy: RestartNever, Delay: Duration(500 * time.Millisecond), Max: Duration(30 * time.Second), Reset: Duration(30 * time.Second)},
 		Stop:    Stop{Signal: DefaultSignal, Grace: DefaultGrace},
 		Ready:   Ready{Timeout: Duration(time.Minute)},
+		Service: Registration{TTL: DefaultCatalogTTL},
 	}
 }
 
