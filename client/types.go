@@ -45,6 +45,8 @@ type Status struct {
 	// LastBackup is the last attempt's outcome.
 	LastBackup *Backup   `json:"last_backup,omitempty"`
 	Jobs       []Job     `json:"jobs,omitempty"`
+	Services   []Service `json:"services,omitempty"` // what the catalog is told of the jobs
+	Watches    []Watch   `json:"watches,omitempty"`
 	Diverged   []string  `json:"diverged,omitempty"` // snapshots kept by this instance
 	Started    time.Time `json:"started,omitzero"`
 	// Maintenance: what the agent does by itself waits; see drover maintenance.
@@ -126,7 +128,7 @@ type Job struct {
 	Name string `json:"name"`
 	Main bool   `json:"main,omitempty"`
 	// State: waiting (for its conditions, an event or its turn), starting, running,
-	// stopping, restarting (after its back-off) or exited.
+	// draining (out of the catalog, not yet asked to stop), stopping, restarting (after its back-off) or exited.
 	State    string     `json:"state"`
 	PID      int        `json:"pid,omitempty"`
 	Ready    bool       `json:"ready,omitempty"`
@@ -138,6 +140,31 @@ type Job struct {
 	Since    time.Time  `json:"since,omitzero"`   // of its state
 	Next     *time.Time `json:"next,omitempty"`   // restart, or turn
 	Checks   []Check    `json:"checks,omitempty"`
+}
+
+// Service is what the catalog is told of a job.
+type Service struct {
+	Job  string `json:"job"`
+	Name string `json:"name"`
+	ID   string `json:"id"` // in the catalog
+	// Status is what the catalog was last known to say, Wanted what it should: passing,
+	// warning, critical or maintenance; absent: it is not there, or should not be.
+	Status string    `json:"status,omitempty"`
+	Wanted string    `json:"wanted,omitempty"`
+	Since  time.Time `json:"since,omitzero"`  // of Status
+	Error  string    `json:"error,omitempty"` // of the last attempt
+}
+
+// Watch is one thing in the coordinator that is watched; one of Service, Key and Prefix is given.
+type Watch struct {
+	Name    string    `json:"name"`
+	Service string    `json:"service,omitempty"`
+	Key     string    `json:"key,omitempty"`
+	Prefix  string    `json:"prefix,omitempty"`
+	Known   bool      `json:"known"`           // anything was heard of it
+	Size    int       `json:"size"`            // instances, or keys, as last heard
+	Since   time.Time `json:"since,omitzero"`  // when that was
+	Error   string    `json:"error,omitempty"` // why the present state is not known
 }
 
 // Check is one check of a job's health.

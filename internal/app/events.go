@@ -27,7 +27,8 @@ const (
 // has acted upon already.)
 var outside = map[string]bool{
 	eventClaimed: true, eventRestored: true, eventLost: true, eventCommitted: true,
-	eventSignal: true, eventWebhook: true, eventMaintenance: true,
+	eventSignal: true, eventWebhook: true, eventMaintenance: true, eventChanged: true,
+	supervise.EventHealthy: true, supervise.EventUnhealthy: true, // of watches
 }
 
 // recentEvents is how many are kept for those who ask later.
@@ -64,17 +65,35 @@ func (j *jobs) listen(ctx context.Context, sub *event.Subscription) {
 		}
 		if e.Name == eventLost {
 			j.runLost(ctx)
+		} else if j.tells(e) {
+			continue
 		} else if s := j.orEarly(e); s != nil {
 			s.Happened(e.Name, e.Source)
 		}
 	}
 }
 
+// tells says whether the event is of a job: the supervisor has acted upon it already.
+func (j *jobs) tells(e event.Event) bool {
+	return (e.Name == supervise.EventHealthy || e.Name == supervise.EventUnhealthy) &&
+		slices.ContainsFunc(j.all(), func(job supervise.Job) bool { return job.Name == e.Source })
+}
+
+// early are the events that wait for a start: what leads to it, and the newest of what
+// was seen in the coordinator.
+var early = map[string]bool{
+	eventClaimed: true, eventRestored: true,
+	eventChanged: true, supervise.EventHealthy: true, supervise.EventUnhealthy: true,
+}
+
 // orEarly is the supervisor; without one the event waits for the next.
 func (j *jobs) orEarly(e event.Event) *supervise.Supervisor {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.current == nil && (e.Name == eventClaimed || e.Name == eventRestored) {
+	if j.current == nil && early[e.Name] {
+		j.early = slices.DeleteFunc(j.early, func(c supervise.Cause) bool {
+			return c.Source == e.Source && c.Source != "" && (c.Name == eventChanged) == (e.Name == eventChanged)
+		})
 		j.early = append(j.early, supervise.Cause{Name: e.Name, Source: e.Source})
 	}
 	return j.current

@@ -64,7 +64,7 @@ func defineJob(name string, c config.Job, cfg *config.Config) (supervise.Job, er
 		Every:      c.Every.Interval,
 		BeforeStop: c.BeforeStop, AfterStop: c.AfterStop,
 		Ready:      readinessOf(c.Ready),
-		StopSignal: c.Stop.Signal.Number(), StopCommand: c.Stop.Command, StopGrace: c.Stop.Grace.Std(),
+		StopSignal: c.Stop.Signal.Number(), StopCommand: c.Stop.Command, StopGrace: c.Stop.Grace.Std(), Drain: drainOf(c.Service),
 		Signals: map[unix.Signal]unix.Signal{},
 	}
 	if c.Every.Schedule != nil {
@@ -85,7 +85,8 @@ func defineJob(name string, c config.Job, cfg *config.Config) (supervise.Job, er
 
 // version tells definitions apart.
 func version(c config.Job, env []string, user *supervise.User) (string, error) {
-	c.Checks = nil // they change without the job
+	// They change without the job, but for how long its stop waits.
+	c.Checks, c.Service = nil, config.Registration{Drain: c.Service.Drain}
 	text, err := json.Marshal(struct {
 		Job   config.Job
 		Every string

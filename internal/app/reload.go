@@ -14,7 +14,7 @@ import (
 )
 
 // live are the keys whose change a reload applies; that of any other needs a new start.
-var live = []string{"jobs", "metrics", "log"}
+var live = []string{"jobs", "metrics", "watches", "log"}
 
 // Reload is control.Agent's: it reads the configuration again and brings the jobs to
 // it. What is wrong changes nothing; a start that fails goes back to what was.
@@ -44,6 +44,9 @@ func (a *agent) Reload(ctx context.Context) (client.Reload, error) {
 		return done, refused(client.KindInvalid, "the new configuration is not valid, and nothing was changed: %v", err)
 	}
 	// The checks come first: a job may be ready by one of them.
+	if err := a.services.prepare(cfg); err != nil {
+		return done, refused(client.KindInvalid, "the new configuration is not valid, and nothing was changed: %v", err)
+	}
 	former := a.checks.follow(cfg)
 	if err := a.jobs.reload(ctx, list); err != nil {
 		a.checks.follow(former)
@@ -60,6 +63,10 @@ func (a *agent) Reload(ctx context.Context) (client.Reload, error) {
 func (a *agent) apply(cfg *config.Config) {
 	a.jobs.journals.Keep(slices.Collect(maps.Keys(cfg.Jobs)))
 	a.metrics.follow(cfg)
+	a.watches.follow(cfg)
+	if err := a.services.follow(cfg); err != nil {
+		a.log.Error("the catalog is told of the former services", "err", err)
+	}
 }
 
 // changedKeys lists the keys at the top of the file that differ and that no reload applies.

@@ -74,6 +74,17 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	a.registry = prometheus.NewRegistry()
 	a.checks = newChecks(cfg, jobs, opt.Log, a.maintenance.Load, a.askStop)
 	a.metrics = newCustomMetrics(cfg, jobs, a.registry, opt.Log)
+	co, err := openCoordinator(ctx, cfg, opt.Log)
+	if err != nil {
+		return 1, err
+	}
+	defer co.close()
+	a.services = newServices(jobs, co.registry, opt.Log, a.maintenance.Load)
+	if err := a.services.follow(cfg); err != nil {
+		return 1, err
+	}
+	a.watches = newWatches(co.catalog, co.kv, bus, opt.Log)
+	a.watches.follow(cfg)
 	registerMetrics(a.registry, a)
 	registerJobs(a.registry, a)
 	a.still = a.stiller()
@@ -100,6 +111,9 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	runs := a.checks.jobEvents(bus)
 	parts.Go(func() { a.checks.run(ctx, runs) })
 	parts.Go(func() { a.metrics.run(ctx) })
+	ofServices := a.services.subscribe(bus)
+	parts.Go(func() { a.services.run(ctx, ofServices) })
+	parts.Go(func() { a.watches.run(ctx) })
 	if cfg.Store.URL == "" {
 		err = a.superviseOnly(ctx)
 	} else {
@@ -130,6 +144,8 @@ type agent struct {
 	still    volume.Stiller // nil: none
 	checks   *checks
 	metrics  *customMetrics
+	services *services
+	watches  *watches
 	load     func() (*config.Config, error) // nil: there is nothing to reload
 
 	reloading   sync.Mutex

@@ -19,7 +19,7 @@ import (
 func (a *agent) Status() (s client.Status) {
 	s = client.Status{
 		Service: a.cfg.Service, Instance: a.cfg.ID, Version: Version, Role: "supervisor",
-		Health: "ok", Jobs: a.jobStates(), Started: a.started, Maintenance: a.maintenance.Load(),
+		Health: "ok", Jobs: a.jobStates(), Services: a.services.states(), Watches: a.watches.states(), Started: a.started, Maintenance: a.maintenance.Load(),
 	}
 	if a.cfg.Store.URL == "" {
 		jobsHealth(&s)

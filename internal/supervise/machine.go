@@ -78,7 +78,7 @@ type Spec struct {
 	StopBy     bool // a command asks it to stop, not the signal
 	// Drain is the longest time between its being told of as stopping and its stop signal:
 	// others are to stop sending it work. Drained ends it earlier. 0: none.
-	Drain time.Duration
+	Drain      time.Duration
 	Restart    Restart
 	Timeout    time.Duration // of a run; 0: none
 	TellsReady bool          // it is ready when it says so
