@@ -33,6 +33,12 @@ type supervisor struct {
 // runs starts an agent with these jobs, and ends it with the test.
 func runs(t *testing.T, jobs string) *supervisor {
 	t.Helper()
+	return runsWith(t, jobs, nil)
+}
+
+// runsWith is runs with a coordinator that is not the configured one.
+func runsWith(t *testing.T, jobs string, co *coordinator) *supervisor {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "s") //nolint:usetesting // short, for the socket
 	fstest.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
@@ -50,7 +56,7 @@ func runs(t *testing.T, jobs string) *supervisor {
 	ctx, stop := context.WithCancel(context.Background())
 	go func() {
 		status, err := Run(ctx, cfg, RunOptions{
-			Stdout: s.log, Stderr: s.log, Log: slog.New(slog.NewTextHandler(s.log, nil)), Load: load,
+			Stdout: s.log, Stderr: s.log, Log: slog.New(slog.NewTextHandler(s.log, nil)), Load: load, coordinator: co,
 			made: func(a *agent) {
 				s.sub = a.bus.Subscribe(event.Options{Queue: 10_000})
 				made <- a

@@ -47,7 +47,8 @@ type RunOptions struct {
 	// ShimGone is closed when nobody is left to forward signals; nil: never.
 	ShimGone <-chan struct{}
 
-	made func(*agent) // tests; nil: nobody
+	made        func(*agent) // tests; nil: nobody
+	coordinator *coordinator // tests; nil: the configured one
 }
 
 // Run lives the life of an instance and returns its exit status: the main
@@ -74,9 +75,11 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	a.registry = prometheus.NewRegistry()
 	a.checks = newChecks(cfg, jobs, opt.Log, a.maintenance.Load, a.askStop)
 	a.metrics = newCustomMetrics(cfg, jobs, a.registry, opt.Log)
-	co, err := openCoordinator(ctx, cfg, opt.Log)
-	if err != nil {
-		return 1, err
+	co := opt.coordinator
+	if co == nil {
+		if co, err = openCoordinator(ctx, cfg, opt.Log); err != nil {
+			return 1, err
+		}
 	}
 	defer co.close()
 	a.services = newServices(jobs, co.registry, opt.Log, a.maintenance.Load)

@@ -28,7 +28,7 @@ var rules = []rule{
 		"internal/app/...", "internal/config", "client",
 		"internal/initproc", "internal/supervise/...", "internal/volume/...", "internal/changes", "internal/control/...",
 		"internal/repo/...", "internal/objstore/...", "internal/coord/...", "internal/event", "internal/telemetry", "internal/proctree",
-		"internal/freeze", "internal/doctor/...",
+		"internal/freeze", "internal/doctor/...", "internal/register", "internal/roll", "internal/render/...", "internal/secret/...", "internal/gitkv",
 	}, "the composition root knows every part and none of them knows it: only app reads config and picks backends"},
 
 	// Features. They meet through event, or an interface that the consumer declares.
@@ -48,6 +48,10 @@ var rules = []rule{
 		"the API shows what it is given; client has the types that both ends speak"},
 	{"internal/render/...", []string{"internal/render/...", "internal/event", "internal/coord", "internal/secret"},
 		"templates read ports; who runs the reload is wired by app"},
+	{"internal/register", []string{"internal/coord"},
+		"what a catalog is told comes from app; which catalog it is does not matter"},
+	{"internal/roll", []string{"internal/coord"},
+		"whose turn it is has nothing to do with what changes"},
 	{"internal/gitkv/...", []string{"internal/gitkv/...", "internal/event", "internal/coord"},
 		"a repository becomes keys through the coordinator's port, whichever it is"},
 	{"internal/sharedir/...", []string{"internal/sharedir/...", "internal/event", "internal/coord", "internal/objstore", "internal/repo/..."},

@@ -157,10 +157,13 @@ func TestJobsByEvents(t *testing.T) {
 		return j
 	}
 	prep, app, on, drain, bye := say("prep"), sh("app", `trap 'echo app ends; exit 3' TERM; echo app; while :; do sleep 0.01; done`), say("on"), say("drain"), say("bye")
+	prepared := newBuffer() // what two jobs write comes in any order
+	prep.Stdout = prepared
 	app.Main, app.Stdout, app.After = true, out, map[string]Milestone{"prep": HasSucceeded}
 	on.On = []Cause{{Name: "committed"}}
 	drain.BeforeStop, bye.AfterStop = []string{"app"}, []string{"app"}
 	s := runWith(t, Config{Jobs: []Job{prep, on, drain, bye, app}, Emit: events.emit})
+	prepared.waitFor(t, "prep\n")
 	out.waitFor(t, "app\n")
 	s.Happened("committed", "")
 	out.waitFor(t, "on\n")
@@ -170,7 +173,7 @@ func TestJobsByEvents(t *testing.T) {
 	if err := s.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Fields(strings.ReplaceAll(out.String(), "app ends", "app-ends")); strings.Join(got, " ") != "prep app on drain app-ends bye" {
+	if got := strings.Fields(strings.ReplaceAll(out.String(), "app ends", "app-ends")); strings.Join(got, " ") != "app on drain app-ends bye" {
 		t.Errorf("%q", got)
 	}
 	want := []string{"startup", "started:prep", "ready:prep", "exit:prep", "succeeded:prep", "started:app", "ready:app",

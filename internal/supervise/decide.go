@@ -248,6 +248,7 @@ func (m *machine) follow(i int) {
 	case ThenAgain:
 		job.Phase, job.Pending, job.Forced = Idle, true, true
 	case ThenReplace:
+		job.Changing = true
 		m.do(Action{Act: Replace, Job: i})
 	case ThenRemove:
 		job.Gone = true

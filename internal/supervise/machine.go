@@ -179,6 +179,7 @@ type JobState struct {
 	Forced   bool // started by hand: its conditions do not matter
 	Held     bool // stopped by hand
 	Gone     bool // removed; its place is free
+	Changing bool // it has ended for its new definition, which is on its way
 }
 
 // State is the machine's whole state. Its zero value with one JobState for each

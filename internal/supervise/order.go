@@ -185,7 +185,7 @@ func (m *machine) over() bool {
 			continue
 		}
 		switch {
-		case job.Phase.lives(), job.Phase == Waiting, job.Pending, job.Closing, job.Held:
+		case job.Phase.lives(), job.Phase == Waiting, job.Pending, job.Closing, job.Held, job.Changing:
 			return false
 		case spec.timed():
 			return false
