@@ -17,32 +17,33 @@ import "time"
 // Config is everything that one agent is told. The zero value is not useful: Default
 // is the start, Load the way.
 type Config struct {
-	Service     string            `yaml:"service" doc:"Name of the application as a whole, for people and for discovery."`
-	Store       Store             `yaml:"store" doc:"Where the volume is kept, and the password that opens it."`
-	Volume      string            `yaml:"volume" doc:"Name of the volume in the store. The name drover is reserved."`
-	Ownership   Ownership         `yaml:"ownership" doc:"Who holds what. single: one instance holds the volume, the others stand by. slot: there are slots volumes, NAME-0 and so on, and each instance holds one of them or waits for one. each: every instance has a volume of its own, NAME-ID."`
-	Slots       int               `yaml:"slots" doc:"With ownership: slot. How many slots there are, 1 to 1000."`
-	State       []StatePath       `yaml:"state" doc:"The paths whose content is the volume. Each is a path, or a mapping with path and exclude."`
-	Exclude     []string          `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
-	RestoreTest RestoreTest       `yaml:"restore_test" doc:"Restoring the newest commit on a schedule: a backup counts only after a restore."`
-	Mirror      Mirror            `yaml:"mirror" doc:"A second store, to which the holder copies every commit in the background."`
-	Upkeep      Upkeep            `yaml:"upkeep" doc:"What the holder removes from the store while the jobs run: old snapshots, and data that no snapshot needs."`
-	Backup      Backup            `yaml:"backup" doc:"When backups are made, and what is refused."`
-	Lease       Lease             `yaml:"lease" doc:"How the claim on the volume is kept alive."`
-	Fence       Fence             `yaml:"fence" doc:"history: a holder that cannot reach the store lets its jobs run until the store names another holder. strict: it kills them before another one can have claimed."`
-	FirstStart  FirstStart        `yaml:"first_start" doc:"What to do when the volume has no history and the paths hold files: refuse to start, or adopt them as the first state."`
-	ImageFiles  ImageFiles        `yaml:"image_files" doc:"What to do with files that came with the image and differ from the volume: keep them as a diverged snapshot, or discard them."`
-	Init        Init              `yaml:"init" doc:"auto: an empty prefix is initialised. never: that is an error."`
-	DataDir     string            `yaml:"data_dir" doc:"Directory of Drover's own files: the record beside the data, and caches. Must not overlap the state paths."`
-	ID          string            `yaml:"id" doc:"Name of this instance. Default: the host name."`
-	Coordinator Coordinator       `yaml:"coordinator" doc:"Where leases, keys and the catalog of services live: a URL, or a mapping."`
-	Watches     map[string]Watch  `yaml:"watches" doc:"What is watched in the coordinator, by name. A change is the event changed:NAME; of a service, its first instance is healthy:NAME, and the loss of its last is unhealthy:NAME."`
-	Jobs        map[string]Job    `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job is, unless it runs by turns."`
-	Metrics     map[string]Metric `yaml:"metrics" doc:"Metrics of the application, by name, beside Drover's own."`
-	Limits      Limits            `yaml:"limits" doc:"Bounds on what Drover itself uses."`
-	Listen      string            `yaml:"listen" doc:"TCP address, host:port, that answers /metrics, /v1/ping and /v1/health to anyone. Default: none, only the socket answers."`
-	Socket      string            `yaml:"socket" doc:"Path of the control socket. Default for root: /run/drover/drover.sock, else $XDG_RUNTIME_DIR/drover/drover.sock."`
-	Log         Log               `yaml:"log" doc:"The agent's own log, on stderr."`
+	Service     string              `yaml:"service" doc:"Name of the application as a whole, for people and for discovery."`
+	Store       Store               `yaml:"store" doc:"Where the volume is kept, and the password that opens it."`
+	Volume      string              `yaml:"volume" doc:"Name of the volume in the store. The name drover is reserved."`
+	Ownership   Ownership           `yaml:"ownership" doc:"Who holds what. single: one instance holds the volume, the others stand by. slot: there are slots volumes, NAME-0 and so on, and each instance holds one of them or waits for one. each: every instance has a volume of its own, NAME-ID."`
+	Slots       int                 `yaml:"slots" doc:"With ownership: slot. How many slots there are, 1 to 1000."`
+	State       []StatePath         `yaml:"state" doc:"The paths whose content is the volume. Each is a path, or a mapping with path and exclude."`
+	Exclude     []string            `yaml:"exclude" doc:"Patterns (restic's rules) of what is left out below every path."`
+	RestoreTest RestoreTest         `yaml:"restore_test" doc:"Restoring the newest commit on a schedule: a backup counts only after a restore."`
+	Mirror      Mirror              `yaml:"mirror" doc:"A second store, to which the holder copies every commit in the background."`
+	Upkeep      Upkeep              `yaml:"upkeep" doc:"What the holder removes from the store while the jobs run: old snapshots, and data that no snapshot needs."`
+	Backup      Backup              `yaml:"backup" doc:"When backups are made, and what is refused."`
+	Lease       Lease               `yaml:"lease" doc:"How the claim on the volume is kept alive."`
+	Fence       Fence               `yaml:"fence" doc:"history: a holder that cannot reach the store lets its jobs run until the store names another holder. strict: it kills them before another one can have claimed."`
+	FirstStart  FirstStart          `yaml:"first_start" doc:"What to do when the volume has no history and the paths hold files: refuse to start, or adopt them as the first state."`
+	ImageFiles  ImageFiles          `yaml:"image_files" doc:"What to do with files that came with the image and differ from the volume: keep them as a diverged snapshot, or discard them."`
+	Init        Init                `yaml:"init" doc:"auto: an empty prefix is initialised. never: that is an error."`
+	DataDir     string              `yaml:"data_dir" doc:"Directory of Drover's own files: the record beside the data, and caches. Must not overlap the state paths."`
+	ID          string              `yaml:"id" doc:"Name of this instance. Default: the host name."`
+	Coordinator Coordinator         `yaml:"coordinator" doc:"Where leases, keys and the catalog of services live: a URL, or a mapping."`
+	Watches     map[string]Watch    `yaml:"watches" doc:"What is watched in the coordinator, by name. A change is the event changed:NAME; of a service, its first instance is healthy:NAME, and the loss of its last is unhealthy:NAME."`
+	Templates   map[string]Template `yaml:"templates" doc:"Files that are made of keys, services and secrets, by name. The jobs start when all of them have been written."`
+	Jobs        map[string]Job      `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job is, unless it runs by turns."`
+	Metrics     map[string]Metric   `yaml:"metrics" doc:"Metrics of the application, by name, beside Drover's own."`
+	Limits      Limits              `yaml:"limits" doc:"Bounds on what Drover itself uses."`
+	Listen      string              `yaml:"listen" doc:"TCP address, host:port, that answers /metrics, /v1/ping and /v1/health to anyone. Default: none, only the socket answers."`
+	Socket      string              `yaml:"socket" doc:"Path of the control socket. Default for root: /run/drover/drover.sock, else $XDG_RUNTIME_DIR/drover/drover.sock."`
+	Log         Log                 `yaml:"log" doc:"The agent's own log, on stderr."`
 
 	origin origins
 	made   *made // nil if the file is no template

@@ -12,6 +12,8 @@ func (m *machine) take(in Input) {
 		m.die()
 	case Tick:
 		m.tick()
+	case Open:
+		m.Shut = false
 	case Happened:
 		m.happened(in.Name, in.Source)
 	default:

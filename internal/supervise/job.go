@@ -20,7 +20,9 @@ type Job struct {
 	Env     []string // the whole environment (see JobEnv); DROVER_JOB and DROVER_RUN are added
 	User    *User    // nil: the agent's own
 	Limits  Limits
-	Main    bool // its end ends all jobs, and its status is the instance's
+	More    func() []string // added to Env at each start, as "NAME=value"; nil: nothing. It is quick.
+	Early   bool            // it does not wait for Open
+	Main    bool            // its end ends all jobs, and its status is the instance's
 	Restart Restart
 	Timeout time.Duration // of a run; 0: none
 
@@ -151,7 +153,7 @@ func specs(jobs []*job) []Spec {
 	all := make([]Spec, len(jobs))
 	for i, j := range jobs {
 		spec := Spec{
-			Name: j.Name, Main: j.Main, StopSignal: j.StopSignal, StopGrace: j.StopGrace, StopBy: len(j.StopCommand) > 0, Drain: j.Drain,
+			Name: j.Name, Main: j.Main, StopSignal: j.StopSignal, StopGrace: j.StopGrace, StopBy: len(j.StopCommand) > 0, Drain: j.Drain, Early: j.Early,
 			Restart: j.Restart, Timeout: j.Timeout, TellsReady: j.Ready.tells(), ReadyLimit: j.Ready.Limit,
 			On: j.On, Once: j.Once, Every: j.Every, Turns: j.Schedule != nil,
 			BeforeStop: indexes(index, j.BeforeStop), AfterStop: indexes(index, j.AfterStop),

@@ -63,7 +63,7 @@ func (s *Supervisor) loop(launch chan<- *job) {
 	}
 	d := &driver{
 		Supervisor: s, killer: killer, begin: time.Now(), specs: specs(s.jobs),
-		state: State{Jobs: make([]JobState, len(s.jobs)), Seed: newSeed()},
+		state: State{Jobs: make([]JobState, len(s.jobs)), Seed: newSeed(), Shut: s.hold},
 	}
 	d.step(Input{Event: Start})
 	for _, c := range s.happened {

@@ -89,6 +89,7 @@ type Spec struct {
 	Once       []Cause       // run at the first of these
 	Every      time.Duration // run at this interval; 0: not
 	Turns      bool          // run when the input Turn says so
+	Early      bool          // it does not wait for Open
 	BeforeStop []int         // jobs before whose stop it runs
 	AfterStop  []int         // jobs after whose end it runs
 }
@@ -186,6 +187,7 @@ type JobState struct {
 // Spec is where it begins.
 type State struct {
 	Mode Mode
+	Shut bool // until Open jobs do not start that are not early, unless by hand
 	Jobs []JobState
 	Seed uint64 // of the back-off's jitter
 }
@@ -215,11 +217,12 @@ const (
 	Replaced                // Job's Spec is the new one now
 	StopFailed              // the command that should stop Job failed
 	Drained                 // nobody counts on Job any more
+	Open                    // what the jobs need is there
 )
 
 var eventNames = [...]string{
 	"start", "started", "failed", "exited", "cleared", "stop", "kill", "tick", "ready", "healthy", "unhealthy",
-	"happened", "turn", "start-job", "stop-job", "restart-job", "change", "remove", "replaced", "stop-failed", "drained",
+	"happened", "turn", "start-job", "stop-job", "restart-job", "change", "remove", "replaced", "stop-failed", "drained", "open",
 }
 
 func (e Event) String() string { return eventNames[e] }

@@ -18,8 +18,8 @@ import (
 //	jobs            one job a line: NAME [main] [grace=D] [signal=TERM] [stop-command]
 //	                [restart=never|on-failure|always] [count=N] [delay=D] [max=D] [reset=D]
 //	                [timeout=D] [drain=D] [ready=D] [after=JOB:started|ready|healthy|completed|succeeded]
-//	                [on=EVENT[:SOURCE]] [once=EVENT[:SOURCE]] [every=D] [turns] [before-stop=JOB] [after-stop=JOB]
-//	EVENT [NAME] [status=N] [left] [at=D]    one input; the time stands where it was unless given
+//	                [on=EVENT[:SOURCE]] [once=EVENT[:SOURCE]] [every=D] [turns] [early] [before-stop=JOB] [after-stop=JOB]
+//	EVENT [NAME] [status=N] [left] [shut] [at=D]    one input; the time stands where it was unless given
 //	happened EVENT[:SOURCE] [at=D]           an event from outside
 func TestMachineScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -45,6 +45,8 @@ func TestMachineScripts(t *testing.T) {
 					continue
 				}
 				switch arg.Key {
+				case "shut":
+					state.Shut = true
 				case "status":
 					fmt.Sscan(value, &in.Status)
 				case "left":
@@ -87,6 +89,8 @@ func parseWord(t *testing.T, specs []Spec, spec *Spec, word string) {
 		spec.Main = true
 	case "stop-command":
 		spec.StopBy = true
+	case "early":
+		spec.Early = true
 	case "turns":
 		spec.Turns = true
 	case "signal":
@@ -198,7 +202,7 @@ type world struct {
 }
 
 func (w *world) step(in Input) {
-	before := State{Mode: w.state.Mode, Seed: w.state.Seed, Jobs: append([]JobState(nil), w.state.Jobs...)}
+	before := State{Mode: w.state.Mode, Shut: w.state.Shut, Seed: w.state.Seed, Jobs: append([]JobState(nil), w.state.Jobs...)}
 	next, actions := Step(w.specs, w.state, in, w.now)
 	if !reflect.DeepEqual(before, w.state) {
 		w.t.Fatal("Step changed its argument")
@@ -229,6 +233,9 @@ func (w *world) act(a Action) {
 			if w.state.Mode == Up && w.before.Jobs[a.Job].Phase == Idle && w.state.Jobs[after.Job].Reached&after.Is == 0 && !w.asked[a.Job] {
 				w.t.Fatalf("job %d is started before %d has come so far", a.Job, after.Job)
 			}
+		}
+		if w.state.Mode == Up && w.state.Shut && !spec.Early && !w.asked[a.Job] && w.before.Jobs[a.Job].Phase == Idle {
+			w.t.Fatalf("job %d is started before the others may", a.Job)
 		}
 		w.spawned++
 		if w.rng.IntN(5) == 0 {
@@ -333,6 +340,9 @@ func (w *world) next() {
 		if job := w.rng.IntN(len(w.specs)); w.alive[job] {
 			w.step(Input{Event: Drained, Job: job})
 		}
+		if w.rng.IntN(3) == 0 {
+			w.step(Input{Event: Open})
+		}
 		w.step(Input{Event: Happened, Name: "changed", Source: "w"})
 		w.step(Input{Event: Turn, Job: w.rng.IntN(len(w.specs))})
 	case 6:
@@ -356,7 +366,7 @@ func randomSpecs(rng *rand.Rand) []Spec {
 	for i := range count {
 		spec := Spec{
 			Name: fmt.Sprint(i), Main: i == 0 && rng.IntN(2) == 0, StopGrace: time.Second, StopBy: rng.IntN(5) == 0,
-			Restart: Restart{Policy: Policy(rng.IntN(3)), Count: rng.IntN(3)}, TellsReady: rng.IntN(4) == 0,
+			Restart: Restart{Policy: Policy(rng.IntN(3)), Count: rng.IntN(3)}, TellsReady: rng.IntN(4) == 0, Early: rng.IntN(4) == 0,
 		}
 		if rng.IntN(3) == 0 {
 			spec.Timeout, spec.ReadyLimit = time.Duration(rng.IntN(5))*time.Second, time.Duration(rng.IntN(5))*time.Second
@@ -401,7 +411,7 @@ func TestMachineSchedules(t *testing.T) {
 	for seed := range schedules {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		w := &world{t: t, rng: rng, alive: map[int]bool{}, left: map[int]bool{}, asked: map[int]bool{}, earlier: map[int]bool{}, specs: randomSpecs(rng)}
-		w.state = State{Jobs: make([]JobState, len(w.specs)), Seed: seed}
+		w.state = State{Jobs: make([]JobState, len(w.specs)), Seed: seed, Shut: rng.IntN(3) == 0}
 		w.step(Input{Event: Start})
 		for range 200 {
 			w.next()

@@ -30,7 +30,7 @@ func (m *machine) startOne(i int) bool {
 	if !job.Pending && (!spec.plain() || m.Mode == Down) {
 		return false
 	}
-	if !job.Forced && m.Mode == Up && !m.mayStart(i) {
+	if !job.Forced && m.Mode == Up && (m.Shut && !spec.Early || !m.mayStart(i)) {
 		return false
 	}
 	job.Forced = false
@@ -178,6 +178,9 @@ func (m *machine) comeAfter(i int) []bool {
 // over says whether the instance has nothing left to do. Jobs that have turns keep it,
 // and so do those that wait for an event, if there are no others.
 func (m *machine) over() bool {
+	if m.Shut {
+		return false
+	}
 	plain, waiting := false, false
 	for i := range m.Jobs {
 		job, spec := &m.Jobs[i], &m.specs[i]

@@ -93,6 +93,9 @@ func (s *Supervisor) Drained(name string) {
 	s.send(message{name: name, input: Input{Event: Drained}})
 }
 
+// Open lets the jobs start that were held.
+func (s *Supervisor) Open() { s.send(message{input: Input{Event: Open}}) }
+
 // Health tells that a job is healthy now, or is not.
 func (s *Supervisor) Health(name string, healthy bool) {
 	event := Unhealthy

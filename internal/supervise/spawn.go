@@ -71,7 +71,7 @@ func (s *Supervisor) spawn(j *job) (message, error) {
 		return message{}, fmt.Errorf("start job %s: %w", j.Name, err)
 	}
 	attr := &os.ProcAttr{
-		Dir: j.Dir, Env: append(s.put(j.env), o.env...), Files: o.files,
+		Dir: j.Dir, Env: append(s.put(j.more()), o.env...), Files: o.files,
 		Sys: &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL, Credential: j.User.Credential(), Ptrace: j.Limits.set()},
 	}
 	process, err := s.fork(j, path, attr)
@@ -94,6 +94,14 @@ func (s *Supervisor) spawn(j *job) (message, error) {
 		m.start = p.Start
 	}
 	return m, nil
+}
+
+// more is the environment of a run that starts now.
+func (j *job) more() []string {
+	if j.More == nil {
+		return j.env
+	}
+	return JobEnv(j.env, j.More())
 }
 
 // fork starts the process unless the fence is up, and makes it known.

@@ -52,6 +52,8 @@ type Config struct {
 	Emit func(Emitted)
 	// Happened are events that came before the start and may cause runs.
 	Happened []Cause
+	// Hold keeps jobs that are not early from starting until Open is called.
+	Hold bool
 	// Record is the file that names running jobs for KillSurvivors; empty: none.
 	// It belongs on a file system that does not outlive the boot, or need not.
 	Record string
@@ -72,6 +74,7 @@ type Supervisor struct {
 	stall    time.Duration // how long a slow reader may hold a job up
 	emit     func(Emitted)
 	happened []Cause
+	hold     bool
 
 	mu      sync.Mutex // guards jobs (the loop alone changes it), view, putEnv
 	jobs    []*job     // as the machine's; a place that is free has a job without a name
@@ -119,6 +122,7 @@ func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
 		stall:    stallLimit,
 		emit:     cfg.Emit,
 		happened: cfg.Happened,
+		hold:     cfg.Hold,
 		changed:  make(chan struct{}),
 		messages: make(chan message, 4*len(cfg.Jobs)+4),
 		killed:   make(chan struct{}),
