@@ -38,6 +38,9 @@ type Config struct {
 	Coordinator Coordinator         `yaml:"coordinator" doc:"Where leases, keys and the catalog of services live: a URL, or a mapping."`
 	Watches     map[string]Watch    `yaml:"watches" doc:"What is watched in the coordinator, by name. A change is the event changed:NAME; of a service, its first instance is healthy:NAME, and the loss of its last is unhealthy:NAME."`
 	Templates   map[string]Template `yaml:"templates" doc:"Files that are made of keys, services and secrets, by name. The jobs start when all of them have been written."`
+	Secrets     Secrets             `yaml:"secrets" doc:"Where secrets come from."`
+	Git         map[string]GitRepo  `yaml:"git" doc:"Git repositories whose files become keys of the coordinator, by name. One of all instances writes."`
+	GitListen   string              `yaml:"git_listen" doc:"TCP address, host:port, where web hooks come in. Each call is checked against its secret."`
 	Jobs        map[string]Job      `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job is, unless it runs by turns."`
 	Metrics     map[string]Metric   `yaml:"metrics" doc:"Metrics of the application, by name, beside Drover's own."`
 	Limits      Limits              `yaml:"limits" doc:"Bounds on what Drover itself uses."`
@@ -183,6 +186,7 @@ func Default() *Config {
 		Upkeep:      Upkeep{Every: DefaultUpkeep, Grace: DefaultUpkeepGrace},
 		Lease:       Lease{TTL: DefaultTTL},
 		Coordinator: Coordinator{Every: DefaultPoll},
+		Secrets:     Secrets{Vault: Vault{Poll: DefaultVaultPoll}},
 		Ownership:   OwnershipSingle,
 		Fence:       FenceHistory,
 		FirstStart:  FirstStartRefuse,

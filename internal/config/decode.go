@@ -264,6 +264,8 @@ func entryDefault(t reflect.Type) (reflect.Value, bool) {
 		return reflect.ValueOf(DefaultHealth()), true
 	case reflect.TypeFor[Metric]():
 		return reflect.ValueOf(DefaultMetric()), true
+	case reflect.TypeFor[GitRepo]():
+		return reflect.ValueOf(DefaultGit()), true
 	case reflect.TypeFor[Template]():
 		return reflect.ValueOf(DefaultTemplate()), true
 	}

@@ -201,6 +201,14 @@ func (c *Config) needsCoordinator() (at string) {
 			return "jobs." + name + ".service"
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Git)) {
+		return "git." + name
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Templates)) {
+		if c.Templates[name].Roll.Limit > 0 {
+			return "templates." + name + ".roll"
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Watches)) {
 		return "watches." + name
 	}
@@ -270,7 +278,7 @@ func (c *Config) checkWatches() error {
 		case kind == "":
 			return c.origin.at(at, "there is no coordinator, and no store that could be it", "set coordinator.url")
 		case !strings.HasPrefix(at, "watches.") && (kind == CoordinatorFile || kind == CoordinatorDNS):
-			return c.origin.at(at, "nothing can be registered in a coordinator that is only a catalog", "use another coordinator, or take it out")
+			return c.origin.at(at, "nothing can be written to a coordinator that is only a catalog", "use another coordinator, or take it out")
 		}
 	}
 	return nil

@@ -69,7 +69,7 @@ func TestDiscoveryThatCannotBe(t *testing.T) {
 		"coordinator: {url: \"consul://a:1\", every: 1ms}":                                   `too short`,
 		"watches: {a: b}":                                                                    `there is no coordinator, and no store that could be it`,
 		"jobs: {a: {command: x, service: web}}":                                              `there is no coordinator`,
-		"coordinator: file:///c.yaml\njobs: {a: {command: x, service: web}}":                 `nothing can be registered`,
+		"coordinator: file:///c.yaml\njobs: {a: {command: x, service: web}}":                 `nothing can be written`,
 		"coordinator: dns://h:53/x\nwatches: {a: {key: k}}":                                  `only a catalog`,
 		consul + "watches: {a: {service: b, key: c}}":                                        `is of 2 things`,
 		consul + "watches: {a: {key: c, tag: x}}":                                            `has a tag or a datacenter`,

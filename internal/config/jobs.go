@@ -12,15 +12,17 @@ import (
 
 // Job is one process that the agent supervises.
 type Job struct {
-	Command Command           `yaml:"command" jsonschema:"required" doc:"What to run: a list, or a string for /bin/sh."`
-	Main    bool              `yaml:"main" doc:"The end of this job ends the instance, with its status."`
-	Dir     string            `yaml:"dir" doc:"Working directory, an absolute path. Default: the agent's."`
-	Env     map[string]string `yaml:"env" doc:"Variables added to the agent's environment."`
-	User    string            `yaml:"user" doc:"User to run as, name or number. Default: the agent's."`
-	Group   string            `yaml:"group" doc:"Group to run as, name or number. Default: the user's."`
-	Limits  JobLimits         `yaml:"limits" doc:"Resource limits of the job's processes."`
-	Stdin   Stdin             `yaml:"stdin" doc:"none: /dev/null. inherit: the agent's own."`
-	Output  Output            `yaml:"output" doc:"What becomes of the lines that it writes. auto: prefix if there are several jobs, else raw. prefix: the job's name before each. raw: as they are. json: each as a field of a JSON object, and a line that is one gets the job's name. none: nothing is shown."`
+	Command      Command           `yaml:"command" jsonschema:"required" doc:"What to run: a list, or a string for /bin/sh."`
+	Main         bool              `yaml:"main" doc:"The end of this job ends the instance, with its status."`
+	Dir          string            `yaml:"dir" doc:"Working directory, an absolute path. Default: the agent's."`
+	Env          map[string]string `yaml:"env" doc:"Variables added to the agent's environment."`
+	EnvTemplates map[string]string `yaml:"env_templates" doc:"Variables whose values are templates with the delimiters [[ and ]], of keys, services and secrets. The job is restarted when one changes."`
+	Early        bool              `yaml:"early" doc:"It does not wait until the templates have been rendered: they may need it."`
+	User         string            `yaml:"user" doc:"User to run as, name or number. Default: the agent's."`
+	Group        string            `yaml:"group" doc:"Group to run as, name or number. Default: the user's."`
+	Limits       JobLimits         `yaml:"limits" doc:"Resource limits of the job's processes."`
+	Stdin        Stdin             `yaml:"stdin" doc:"none: /dev/null. inherit: the agent's own."`
+	Output       Output            `yaml:"output" doc:"What becomes of the lines that it writes. auto: prefix if there are several jobs, else raw. prefix: the job's name before each. raw: as they are. json: each as a field of a JSON object, and a line that is one gets the job's name. none: nothing is shown."`
 
 	Timeout Duration `yaml:"timeout" doc:"A run that takes longer is stopped and counts as failed, with status 124. 0: none; a run that the end of the instance waits for has 30s then."`
 	Restart Restart  `yaml:"restart" doc:"When a run that ended is followed by another: never, on-failure or always, or a mapping."`

@@ -13,7 +13,7 @@ import (
 // Template is one file that is made of keys, services and secrets.
 type Template struct {
 	Source      string    `yaml:"source" doc:"File of the template."`
-	Content     string    `yaml:"content" doc:"The template itself."`
+	Content     string    `yaml:"content" doc:"The template itself. Its delimiters are [[ and ]], since {{ and }} are those of this file."`
 	Destination string    `yaml:"destination" doc:"File to write, an absolute path outside of the state paths."`
 	User        string    `yaml:"user" doc:"Owner of the file, name or number. Default: that of the file in place, else the agent's."`
 	Group       string    `yaml:"group" doc:"Group of the file, name or number."`
@@ -21,7 +21,7 @@ type Template struct {
 	Backup      bool      `yaml:"backup" doc:"Keep the file that is replaced, with .bak behind its name."`
 	MakeDirs    bool      `yaml:"make_dirs" doc:"Make its directories where they are missing."`
 	OnDisk      bool      `yaml:"on_disk" doc:"Allow a template that reads secrets to be written to a disk. Else its file must be on a tmpfs."`
-	Delimiters  Names     `yaml:"delimiters" doc:"The left and the right delimiter, in place of {{ and }}."`
+	Delimiters  Names     `yaml:"delimiters" doc:"The left and the right delimiter. Default: {{ and }} with source, [[ and ]] with content."`
 	Strict      bool      `yaml:"error_on_missing" doc:"It is an error to read a field of a map that the map does not have."`
 	Deny        Names     `yaml:"deny" doc:"Functions that may not be called; * stands for anything."`
 	Sandbox     string    `yaml:"sandbox" doc:"Directory that the function file must not leave."`
