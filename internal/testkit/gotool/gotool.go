@@ -37,9 +37,10 @@ type tool struct {
 // pinned is the one table of versions.
 func pinned() map[string]tool {
 	return map[string]tool{
-		"kopia":     {"github.com/kopia/kopia", "v0.21.1", "DROVER_KOPIA"},
-		"restic":    {"github.com/restic/restic/cmd/restic", "v0.18.0", "DROVER_RESTIC"},
-		"versitygw": {"github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "DROVER_VERSITYGW"},
+		"consul-template": {"github.com/hashicorp/consul-template", "v0.41.1", "DROVER_CONSUL_TEMPLATE"},
+		"kopia":           {"github.com/kopia/kopia", "v0.21.1", "DROVER_KOPIA"},
+		"restic":          {"github.com/restic/restic/cmd/restic", "v0.18.0", "DROVER_RESTIC"},
+		"versitygw":       {"github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "DROVER_VERSITYGW"},
 	}
 }
 
