@@ -136,6 +136,18 @@ func TestImportRules(t *testing.T) {
 
 // homes says where each dependency may be imported, outside of tests.
 var homes = []rule{
+	{"github.com/BurntSushi/toml", []string{"internal/render/language"},
+		"templates write TOML as consul-template does"},
+	{"github.com/Masterminds/sprig/v3", []string{"internal/render/language"},
+		"the functions that templates know as sprig_*"},
+	{"dario.cat/mergo", []string{"internal/render/language"},
+		"the semantics of mergeMap; sprig has it already"},
+	{"github.com/davecgh/go-spew", []string{"internal/render/language"},
+		"the functions that templates know as spew_*"},
+	{"github.com/hashicorp/go-sockaddr", []string{"internal/render/language"},
+		"the function sockaddr has a language of its own"},
+	{"go.yaml.in/yaml/v2", []string{"internal/render/language"},
+		"templates read and write YAML byte for byte as consul-template does, which is version 2"},
 	{"github.com/minio/minio-go/v7", []string{"internal/objstore/s3"},
 		"a vendor's SDK appears only in its backend's folder"},
 	{"github.com/spf13/cobra", []string{"internal/cli/..."},
@@ -170,6 +182,7 @@ var homes = []rule{
 		"rates are a decorator's affair"},
 	{"golang.org/x/sys", []string{"..."}, "an extension of the standard library"},
 	{"golang.org/x/sync", []string{"..."}, "an extension of the standard library"},
+	{"golang.org/x/text", []string{"..."}, "an extension of the standard library"},
 }
 
 func TestDependenciesStayAtHome(t *testing.T) {

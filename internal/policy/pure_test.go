@@ -22,6 +22,7 @@ var pure = []string{
 	"internal/doctor",
 	"internal/failover",
 	"internal/containerpilot",
+	"internal/render/decide.go",
 }
 
 // pureImports are the packages that cannot break that, with the names of them
@@ -34,6 +35,7 @@ var pureImports = map[string][]string{
 		"Duration", "Time", "ParseDuration", "Nanosecond", "Microsecond", "Millisecond", "Second", "Minute", "Hour",
 	},
 	"golang.org/x/sys/unix":              {"Signal", "SIG*"},
+	module + "/internal/render/language": {"Dependency", "Missing"},
 	module + "/internal/volume/protocol": nil,                                                        // pure itself
 	module + "/internal/repo":            {"LockInfo", "PackUse", "Policy", "SnapshotRef", "Survey"}, // what was found
 	module + "/internal/repo/format":     {"ID", "Snapshot"},
