@@ -43,12 +43,14 @@ type Status struct {
 	RTO     *float64 `json:"rto_seconds,omitempty"`
 	Pending bool     `json:"pending"` // changes or requests wait for a commit
 	// LastBackup is the last attempt's outcome.
-	LastBackup *Backup   `json:"last_backup,omitempty"`
-	Jobs       []Job     `json:"jobs,omitempty"`
-	Services   []Service `json:"services,omitempty"` // what the catalog is told of the jobs
-	Watches    []Watch   `json:"watches,omitempty"`
-	Diverged   []string  `json:"diverged,omitempty"` // snapshots kept by this instance
-	Started    time.Time `json:"started,omitzero"`
+	LastBackup *Backup    `json:"last_backup,omitempty"`
+	Jobs       []Job      `json:"jobs,omitempty"`
+	Services   []Service  `json:"services,omitempty"` // what the catalog is told of the jobs
+	Watches    []Watch    `json:"watches,omitempty"`
+	Templates  []Template `json:"templates,omitempty"`
+	Rolls      []Roll     `json:"rolls,omitempty"`
+	Diverged   []string   `json:"diverged,omitempty"` // snapshots kept by this instance
+	Started    time.Time  `json:"started,omitzero"`
 	// Maintenance: what the agent does by itself waits; see drover maintenance.
 	Maintenance bool      `json:"maintenance,omitempty"`
 	Mirror      *Mirror   `json:"mirror,omitempty"`   // of the holder, if there is one
@@ -165,6 +167,27 @@ type Watch struct {
 	Size    int       `json:"size"`            // instances, or keys, as last heard
 	Since   time.Time `json:"since,omitzero"`  // when that was
 	Error   string    `json:"error,omitempty"` // why the present state is not known
+}
+
+// Template is one file that is made of keys, services and secrets.
+type Template struct {
+	Name        string     `json:"name"`
+	Destination string     `json:"destination,omitempty"`
+	State       string     `json:"state"`             // rendered, waiting, blocked or failed
+	Changed     *time.Time `json:"changed,omitempty"` // when the file was last replaced
+	Since       *time.Time `json:"since,omitempty"`   // it is blocked, or fails
+	Missing     []string   `json:"missing,omitempty"` // what it waits for
+	Stale       []string   `json:"stale,omitempty"`   // whose newest values are not known: the last ones are in use
+	Error       string     `json:"error,omitempty"`
+	Unacted     string     `json:"unacted,omitempty"` // why what follows from the last change has not succeeded
+}
+
+// Roll is this instance's part of a change that instances make in turns.
+type Roll struct {
+	Name  string    `json:"name"`
+	State string    `json:"state,omitempty"` // waiting, changing or stopped; absent: nothing to change
+	Since time.Time `json:"since,omitzero"`
+	Why   string    `json:"why,omitempty"`
 }
 
 // Check is one check of a job's health.

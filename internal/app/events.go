@@ -27,7 +27,7 @@ const (
 // has acted upon already.)
 var outside = map[string]bool{
 	eventClaimed: true, eventRestored: true, eventLost: true, eventCommitted: true,
-	eventSignal: true, eventWebhook: true, eventMaintenance: true, eventChanged: true,
+	eventSignal: true, eventWebhook: true, eventMaintenance: true, eventChanged: true, eventRendered: true,
 	supervise.EventHealthy: true, supervise.EventUnhealthy: true, // of watches
 }
 

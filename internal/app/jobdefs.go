@@ -58,6 +58,7 @@ func defineJob(name string, c config.Job, cfg *config.Config) (supervise.Job, er
 		Env:        supervise.JobEnv(os.Environ(), extra),
 		Restart:    restartOf(c.Restart),
 		Timeout:    c.Timeout.Std(),
+		Early:      c.Early,
 		After:      map[string]supervise.Milestone{},
 		On:         causesOf(c.On),
 		Once:       causesOf(c.Once),

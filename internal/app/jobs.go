@@ -30,18 +30,19 @@ type jobs struct {
 	journals *supervise.Journals
 	define   func(*config.Config) ([]supervise.Job, error)
 
-	mu      sync.Mutex
-	list    []supervise.Job
-	slot    int
-	env     map[string]*string    // put into the environment of later runs; nil: taken out
-	early   []supervise.Cause     // what happened before a start, and may cause runs
-	exited  func()                // the main job ended by itself
-	before  func(context.Context) // called before each start; quick
-	current *supervise.Supervisor
-	asked   bool // Stop or Kill was called on current
-	killing *killing
-	status  int // of the last main job that ended
-	waits   sync.WaitGroup
+	mu        sync.Mutex
+	list      []supervise.Job
+	templates *templates // whose variables jobs get, and for which they wait; nil: none
+	slot      int
+	env       map[string]*string    // put into the environment of later runs; nil: taken out
+	early     []supervise.Cause     // what happened before a start, and may cause runs
+	exited    func()                // the main job ended by itself
+	before    func(context.Context) // called before each start; quick
+	current   *supervise.Supervisor
+	asked     bool // Stop or Kill was called on current
+	killing   *killing
+	status    int // of the last main job that ended
+	waits     sync.WaitGroup
 }
 
 func newJobs(cfg *config.Config, bus *event.Bus, stdout, stderr io.Writer, log *slog.Logger) (*jobs, error) {
@@ -49,7 +50,15 @@ func newJobs(cfg *config.Config, bus *event.Bus, stdout, stderr io.Writer, log *
 	if cfg.Store.URL != "" {
 		j.record = filepath.Join(cfg.DataDir, cfg.Volume, "jobs")
 	}
-	j.define = func(cfg *config.Config) ([]supervise.Job, error) { return defineJobs(cfg, j.journals, stdout, stderr) }
+	j.define = func(cfg *config.Config) ([]supervise.Job, error) {
+		list, err := defineJobs(cfg, j.journals, stdout, stderr)
+		for i := range list {
+			if name := list[i].Name; len(cfg.Jobs[name].EnvTemplates) > 0 {
+				list[i].More = func() []string { return j.variables(name) }
+			}
+		}
+		return list, err
+	}
 	var err error
 	j.list, err = j.define(cfg)
 	return j, err
@@ -104,13 +113,13 @@ func (j *jobs) all() []supervise.Job {
 // Start starts a new supervisor. It is quick: processes are forked beside it.
 func (j *jobs) Start(ctx context.Context) error {
 	j.mu.Lock()
-	list, before, exited, early := j.list, j.before, j.exited, j.early
+	list, before, exited, early, t := j.list, j.before, j.exited, j.early, j.templates
 	j.early = nil
 	j.mu.Unlock()
 	if before != nil {
 		before(ctx)
 	}
-	s, err := supervise.New(supervise.Config{Jobs: list, Record: j.record, Emit: j.tell, Happened: early}, j.log)
+	s, err := supervise.New(supervise.Config{Jobs: list, Record: j.record, Emit: j.tell, Happened: early, Hold: t.holds()}, j.log)
 	if err != nil {
 		return err
 	}
@@ -128,7 +137,31 @@ func (j *jobs) Start(ctx context.Context) error {
 		s.Happened(c.Name, c.Source)
 	}
 	j.waits.Go(func() { j.wait(s, exited) })
+	if t != nil {
+		j.waits.Go(func() {
+			select {
+			case <-t.ready:
+				s.Open()
+			case <-s.Done():
+			}
+		})
+	}
 	return nil
+}
+
+// follow makes these the templates of runs that start from now on.
+func (j *jobs) follow(t *templates) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.templates = t
+}
+
+// variables are those of a job that are made of templates.
+func (j *jobs) variables(name string) []string {
+	j.mu.Lock()
+	t := j.templates
+	j.mu.Unlock()
+	return t.variables(name)
 }
 
 // wait tells when the jobs end unasked.

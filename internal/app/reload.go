@@ -14,7 +14,7 @@ import (
 )
 
 // live are the keys whose change a reload applies; that of any other needs a new start.
-var live = []string{"jobs", "metrics", "watches", "log"}
+var live = []string{"jobs", "metrics", "watches", "templates", "log"}
 
 // Reload is control.Agent's: it reads the configuration again and brings the jobs to
 // it. What is wrong changes nothing; a start that fails goes back to what was.
@@ -47,9 +47,14 @@ func (a *agent) Reload(ctx context.Context) (client.Reload, error) {
 	if err := a.services.prepare(cfg); err != nil {
 		return done, refused(client.KindInvalid, "the new configuration is not valid, and nothing was changed: %v", err)
 	}
+	back, err := a.renders.reload(ctx, cfg)
+	if err != nil {
+		return done, refused(client.KindFailed, "the templates are the former ones again: %v", err)
+	}
 	former := a.checks.follow(cfg)
 	if err := a.jobs.reload(ctx, list); err != nil {
 		a.checks.follow(former)
+		back()
 		if k := (*client.Error)(nil); errors.As(explained("", err), &k) {
 			return done, k
 		}

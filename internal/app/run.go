@@ -88,6 +88,17 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	}
 	a.watches = newWatches(co.catalog, co.kv, bus, opt.Log)
 	a.watches.follow(cfg)
+	secrets, err := openSecrets(cfg, opt.Log)
+	if err != nil {
+		return 1, err
+	}
+	a.renders = &renders{jobs: jobs, make: func(cfg *config.Config) (*templates, error) {
+		rolls := rollOptions{co: co, prefix: cfg.CoordinatorPrefix(), healthy: a.healthyFor}
+		return newTemplates(cfg, sourcesOf(co, secrets), rolls, jobs, bus, opt.Log)
+	}}
+	if err := a.renders.first(cfg); err != nil {
+		return 1, err
+	}
 	registerMetrics(a.registry, a)
 	registerJobs(a.registry, a)
 	a.still = a.stiller()
@@ -117,6 +128,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	ofServices := a.services.subscribe(bus)
 	parts.Go(func() { a.services.run(ctx, ofServices) })
 	parts.Go(func() { a.watches.run(ctx) })
+	parts.Go(func() { a.renders.run(ctx) })
 	if cfg.Store.URL == "" {
 		err = a.superviseOnly(ctx)
 	} else {
@@ -126,6 +138,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	stopServing()
 	parts.Wait()
 	jobs.waits.Wait()
+	closeSecrets(ctx, secrets, opt.Log)
 	return exitStatus(jobs.exitStatus(), err), err
 }
 
@@ -149,6 +162,7 @@ type agent struct {
 	metrics  *customMetrics
 	services *services
 	watches  *watches
+	renders  *renders
 	load     func() (*config.Config, error) // nil: there is nothing to reload
 
 	reloading   sync.Mutex

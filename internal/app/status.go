@@ -10,6 +10,7 @@ import (
 
 	"drover/client"
 	"drover/internal/config"
+	"drover/internal/render"
 	"drover/internal/volume"
 	"drover/internal/volume/protocol"
 	"drover/internal/volume/slots"
@@ -19,7 +20,7 @@ import (
 func (a *agent) Status() (s client.Status) {
 	s = client.Status{
 		Service: a.cfg.Service, Instance: a.cfg.ID, Version: Version, Role: "supervisor",
-		Health: "ok", Jobs: a.jobStates(), Services: a.services.states(), Watches: a.watches.states(), Started: a.started, Maintenance: a.maintenance.Load(),
+		Health: "ok", Jobs: a.jobStates(), Services: a.services.states(), Watches: a.watches.states(), Templates: a.renders.current().status(), Rolls: a.renders.current().rollStates(), Started: a.started, Maintenance: a.maintenance.Load(),
 	}
 	if a.cfg.Store.URL == "" {
 		jobsHealth(&s)
@@ -85,8 +86,25 @@ func (a *agent) Status() (s client.Status) {
 	return s
 }
 
+// templatesHealth degrades what is well so far if a template is not.
+func templatesHealth(s *client.Status) {
+	for _, t := range s.Templates {
+		bad := t.Error
+		if bad == "" {
+			bad = t.Unacted
+		}
+		if bad == "" && t.State == string(render.Blocked) && len(t.Missing) > 0 {
+			bad = "waits for " + t.Missing[0]
+		}
+		if bad != "" && s.Health == "ok" {
+			s.Health, s.Message = "degraded", "template "+t.Name+": "+bad
+		}
+	}
+}
+
 // jobsHealth degrades what is well so far if a job is not.
 func jobsHealth(s *client.Status) {
+	defer templatesHealth(s)
 	for _, job := range s.Jobs {
 		bad := ""
 		switch {

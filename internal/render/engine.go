@@ -2,6 +2,8 @@ package render
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -256,7 +258,7 @@ func (e *Engine) write(ctx context.Context, i int) {
 	result := e.results[i]
 	e.work.Go(func() {
 		in := input{kind: writeEnded, template: i}
-		changed, err := e.put(ctx, e.templates[i], result)
+		changed, err := e.around(ctx, i, result)
 		switch {
 		case err != nil:
 			in.fault = err.Error()
@@ -273,6 +275,23 @@ func (e *Engine) write(ctx context.Context, i int) {
 		e.ended = append(e.ended, in)
 		e.wake()
 	})
+}
+
+// around puts a result in place, in somebody's turn where it replaces an earlier one.
+func (e *Engine) around(ctx context.Context, i int, r language.Result) (changed bool, err error) {
+	put := func() (bool, error) { return e.put(ctx, e.templates[i], r) }
+	e.mu.Lock()
+	last := e.outputs[i]
+	e.mu.Unlock()
+	if e.cfg.Around == nil || e.dry || !last.done || string(last.content) == string(r.Output) {
+		return put()
+	}
+	name := e.templates[i].Name
+	hashed := sha256.Sum256(r.Output)
+	if r.Secret {
+		hashed = sha256.Sum256([]byte(name))
+	}
+	return e.cfg.Around(ctx, name, hex.EncodeToString(hashed[:]), put)
 }
 
 // put writes the files that the template asked for, and its destination.

@@ -174,6 +174,11 @@ type Config struct {
 	// Check runs a check command with the variables of env beside its own, and returns its
 	// output; nil: one that this package has.
 	Check func(ctx context.Context, command, env []string) (output []byte, err error)
+	// Around is called in place of putting a file of a template in place that was put there
+	// before and is another one now: it calls put in its own time, or returns why it does
+	// not; it is asked again then, later. digest is of the output, and of the template alone if that has
+	// secrets in it. nil: put is called at once.
+	Around func(ctx context.Context, template, digest string, put func() (changed bool, err error)) (changed bool, err error)
 	// Tell is called with what happens, and must not wait; nil: nobody.
 	Tell func(Event)
 	// Env looks up variables for templates; nil: the process's.

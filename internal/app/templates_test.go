@@ -1,0 +1,105 @@
+package app
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"drover/client"
+	"drover/internal/coord/mem"
+	"drover/internal/repo/fstest"
+)
+
+// put sets a key.
+func put(t *testing.T, c *mem.Client, key, value string) {
+	t.Helper()
+	_, err := c.Put(t.Context(), key, []byte(value))
+	fstest.Must(t, err)
+}
+
+// until waits until a condition holds, and tells what it was if not.
+func (s *supervisor) until(what string, holds func(client.Status) bool) client.Status {
+	s.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		st := s.Status()
+		if holds(st) {
+			return st
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s: %+v\n%s", what, st, s.log)
+		}
+	}
+}
+
+const templated = `
+coordinator: consul://127.0.0.1:1
+templates:
+  conf:
+    content: "level=[[ key \"shop/level\" ]]"
+    destination: %[1]s/conf
+    mode: 0640
+    check: {command: [grep, -v, "level=bad", "{file}"]}
+    on_change: {signal: app}
+jobs:
+  early: {command: [sleep, "1000"], early: true}
+  app:
+    command: "trap 'echo got $(cat %[1]s/conf)' HUP; echo first $(cat %[1]s/conf) $SIZE; while :; do sleep 0.02; done"
+    env_templates: {SIZE: "[[ keyOrDefault \"shop/size\" \"7\" ]]"}
+`
+
+// Jobs wait for their files. A change of a key reaches the file and the job; one that the
+// check refuses reaches neither; a variable's restarts its job.
+func TestTemplatesOfJobs(t *testing.T) {
+	co, server, other := inMemory(t)
+	dir := t.TempDir()
+	s := runsWith(t, fmt.Sprintf(templated, dir), co)
+	s.event("ready", "early")
+	st := s.until("blocked", func(st client.Status) bool { return st.Templates[0].State == "blocked" })
+	if st.Health != "degraded" || !strings.Contains(st.Message, "template conf: waits for") || !strings.Contains(st.Message, "shop/level") || s.job("app").State != "waiting" {
+		t.Errorf("%s: %s; app is %s", st.Health, st.Message, s.job("app").State)
+	}
+	put(t, other, "shop/level", "1")
+	s.says("app", "first level=1 7")
+	if info, err := os.Stat(dir + "/conf"); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v", info, err)
+	}
+	put(t, other, "shop/level", "2")
+	s.event("rendered", "conf")
+	s.says("app", "got level=2")
+	put(t, other, "shop/level", "bad")
+	st = s.until("refused", func(st client.Status) bool { return st.Templates[0].Error != "" })
+	if got, err := os.ReadFile(dir + "/conf"); err != nil || string(got) != "level=2" || !strings.Contains(st.Message, "template conf: check refused the file") {
+		t.Errorf("%q, %v; %s", got, err, st.Message)
+	}
+	put(t, other, "shop/level", "3")
+	s.says("app", "got level=3")
+	pid := s.job("early").PID
+	put(t, other, "shop/size", "8")
+	s.says("app", "first level=3 8")
+	server.SetAvailable(false)
+	st = s.until("stale", func(st client.Status) bool { return len(st.Templates[0].Stale) > 0 })
+	if st.Templates[0].State != "rendered" || st.Health != "ok" {
+		t.Errorf("while the coordinator is away: %+v", st)
+	}
+	server.SetAvailable(true)
+	s.until("known again", func(st client.Status) bool { return len(st.Templates[0].Stale) == 0 })
+	if now := s.job("early").PID; now != pid {
+		t.Error("the early job was restarted")
+	}
+
+	// Another template: it is rendered before the jobs that changed with it start.
+	s.write(strings.Replace(fmt.Sprintf(templated, dir), "level=[[", "depth=[[", 1))
+	if r, err := s.Reload(t.Context()); err != nil || !slices.Equal(r.Kept, []string{"app", "early"}) {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if got, _ := os.ReadFile(dir + "/conf"); string(got) != "depth=3" {
+		t.Errorf("%q", got)
+	}
+	s.write(strings.Replace(fmt.Sprintf(templated, dir), "level=[[", "depth=[[ nope ", 1))
+	if _, err := s.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "nope") {
+		t.Errorf("%v", err)
+	}
+}
