@@ -34,6 +34,16 @@ func (s *supervisor) until(what string, holds func(client.Status) bool) client.S
 	}
 }
 
+// heard waits until the agent has shown a line that begins so.
+func (s *supervisor) heard(line string) {
+	s.t.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(s.log.String(), line); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("nobody said %q:\n%s", line, s.log)
+		}
+	}
+}
+
 const templated = `
 coordinator: consul://127.0.0.1:1
 templates:
@@ -62,23 +72,23 @@ func TestTemplatesOfJobs(t *testing.T) {
 		t.Errorf("%s: %s; app is %s", st.Health, st.Message, s.job("app").State)
 	}
 	put(t, other, "shop/level", "1")
-	s.says("app", "first level=1 7")
+	s.heard("app: first level=1 7")
 	if info, err := os.Stat(dir + "/conf"); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("%v, %v", info, err)
 	}
 	put(t, other, "shop/level", "2")
 	s.event("rendered", "conf")
-	s.says("app", "got level=2")
+	s.heard("app: got level=2")
 	put(t, other, "shop/level", "bad")
 	st = s.until("refused", func(st client.Status) bool { return st.Templates[0].Error != "" })
 	if got, err := os.ReadFile(dir + "/conf"); err != nil || string(got) != "level=2" || !strings.Contains(st.Message, "template conf: check refused the file") {
 		t.Errorf("%q, %v; %s", got, err, st.Message)
 	}
 	put(t, other, "shop/level", "3")
-	s.says("app", "got level=3")
+	s.heard("app: got level=3")
 	pid := s.job("early").PID
 	put(t, other, "shop/size", "8")
-	s.says("app", "first level=3 8")
+	s.heard("app: first level=3 8")
 	server.SetAvailable(false)
 	st = s.until("stale", func(st client.Status) bool { return len(st.Templates[0].Stale) > 0 })
 	if st.Templates[0].State != "rendered" || st.Health != "ok" {
