@@ -16,7 +16,7 @@ import (
 func TestConvertCommand(t *testing.T) {
 	file := writeConfig(t, "{\n  consul: 'hub:8500', preStart: 'prepare', services: [{name: 'a', health: 'probe', poll: 1, ttl: 3}]\n}")
 	got := try(t, nil, nil, "convert", "containerpilot", file, "--", "app", "--port", "80")
-	if got.code != 0 || !strings.Contains(got.out, "    command: [app, --port, \"80\"]\n") || got.err != "drover: "+file+":2:11: consul: 'hub:8500' has no equal yet: a catalog to register in and to watch\n" {
+	if got.code != 0 || !strings.Contains(got.out, "    command: [app, --port, \"80\"]\n") || !strings.HasPrefix(got.err, "drover: "+file+":2:11: consul: 'hub:8500' was read together with the CONSUL_ variables") || strings.Count(got.err, "\n") != 1 {
 		t.Errorf("got %+v", got)
 	}
 	var result containerpilot.Result
@@ -82,7 +82,7 @@ func testConverted(t *testing.T, m *machine) {
 		notes := filepath.Join(m.dir, name+".notes")
 		plain := m.with("DROVER_STORE=", "DROVER_LOG_LEVEL=error", "NOTES="+notes, "PATH="+m.dir+":"+os.Getenv("PATH"))
 		made := plain.do("convert", "containerpilot", m.write(name, old), "--", "application")
-		if made.code != 0 || !strings.Contains(made.err, "has no equal yet") {
+		if made.code != 0 || !strings.Contains(made.err, "CONSUL_HTTP_TOKEN") {
 			t.Fatalf("%s: convert: %+v", name, made)
 		}
 		file := m.write(name+".yaml", made.out)

@@ -63,9 +63,10 @@ func Convert(source string, opt Options) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	c := &conversion{source: source, opt: opt, names: map[string]bool{}, told: map[string]bool{}}
 	version := versionOf(root)
+	c := &conversion{version: version, source: source, opt: opt, names: map[string]bool{}, told: map[string]bool{}}
 	c.head(version)
+	c.findCatalog(root)
 	for _, e := range before {
 		c.control(0, e)
 	}

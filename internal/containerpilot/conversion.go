@@ -12,20 +12,20 @@ import (
 
 // conversion is one source on its way.
 type conversion struct {
-	source string
-	opt    Options
-	out    yaml
-	notes  []Note
-	jobs   []*job          // those that get a place, in the order of the source
-	names  map[string]bool // taken
-	told   map[string]bool // variables of which it was said that they must be set
+	version int // of ContainerPilot
+	source  string
+	opt     Options
+	out     yaml
+	notes   []Note
+	jobs    []*job          // those that get a place, in the order of the source
+	watches []*watch        // the same
+	catalog bool            // there is a coordinator to register in
+	names   map[string]bool // taken
+	told    map[string]bool // variables of which it was said that they must be set
 }
 
-// What is said of things without an equal.
+// What is said of things that cannot be kept.
 const (
-	noRegister = "has no equal yet: registering a service in a catalog"
-	noWatch    = "has no equal yet: watching other services"
-	noCatalog  = "has no equal yet: a catalog to register in and to watch"
 	unknownKey = "is no key of ContainerPilot's"
 	noTemplate = "cannot be kept as a template here"
 	noBetween  = "holds actions between its keys, which cannot be kept here"

@@ -94,6 +94,10 @@ func FuzzConvert(f *testing.F) {
 b", 'b': .5, c: +Infinity, d: 0x1F}`, "{tasks: [{command: 'a', frequency: '1ms'}], coprocesses: [{command: 'a', restarts: 'unlimited'}], backends: [{name: 'b', onChange: 'c', poll: 3}]}",
 		"{jobs: [{{ if .A }}{exec: 'a'},{{ end }}{{ range loop 2 }}{exec: '{{ . }}'}{{ end }}]}", "{stopTimeout: -1, preStop: [], postStop: ''}", "{jobs: [{name: 'x', exec: 'e', when: {source: 'x', each: 'healthy'}}]}",
 		"{jobs:[{exec:'a',name:'a'},{exec:'b',name:'b',when:{source:'a',once:'healthy'}},{exec:'c',name:'c',when:{source:'b',once:'exitSuccess'}},{exec:'d',when:{source:'c',once:'stopped'}}]}",
+		"{consul: {address: 'https://h:1', token: 't', tls: {cafile: 'a', clientcert: 'b', clientkey: 'c'}}, jobs: [{name: 'a', exec: 'x', port: 80, interfaces: ['eth0[1]', '10.0.0.0/8', 'static:a'], tags: ['t'], meta: {'<<': 1, '': 'b'}, initial_status: 'warning', consul: {deregisterCriticalServiceAfter: '5m'}, health: {ttl: 1}}, {name: 'b', port: 1}]}",
+		"{consul: 'h:1', jobs: [{name: 'w', exec: 'x', when: {source: 'watch.w', each: 'changed'}}, {name: 'b', exec: 'x', when: {source: 'watch.x', once: 'healthy'}}], watches: [{name: 'w', interval: 1, tag: 't', dc: 'd'}, {name: 'w'}, {name: 'w', tag: 'u'}]}",
+		`{"consul": "h:1", "services": [{"name": "a", "port": 1, "health": "h", "poll": 1, "ttl": 9}, {"name": "b", "port": 2, "ttl": 1}], "backends": [{"name": "a", "poll": 1, "onChange": "x"}, {"name": "main", "onChange": "x", "tag": "t"}]}`,
+		`{"etcd": {"endpoints": ["http://h", "g:2379"], "prefix": "/p"}, "services": [{"name": "a", "port": 1}], "coprocesses": [{"name": "a", "command": "x"}]}`,
 	} {
 		f.Add(seed)
 	}

@@ -14,7 +14,8 @@ type job struct {
 	path  string // as in "jobs[2]"
 	name  string // as the source has it; others say it in source
 	key   string // its name in drover.yaml
-	runs  bool   // it has a command
+	runs  bool   // it has a command, or waits
+	waits bool   // it has none, and is there for its service and its check
 	check bool   // it has a health check that runs
 	hook  bool   // it runs when another one stops
 	grace string // of its stop; "": nothing said
@@ -23,6 +24,8 @@ type job struct {
 var (
 	validName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	notOfNames = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+	// validService is what Consul's DNS can ask for.
+	validService = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 )
 
 // nameOf is the name of a job: the one that was given, or its program's.
@@ -44,38 +47,52 @@ func (c *conversion) take(n *node, name, at string, given bool) string {
 	if !given {
 		key = path.Base(name)
 	}
-	switch {
-	case templated(key):
-		var b strings.Builder
-		for _, p := range parts(key) {
-			if !p.action {
-				p.text = notOfNames.ReplaceAllString(p.text, "-")
-			}
-			b.WriteString(p.text)
-		}
-		key = b.String()
-	case !validName.MatchString(key):
-		key = strings.Trim(notOfNames.ReplaceAllString(key, "-"), "-._")
-		if key = key[:min(len(key), 50)]; key == "" {
-			key = "job"
-		}
-	}
-	free := key
-	for i := 2; c.names[free]; i++ {
-		free = fmt.Sprintf("%s-%d", key, i)
-	}
-	c.names[free] = true
+	free := c.free(cleanName(key))
 	if given && free != name {
 		c.note(n, at+".name", "is now "+strconv.Quote(free)+": names are unique, and of letters, digits and . _ -")
 	}
 	return free
 }
 
-// named finds the job that a source names; nil if there is none. Inside a range {{ $.X }}
-// is what {{ .X }} is outside.
+// cleanName makes a valid name, as far as that can be known.
+func cleanName(name string) string {
+	switch {
+	case templated(name):
+		var b strings.Builder
+		for _, p := range parts(name) {
+			if !p.action {
+				p.text = notOfNames.ReplaceAllString(p.text, "-")
+			}
+			b.WriteString(p.text)
+		}
+		return b.String()
+	case !validName.MatchString(name):
+		name = strings.Trim(notOfNames.ReplaceAllString(name, "-"), "-._")
+		if name = name[:min(len(name), 50)]; name == "" {
+			return "job"
+		}
+	}
+	return name
+}
+
+// free takes a name, or the first like it that nothing has.
+func (c *conversion) free(key string) string {
+	free := key
+	for i := 2; c.names[free]; i++ {
+		tail := fmt.Sprintf("-%d", i)
+		free = key + tail
+		if !templated(key) {
+			free = key[:min(len(key), 63-len(tail))] + tail
+		}
+	}
+	c.names[free] = true
+	return free
+}
+
+// named finds the job that a source names; nil if there is none.
 func (c *conversion) named(name string) *job {
 	for _, j := range c.jobs {
-		if strings.ReplaceAll(j.name, "$.", ".") == strings.ReplaceAll(name, "$.", ".") {
+		if sameText(j.name, name) {
 			return j
 		}
 	}
@@ -149,18 +166,15 @@ func (c *conversion) when(indent int, j *job, n *node) {
 	if w.each {
 		word = "on"
 	}
-	switch watch, ofWatch := strings.CutPrefix(w.source, "watch."); {
+	switch ofWatch := strings.HasPrefix(w.source, "watch."); {
 	case w.interval != nil:
 		c.interval(indent, j, w.interval)
 	case templated(w.event):
 		c.leave(indent, n, at, noTemplate)
 	case w.source == "SIGHUP" || w.source == "SIGUSR2":
 		c.out.add(indent, "on: [\"signal:"+strings.TrimPrefix(w.source, "SIG")+"\"]")
-	case ofWatch && w.event == "changed":
-		c.out.add(indent, word+": ["+c.scalar(n, "changed:"+watch, at)+"]")
-		c.note(n, at, noWatch+"; until then this job runs only when it is started by hand")
 	case ofWatch:
-		c.leave(indent, n, at, noWatch+"; the job starts with the others")
+		c.whenWatch(indent, j, n, w, word)
 	case (w.source == "" || w.source == "global") && w.event == "startup":
 		return // as without a condition
 	case instanceEvents[w.event] != "":

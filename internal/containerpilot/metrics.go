@@ -17,6 +17,9 @@ func (c *conversion) telemetry(n *node, key string) {
 	if n.get("port") == nil {
 		c.out.add(0, `listen: "0.0.0.0:9090"`)
 	}
+	if c.catalog && n.get("tags") == nil {
+		c.note(n, "telemetry", "registered the service containerpilot, which "+noTelemetry)
+	}
 	c.each(0, n, func(e entry) {
 		c.comments(0, e)
 		at := "telemetry." + e.key
@@ -31,7 +34,7 @@ func (c *conversion) telemetry(n *node, key string) {
 		case "interfaces":
 			c.leave(0, e.value, at, "has no equal: listen names an address")
 		case "tags":
-			c.leave(0, e.value, at, noRegister)
+			c.leave(0, e.value, at, noTelemetry)
 		case key:
 			c.metrics(e.value, at)
 		default:

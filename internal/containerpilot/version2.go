@@ -1,6 +1,9 @@
 package containerpilot
 
-import "fmt"
+import (
+	"fmt"
+	"path"
+)
 
 // The jobs that version 2 has by place, not by name.
 const (
@@ -31,7 +34,7 @@ func (c *conversion) version2(root *node) {
 	for _, e := range root.entries {
 		switch e.key {
 		case "consul", "etcd":
-			c.leave(0, e.value, e.key, noCatalog)
+			c.catalog2(parts, e)
 		case "logging":
 			c.logging(e.value)
 		case "telemetry":
@@ -60,7 +63,24 @@ func (c *conversion) version2(root *node) {
 	after := parts[preStartName] != nil
 	c.section(parts["coprocesses"], "coprocesses", func(n *node, at string) { c.coprocess(n, at, after) })
 	c.section(parts["tasks"], "tasks", func(n *node, at string) { c.task(n, at, after) })
+	c.others(parts["services"])
 	c.section(parts["backends"], "backends", c.backend)
+	c.watches2(parts["backends"])
+}
+
+// catalog2 writes where the catalog is: Consul, if there is one, else etcd.
+func (c *conversion) catalog2(parts map[string]*node, e entry) {
+	_, hasConsul := consulServer(parts["consul"])
+	switch {
+	case parts[e.key] != e.value:
+		// That was said.
+	case e.key == "consul":
+		c.consul(e.value)
+	case hasConsul:
+		c.leave(0, e.value, e.key, "is left out: there is consul")
+	default:
+		c.etcd(e.value)
+	}
 }
 
 // section calls fn for every object of a list, in the place of a job.
@@ -118,7 +138,28 @@ func (c *conversion) application(parts map[string]*node) {
 	c.services(parts["services"])
 }
 
-// services writes the checks of services, and keeps the rest as comments.
+// ownService is the service that the application itself is: the first that is there
+// whatever the template chooses, and is registered, if any is. nil: none.
+func (c *conversion) ownService(n *node) *node {
+	if n == nil || n.kind != list || !c.catalog {
+		return nil
+	}
+	var first *node
+	where := branches(n.entries)
+	for i, e := range n.entries {
+		switch {
+		case e.action != "" || len(where[i]) > 0 || e.value.kind != object || e.value.conditional():
+		case registers(e.value):
+			return e.value
+		case first == nil:
+			first = e.value
+		}
+	}
+	return first
+}
+
+// services writes the service that the application is, and its check. If none is
+// registered, all have only their checks.
 func (c *conversion) services(n *node) {
 	if n == nil || n.kind != list {
 		if n != nil {
@@ -126,71 +167,124 @@ func (c *conversion) services(n *node) {
 		}
 		return
 	}
-	checks := false
+	own, checks := c.ownService(n), false
 	for _, e := range n.entries {
-		checks = checks || e.value.get("health") != nil
+		checks = checks || e.value.get("health") != nil && (e.value == own || !c.catalog)
 	}
 	indent := 4
 	if checks {
 		c.out.add(4, "checks:")
 		indent = 6
 	}
-	names := map[string]bool{}
-	i := 0
-	c.each(indent, n, func(e entry) {
-		c.comments(indent, e)
+	names, i := map[string]bool{}, 0
+	for _, e := range n.entries {
+		if e.action != "" {
+			if !c.catalog {
+				c.control(indent, e)
+			}
+			continue
+		}
 		at := fmt.Sprintf("services[%d]", i)
 		i++
+		if c.catalog && e.value != own {
+			continue
+		}
+		c.comments(indent, e)
 		if e.value.kind != object || e.value.conditional() {
 			c.leave(indent, e.value, at, noBetween)
+			continue
+		}
+		c.checkOf(indent, e.value, at, names)
+		if c.catalog {
+			c.serviceOf(4, e.value, at)
+			continue
+		}
+		c.serviceOf(indent, e.value, at)
+	}
+}
+
+// checkOf writes the check of a service, if it has one.
+func (c *conversion) checkOf(indent int, n *node, at string, names map[string]bool) {
+	k := check{n.get("health"), n.get("poll"), n.get("ttl"), n.get("timeout")}
+	if k.exec == nil {
+		return
+	}
+	name, _ := nameOf(n.get("name"), k.exec)
+	if !templated(name) && !validName.MatchString(name) || names[name] {
+		name = fmt.Sprintf("service-%d", len(names))
+	}
+	names[name] = true
+	c.out.add(indent, scalar(name)+":")
+	c.checkBody(indent+2, k, at, "poll", "health")
+}
+
+// serviceOf writes how a service is registered, and keeps the rest as comments.
+func (c *conversion) serviceOf(indent int, n *node, at string) {
+	checked, why := n.get("health") != nil, ""
+	if !c.catalog {
+		why = noCatalog
+	}
+	given, _ := nameOf(n.get("name"), n.get("health"))
+	j := job{name: given, key: cleanName(path.Base(given))}
+	for _, e := range n.entries {
+		if contains(serviceKeys, e.key) {
+			c.serviceKey(indent, n, j.service(), at, e, why)
+			continue
+		}
+		c.comments(indent, e)
+		at := at + "." + e.key
+		switch e.key {
+		case "health":
+		case "name", "ttl":
+			switch {
+			case checked:
+			case why != "":
+				c.leave(indent, e.value, at, why)
+			case !registers(n) && e.key == "ttl":
+				c.leave(indent, e.value, at, noPort)
+			}
+		case "poll", "timeout":
+			if !checked {
+				c.leave(indent, e.value, at, noHeartbeat)
+			}
+		default:
+			c.leave(indent, e.value, at, unknownKey)
+		}
+	}
+}
+
+// others writes the services that the application is not: each is a job that waits.
+func (c *conversion) others(n *node) {
+	own := c.ownService(n)
+	if n == nil || n.kind != list || !c.catalog {
+		return
+	}
+	c.section(n, "services", func(n *node, at string) {
+		if n == own {
 			return
 		}
-		c.service(indent, e.value, at, names)
+		name, given := nameOf(n.get("name"), n.get("health"))
+		c.out.add(2, scalar(c.take(n, name, at, given))+":")
+		c.wait(4, n, at)
+		c.out.add(4, "after: {"+mainName+": started}")
+		if n.get("health") != nil {
+			c.out.add(4, "checks:")
+		}
+		c.checkOf(6, n, at, map[string]bool{})
+		c.serviceOf(4, n, at)
 	})
 }
 
-func (c *conversion) service(indent int, n *node, at string, names map[string]bool) {
-	k := check{n.get("health"), n.get("poll"), n.get("ttl"), n.get("timeout")}
-	inner := indent
-	if k.exec != nil {
-		name, _ := nameOf(n.get("name"), k.exec)
-		if !templated(name) && !validName.MatchString(name) || names[name] {
-			name = fmt.Sprintf("service-%d", len(names))
-		}
-		names[name] = true
-		c.out.add(indent, scalar(name)+":")
-		inner = indent + 2
-		c.checkBody(inner, k, at, "poll", "health")
-	}
-	for _, e := range n.entries {
-		c.comments(inner, e)
-		at := at + "." + e.key
-		switch e.key {
-		case "health", "poll", "ttl", "timeout":
-			if k.exec == nil {
-				c.leave(inner, e.value, at, noRegister)
-			}
-		case "name":
-			if k.exec == nil {
-				c.leave(inner, e.value, at, noRegister)
-			}
-		case "port", "interfaces", "tags", "consul":
-			c.leave(inner, e.value, at, noRegister)
-		default:
-			c.leave(inner, e.value, at, unknownKey)
-		}
-	}
-}
-
-// listed begins a job of a list; ok is false if it has no command.
-func (c *conversion) listed(n *node, at, name, command string, given bool) bool {
+// listed begins a job of a list, and returns its name; "" if it has no command.
+func (c *conversion) listed(n *node, at, name, command string, given bool) (key string) {
 	if n.get(command) == nil {
 		c.leave(2, n, at, "has no command")
-		return false
+		return ""
 	}
-	c.out.add(2, scalar(c.take(n, name, at, given))+":")
+	key = c.take(n, name, at, given)
+	c.out.add(2, scalar(key)+":")
 	c.command(4, "command", n.get(command), at+"."+command)
-	return true
+	return key
 }
 
 // known leaves what is none of the keys.
@@ -211,7 +305,7 @@ func (c *conversion) afterPreStart(after bool) {
 
 func (c *conversion) coprocess(n *node, at string, after bool) {
 	name, given := nameOf(n.get("name"), n.get("command"))
-	if !c.listed(n, at, name, "command", given) {
+	if c.listed(n, at, name, "command", given) == "" {
 		return
 	}
 	c.afterPreStart(after)
@@ -223,7 +317,7 @@ func (c *conversion) coprocess(n *node, at string, after bool) {
 
 func (c *conversion) task(n *node, at string, after bool) {
 	name, given := nameOf(n.get("name"), n.get("command"))
-	if !c.listed(n, at, name, "command", given) {
+	if c.listed(n, at, name, "command", given) == "" {
 		return
 	}
 	c.afterPreStart(after)
@@ -251,19 +345,46 @@ func (c *conversion) task(n *node, at string, after bool) {
 // backend writes the command for a change of other services.
 func (c *conversion) backend(n *node, at string) {
 	service, _ := nameOf(n.get("name"), nil)
+	w := watchOf(n)
+	if c.catalog && w != nil && n.get("onChange") != nil {
+		w.key = c.watchKey(w.name)
+		c.watches = append(c.watches, w)
+	}
 	name := "onChange-" + service
-	if !c.listed(n, at, name, "onChange", templated(service)) {
+	key := c.listed(n, at, name, "onChange", templated(service))
+	if key == "" {
 		return
 	}
-	c.out.add(4, "on: ["+c.scalar(n, "changed:"+service, at+".name")+"]")
+	if w != nil && c.catalog {
+		c.out.add(4, "on: ["+c.scalar(n, "changed:"+w.key, at+".name")+"]")
+	} else {
+		c.onWatch(4, key, n, at, "changed", service, "on")
+	}
 	if t := n.get("timeout"); t != nil {
 		c.time(4, "timeout", t, at+".timeout", c.duration)
 	}
-	c.note(n, at, noWatch+"; until then this job runs only when it is started by hand")
-	for _, e := range n.entries {
-		if e.key == "poll" || e.key == "tag" {
-			c.leave(4, e.value, at+"."+e.key, noWatch)
-		}
+	if !c.catalog {
+		c.known(n, at, "name", "poll", "onChange", "tag", "timeout")
 	}
-	c.known(n, at, "name", "poll", "onChange", "tag", "timeout")
+}
+
+// watches2 writes what the jobs of the backends wait for.
+func (c *conversion) watches2(n *node) {
+	if len(c.watches) == 0 {
+		return
+	}
+	c.out.add(0, "watches:")
+	i := 0
+	for _, e := range n.entries {
+		if e.action != "" {
+			c.out.control(2, e.action)
+			continue
+		}
+		for _, w := range c.watches {
+			if w.node == e.value {
+				c.watch(w, fmt.Sprintf("backends[%d]", i), "poll")
+			}
+		}
+		i++
+	}
 }

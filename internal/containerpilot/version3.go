@@ -9,11 +9,19 @@ import (
 // version3 converts a configuration of jobs.
 func (c *conversion) version3(root *node) {
 	c.findJobs(root)
+	c.findWatches(root)
+	listed, where := false, branches(root.entries)
+	for i, e := range root.entries {
+		if e.key == "consul" && len(where[i]) > 0 {
+			c.noteAt(e.at, "consul", hiddenText, "stands between actions: where it is not there, no service and no watch can be, and Drover does not start")
+		}
+		listed = listed || e.key == "watches" && e.value.kind == list
+	}
 	c.each(0, root, func(e entry) {
 		c.comments(0, e)
 		switch e.key {
 		case "consul":
-			c.leave(0, e.value, "consul", noCatalog)
+			c.consul(e.value)
 		case "logging":
 			c.logging(e.value)
 		case "stopTimeout":
@@ -21,7 +29,7 @@ func (c *conversion) version3(root *node) {
 		case "jobs":
 			c.jobs3(root, e.value)
 		case "watches":
-			c.watches(e.value)
+			c.watches3(e.value)
 		case "control":
 			c.socket(e.value)
 		case "telemetry":
@@ -30,6 +38,10 @@ func (c *conversion) version3(root *node) {
 			c.leave(0, e.value, e.key, unknownKey)
 		}
 	})
+	if !listed && len(c.watches) > 0 {
+		c.out.add(0, "watches:")
+		c.missingWatches()
+	}
 }
 
 // findJobs looks at all jobs before any is written.
@@ -49,10 +61,12 @@ func (c *conversion) findJobs(root *node) {
 				continue
 			}
 			name, given := nameOf(e.value.get("name"), e.value.get("exec"))
-			j := &job{node: e.value, path: at, name: name, runs: e.value.get("exec") != nil}
+			j := &job{node: e.value, path: at, name: name}
 			j.check = e.value.get("health").get("exec") != nil
 			w, _ := readWhen(e.value.get("when"))
 			j.hook = w.interval == nil && (w.event == "stopping" || w.event == "stopped")
+			j.waits = e.value.get("exec") == nil && !j.hook && (j.check || c.catalog && registers(e.value))
+			j.runs = j.waits || e.value.get("exec") != nil
 			if j.runs {
 				j.key = c.take(e.value, name, at, given)
 			}
@@ -81,7 +95,7 @@ func (c *conversion) jobs3(root, n *node) {
 				continue
 			}
 			if !j.runs {
-				c.leave(2, e.value, at, noRegister+"; this is one without a command")
+				c.leave(2, e.value, at, "has no command, no check and nothing to register")
 				return
 			}
 			c.job3(j, root.get("stopTimeout"))
@@ -95,8 +109,15 @@ func (c *conversion) jobs3(root, n *node) {
 func (c *conversion) job3(j *job, stopTimeout *node) {
 	const indent = 4
 	c.begin(2, j)
+	if j.waits {
+		c.wait(indent, j.node, j.path)
+	}
 	w, _ := readWhen(j.node.get("when"))
 	c.each(indent, j.node, func(e entry) {
+		if contains(serviceKeys, e.key) {
+			c.serviceKey(indent, j.node, j.service(), j.path, e, c.unregistered(j))
+			return
+		}
 		c.comments(indent, e)
 		at := j.path + "." + e.key
 		switch e.key {
@@ -115,8 +136,6 @@ func (c *conversion) job3(j *job, stopTimeout *node) {
 			c.health(indent, j, e.value, at)
 		case "logging":
 			c.raw(indent, e.value, at)
-		case "port", "interfaces", "initial_status", "tags", "meta", "consul":
-			c.leave(indent, e.value, at, noRegister)
 		default:
 			c.leave(indent, e.value, at, unknownKey)
 		}
@@ -126,6 +145,36 @@ func (c *conversion) job3(j *job, stopTimeout *node) {
 			c.out.add(indent, "stop: {grace: "+grace+"}")
 		}
 	}
+}
+
+// wait gives a job without a command one that does nothing, as long as it is let. As
+// with ContainerPilot, the instance does not end by itself beside it.
+func (c *conversion) wait(indent int, n *node, at string) {
+	c.note(n, at, "has no command, and is a job that waits: the image needs tail for it")
+	c.out.comment(indent, "containerpilot: it had no command, only a service or a check")
+	c.out.add(indent, "command: [tail, -f, /dev/null]")
+}
+
+// unregistered says why a job is not registered; "": it can be.
+func (c *conversion) unregistered(j *job) string {
+	switch {
+	case j.hook:
+		return noHook
+	case !c.catalog:
+		return noCatalog
+	}
+	return ""
+}
+
+// service is the name of the service that a job is.
+func (j *job) service() string {
+	if validService.MatchString(j.name) {
+		return j.name
+	}
+	if templated(j.key) {
+		return j.key
+	}
+	return strings.TrimRight(j.key, "-._")
 }
 
 // stopTimeout: how long a job's stop waits for another is how long that may take.
@@ -149,7 +198,7 @@ func (c *conversion) health(indent int, j *job, n *node, at string) {
 		c.leave(indent, n, at, "has no equal: a check of a job that runs when another stops")
 		return
 	case k.exec == nil:
-		c.leave(indent, n, at, "checks nothing, and "+noRegister)
+		c.unchecked(indent, j, n, at)
 		return
 	}
 	c.out.add(indent, "checks:")
@@ -167,6 +216,21 @@ func (c *conversion) health(indent int, j *job, n *node, at string) {
 			c.leave(indent+4, e.value, at+"."+e.key, unknownKey)
 		}
 	}
+}
+
+// unchecked keeps what is said of a check without a command: only its time to live, and
+// that with the service.
+func (c *conversion) unchecked(indent int, j *job, n *node, at string) {
+	kept := c.unregistered(j) == "" && registers(j.node)
+	c.members(indent, n, func(e entry) {
+		switch {
+		case e.key == "ttl" && kept:
+		case e.key == "interval" && kept:
+			c.leave(indent, e.value, at+".interval", noHeartbeat)
+		default:
+			c.leave(indent, e.value, at+"."+e.key, "has no effect: nothing is checked")
+		}
+	})
 }
 
 // raw writes what becomes of a job's output.
@@ -223,20 +287,6 @@ func (c *conversion) lowered(key string, n *node, s, at string) {
 		return
 	}
 	c.out.add(2, key+": "+c.scalar(n, "{{ "+body(s)+" | toLower }}", at))
-}
-
-// watches keeps them as comments.
-func (c *conversion) watches(n *node) {
-	if n.kind != list {
-		c.leave(0, n, "watches", "is no list")
-		return
-	}
-	i := 0
-	c.each(0, n, func(e entry) {
-		c.comments(0, e)
-		c.leave(0, e.value, fmt.Sprintf("watches[%d]", i), noWatch)
-		i++
-	})
 }
 
 // maxSocket is the longest path of one that systems take.

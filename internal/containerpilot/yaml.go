@@ -44,7 +44,15 @@ func (y *yaml) text() string {
 	for changed := true; changed; {
 		changed = false
 		for i := 0; i+1 < len(lines); i++ {
-			if lines[i].action != "" && opens(lines[i].action) > 0 && keyword(lines[i].action) != "define" && lines[i+1].action != "" && opens(lines[i+1].action) < 0 {
+			if lines[i+1].action == "" || opens(lines[i+1].action) >= 0 {
+				continue
+			}
+			if lines[i].action != "" && keyword(lines[i].action) == "else" {
+				lines = append(append([]line{}, lines[:i]...), lines[i+1:]...)
+				changed = true
+				break
+			}
+			if lines[i].action != "" && opens(lines[i].action) > 0 && keyword(lines[i].action) != "define" {
 				lines = append(append([]line{}, lines[:i]...), lines[i+2:]...)
 				changed = true
 				break
