@@ -47,7 +47,7 @@ const oldVersion2 = `{
   "stopTimeout": 20,
   "preStop": ["note", "preStop"],
   "postStop": "note {{ .LAST | default "postStop" }}",
-  "services": [{ "name": "app", "port": 80, "health": "note check", "poll": 1, "ttl": 3 }],
+  "services": [{ "name": "app", "port": 80, "interfaces": "static:127.0.0.1", "health": "note check", "poll": 1, "ttl": 3 }],
   "coprocesses": [{ "name": "beside", "command": "note beside", "restarts": 2 }],
   "tasks": [{ "name": "turns", "command": "note turns", "frequency": "200ms", "timeout": "10s" }]
 }`
@@ -57,7 +57,7 @@ const oldVersion3 = `{
   stopTimeout: 20,
   jobs: [
     { name: "preStart", exec: "note preStart" },
-    { name: "app", exec: ["application"], port: 80, when: { source: "preStart", once: "exitSuccess" },
+    { name: "app", exec: ["application"], port: 80, interfaces: "static:127.0.0.1", when: { source: "preStart", once: "exitSuccess" },
       health: { exec: "note check", interval: 1, ttl: 3 } },
     { name: "beside", exec: "note beside", restarts: 2, when: { source: "preStart", once: "exitSuccess" } },
     { name: "turns", exec: "note turns", timeout: "10s", when: { interval: "200ms" } },
