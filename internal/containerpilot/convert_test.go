@@ -98,6 +98,7 @@ b", 'b': .5, c: +Infinity, d: 0x1F}`, "{tasks: [{command: 'a', frequency: '1ms'}
 		"{consul: 'h:1', jobs: [{name: 'w', exec: 'x', when: {source: 'watch.w', each: 'changed'}}, {name: 'b', exec: 'x', when: {source: 'watch.x', once: 'healthy'}}], watches: [{name: 'w', interval: 1, tag: 't', dc: 'd'}, {name: 'w'}, {name: 'w', tag: 'u'}]}",
 		`{"consul": "h:1", "services": [{"name": "a", "port": 1, "health": "h", "poll": 1, "ttl": 9}, {"name": "b", "port": 2, "ttl": 1}], "backends": [{"name": "a", "poll": 1, "onChange": "x"}, {"name": "main", "onChange": "x", "tag": "t"}]}`,
 		`{"etcd": {"endpoints": ["http://h", "g:2379"], "prefix": "/p"}, "services": [{"name": "a", "port": 1}], "coprocesses": [{"name": "a", "command": "x"}]}`,
+		"{consul: {}, jobs: [{port: 10, meta: {'': 0 '': 0}}]}",
 	} {
 		f.Add(seed)
 	}

@@ -198,11 +198,11 @@ func (c *conversion) meta(indent int, n *node, at string) {
 	}
 	c.out.add(indent, "meta:")
 	c.members(indent+2, n, func(e entry) {
-		if s, ok := single(e.value); ok {
+		if s, ok := single(e.value); ok && e.key != "" {
 			c.out.add(indent+2, scalar(e.key)+": "+c.scalar(e.value, s, at+"."+e.key))
 			return
 		}
-		c.leave(indent+2, e.value, at+"."+e.key, "is no text")
+		c.leave(indent+2, e.value, at+"."+e.key, "is no name with a text")
 	})
 }
 
