@@ -169,13 +169,7 @@ func TestServiceWithoutAnAddress(t *testing.T) {
 // watches3 waits until the first of three watches is as wanted.
 func (s *supervisor) watches3(wanted func(client.Watch) bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		if w := s.Status().Watches; len(w) == 3 && wanted(w[0]) {
-			return
-		} else if time.Now().After(deadline) {
-			s.t.Fatalf("%+v", w)
-		}
-	}
+	s.until("the watches", func(st client.Status) bool { return len(st.Watches) == 3 && wanted(st.Watches[0]) })
 }
 
 // Of a service: members, addresses and tags count; of keys: their values.

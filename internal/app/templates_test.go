@@ -21,14 +21,18 @@ func put(t *testing.T, c *mem.Client, key, value string) {
 }
 
 // until waits until a condition holds, and tells what it was if not.
-func (s *supervisor) until(what string, holds func(client.Status) bool) client.Status {
+func (s *supervisor) until(what string, holds func(client.Status) bool) (st client.Status) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		st := s.Status()
-		if holds(st) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(patience)
+	for {
+		if st = s.Status(); holds(st) {
 			return st
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-limit:
 			s.t.Fatalf("%s: %+v\n%s", what, st, s.log)
 		}
 	}
@@ -37,11 +41,7 @@ func (s *supervisor) until(what string, holds func(client.Status) bool) client.S
 // heard waits until the agent has shown a line that begins so.
 func (s *supervisor) heard(line string) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); !strings.Contains(s.log.String(), line); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("nobody said %q:\n%s", line, s.log)
-		}
-	}
+	s.until("nobody said "+line, func(client.Status) bool { return strings.Contains(s.log.String(), line) })
 }
 
 const templated = `
