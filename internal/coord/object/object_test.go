@@ -150,13 +150,16 @@ func TestConformanceWithLostAnswers(t *testing.T) {
 	})
 }
 
+// quick is for real stores. What hangs is left to the bubbles: a call that does ends with its
+// timeout, which a busy machine needs to be long.
 func quick(h coordtest.Harness) coordtest.Harness {
-	h.Settle, h.LeaseTTL, h.LeaseLate, h.ServiceTTL, h.ServiceLate = 3*time.Second, 2*time.Second, 2*time.Second, 2*time.Second, 2*time.Second
+	h.Settle, h.LeaseTTL, h.LeaseLate, h.ServiceTTL, h.ServiceLate = 4*time.Second, 4*time.Second, 3*time.Second, 4*time.Second, 3*time.Second
 	h.DeregisterAfter, h.DeregisterLate = 2*time.Second, 2*time.Second
+	h.Hang = nil
 	return h
 }
 
-var often = object.Options{Interval: 100 * time.Millisecond, Timeout: time.Second}
+var often = object.Options{Interval: 100 * time.Millisecond}
 
 func TestConformanceInADirectory(t *testing.T) {
 	coordtest.Run(t, func(t *testing.T) coordtest.Harness {
