@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -249,6 +250,40 @@ func TestQueries(t *testing.T) {
 	})
 	if calls != 2 {
 		t.Errorf("%d calls", calls)
+	}
+}
+
+// TestURL asks by what stands in a configuration.
+func TestURL(t *testing.T) {
+	s := start(t)
+	s.set("web.my.example. 0 A 192.0.2.1", "_db._tcp.my.example. 0 SRV 1 1 5432 web.my.example.")
+	parse := func(raw string) (*dns.Catalog, error) {
+		u, err := url.Parse(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := dns.ParseURL(u)
+		if err != nil {
+			return nil, err
+		}
+		return dns.New(o)
+	}
+	c, err := parse("dns://" + s.addr + "/my.example?type=A&port=80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	next(t, told(t, c, coord.Query{Name: "web"}), "192.0.2.1:80")
+	next(t, told(t, c, coord.Query{Name: "_db._tcp"}), "192.0.2.1:5432 on web.my.example, weight 1, priority 1")
+	next(t, told(t, c, coord.Query{Name: "a..b"}), "error: not found")
+	for _, raw := range []string{"dns://host", "dns:///", "dns:///my.example.", "dns://[::1]/a"} {
+		if _, err := parse(raw); err != nil {
+			t.Errorf("%s: %v", raw, err)
+		}
+	}
+	for _, raw := range []string{"http://host/a", "dns:a", "dns://u:p@host/a", "dns://host/a?port=x", "dns://host/a?port=-1", "dns://host/a?type=MX", "dns://host/a?x=y", "dns://host/a..b"} {
+		if _, err := parse(raw); err == nil {
+			t.Errorf("%s is accepted", raw)
+		}
 	}
 }
 

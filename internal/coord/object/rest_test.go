@@ -66,6 +66,13 @@ func TestRequestsAtRest(t *testing.T) {
 			}
 			<-ctx.Done()
 		}, map[faulty.Op]float64{faulty.PutIf: 6.5}},
+		{"a lease that is waited for, beside one that is held", func(ctx context.Context, c coord.Coordinator) {
+			for range 2 {
+				if _, err := c.Acquire(ctx, "leader", coord.LeaseOptions{Holder: "a", TTL: ttl}); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+			}
+		}, map[faulty.Op]float64{faulty.PutIf: 6.5, faulty.Head: 18, faulty.Get: 6.5}},
 		{"an instance that reports each ten seconds", func(ctx context.Context, c coord.Coordinator) {
 			err := c.Register(ctx, r)
 			for i := 0; err == nil; i++ {
