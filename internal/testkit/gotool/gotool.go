@@ -40,10 +40,7 @@ func pinned() map[string]tool {
 		"consul-template": {"github.com/hashicorp/consul-template", "v0.41.1", "DROVER_CONSUL_TEMPLATE"},
 		"etcd":            {"go.etcd.io/etcd/server/v3", "v3.6.16", "DROVER_ETCD"},
 		"kopia":           {"github.com/kopia/kopia", "v0.21.1", "DROVER_KOPIA"},
-		"kopia":           {"github.com/kopia/kopia", "v0.21.1", "DROVER_KOPIA"},
 		"restic":          {"github.com/restic/restic/cmd/restic", "v0.18.0", "DROVER_RESTIC"},
-		"restic":          {"github.com/restic/restic/cmd/restic", "v0.18.0", "DROVER_RESTIC"},
-		"versitygw":       {"github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "DROVER_VERSITYGW"},
 		"versitygw":       {"github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "DROVER_VERSITYGW"},
 	}
 }
