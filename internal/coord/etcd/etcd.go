@@ -10,6 +10,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -20,7 +21,10 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"drover/internal/coord"
 )
@@ -45,8 +49,9 @@ type Client struct {
 	renewals  sync.WaitGroup
 	instances map[string]*instance // that were registered or reported here
 
-	turn  chan struct{} // who holds it logs in, and may read and write token
-	token *string       // nil: never logged in; empty: none is needed
+	turn    chan struct{} // who holds it logs in, and may read and write what follows
+	token   *string       // nil: not logged in; empty: none is needed
+	tokenAt time.Time
 }
 
 var _ coord.Coordinator = (*Client)(nil)
@@ -55,7 +60,7 @@ var _ coord.Coordinator = (*Client)(nil)
 // told by the calls.
 func Open(opts Options) (*Client, error) {
 	opts = opts.withDefaults()
-	tls, err := opts.check()
+	config, err := opts.check()
 	if err != nil {
 		return nil, fmt.Errorf("open etcd: %w", err)
 	}
@@ -63,16 +68,15 @@ func Open(opts Options) (*Client, error) {
 	c.ctx, c.end = context.WithCancel(context.Background())
 	c.etcd, err = clientv3.New(clientv3.Config{
 		Endpoints: opts.Endpoints,
-		TLS:       tls,
+		TLS:       config,
 		Logger:    zap.NewNop(), // what is worth telling is in the errors
 		// A member that hangs is found by these; etcd allows one in 5 s.
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			// gRPC's own goes up to two minutes, which an agent would be without its leases.
-			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.5, MaxDelay: 5 * time.Second},
-			MinConnectTimeout: opts.DialTimeout,
-		})},
+		DialOptions:          dialOptions(opts, config),
+		// Of a read that a member cannot serve, so that another one is asked. It would also ask a
+		// hundred times with a login that has expired, where a new one is wanted.
+		MaxUnaryRetries: 5,
 		// User and password are not given: New would wait for the cluster, and a login
 		// that has expired would stay in the streams that were opened with it.
 	})
@@ -81,6 +85,18 @@ func Open(opts Options) (*Client, error) {
 		return nil, fmt.Errorf("open etcd: %w", err)
 	}
 	return c, nil
+}
+
+func dialOptions(opts Options, config *tls.Config) []grpc.DialOption {
+	all := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		// gRPC's own goes up to two minutes, which an agent would be without its leases.
+		Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.5, MaxDelay: 5 * time.Second},
+		MinConnectTimeout: opts.DialTimeout,
+	})}
+	if opts.TLS.ServerName != "" {
+		all = append(all, grpc.WithTransportCredentials(named{credentials.NewTLS(config), opts.TLS.ServerName}))
+	}
+	return all
 }
 
 // Close implements coord.Coordinator.
@@ -138,6 +154,9 @@ func (c *Client) try(ctx context.Context, f func(context.Context) error) error {
 			refused = &token
 		case errors.Is(rpctypes.Error(err), rpctypes.ErrNoLeader) && asked < len(c.opts.Endpoints):
 		default:
+			if status.Code(err) == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded) {
+				c.forgetLogin(&token, 2*c.opts.RequestTimeout)
+			}
 			return err
 		}
 	}
@@ -180,6 +199,21 @@ func (c *Client) login(ctx context.Context, refused *string) (string, error) {
 	case !errors.Is(err, rpctypes.ErrAuthNotEnabled):
 		return "", err
 	}
-	c.token = &token
+	c.token, c.tokenAt = &token, time.Now()
 	return token, nil
+}
+
+// forgetLogin lets the next call log in, if token is in use and older than some time, and nobody is
+// about to. It is for a call that went wrong without saying that the token is why: a stream, or one
+// that was not answered. An etcd that was restored from a backup waits with each call
+// until its log is as long as it was when the token was made, which may take days.
+func (c *Client) forgetLogin(token *string, age time.Duration) {
+	select {
+	case c.turn <- struct{}{}:
+		if c.token != nil && *c.token == *token && time.Since(c.tokenAt) >= age {
+			c.token = nil
+		}
+		<-c.turn
+	default:
+	}
 }

@@ -1,14 +1,18 @@
 package etcd
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc/credentials"
 )
 
 // Options are where the cluster is and who asks.
@@ -80,7 +84,7 @@ func (o Options) check() (*tls.Config, error) {
 }
 
 func (t TLS) config() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.Insecure}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: t.Insecure}
 	if t.CA != "" {
 		text, err := os.ReadFile(t.CA)
 		if err != nil {
@@ -105,6 +109,21 @@ func (t TLS) config() (*tls.Config, error) {
 		c.GetClientCertificate = load
 	}
 	return c, nil
+}
+
+// named asks each member for the certificate of one name: gRPC takes the endpoint's, whatever
+// the configuration of TLS says.
+type named struct {
+	credentials.TransportCredentials
+	name string
+}
+
+func (n named) ClientHandshake(ctx context.Context, _ string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return n.TransportCredentials.ClientHandshake(ctx, n.name, conn)
+}
+
+func (n named) Clone() credentials.TransportCredentials {
+	return named{n.TransportCredentials.Clone(), n.name}
 }
 
 // password returns it without the line end that editors leave.

@@ -192,8 +192,10 @@ func (m *mirror[E]) apply(e *mvccpb.Event) {
 // follow calls fn with the changes of a span from a revision on, those of one revision
 // together, until fn returns false or it is time to list again.
 func (c *Client) follow(ctx context.Context, what string, s span, from int64, deletesOnly bool, fn func([]*mvccpb.Event) bool) error {
-	stream, cancel := context.WithTimeout(ctx, coord.Jitter(2*c.opts.Relist))
+	stream, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// No deadline: gRPC tells it to the member, whose clock may end the stream before ours.
+	defer time.AfterFunc(coord.Jitter(2*c.opts.Relist), cancel).Stop()
 	defer context.AfterFunc(c.ctx, cancel)()
 	err := c.stream(stream, s, from, deletesOnly, fn)
 	switch {
@@ -235,25 +237,12 @@ func (c *Client) stream(ctx context.Context, s span, from int64, deletesOnly boo
 			return errOvertaken
 		case answer.Canceled:
 			// Not permitted, most likely, which only the text would say: the list will.
-			c.suspect(ctx, token)
+			c.forgetLogin(&token, 0)
 			return errOvertaken
 		case answer.Created && answer.Header.Revision < from-1:
 			return errOvertaken
 		case len(answer.Events) > 0 && !fn(answer.Events):
 			return nil
 		}
-	}
-}
-
-// suspect lets the next call log in, if token is still the one in use: a stream cannot be
-// refused for another reason that a new login mends.
-func (c *Client) suspect(ctx context.Context, token string) {
-	select {
-	case c.turn <- struct{}{}:
-		if c.token != nil && *c.token == token {
-			c.token = nil
-		}
-		<-c.turn
-	case <-ctx.Done():
 	}
 }

@@ -93,6 +93,7 @@ func (s *Server) clientTLS() *tls.Config {
 
 func (s *Server) enableAuth() {
 	password := rand.Text()
+	s.Password = ""
 	s.AddUser("root", password, "")
 	s.Call(0, "/v3/auth/enable", struct{}{}, nil)
 	s.Password = password

@@ -162,6 +162,9 @@ func (s *Server) args(m *member) []string {
 	if s.opts.ClientCerts {
 		args = append(args, "--client-cert-auth", "--trusted-ca-file", s.CA)
 	}
+	if s.opts.Auth {
+		args = append(args, "--bcrypt-cost", "4") // the least: logins are not what is tested
+	}
 	if !s.opts.Sync {
 		args = append(args, "--unsafe-no-fsync")
 	}
@@ -257,12 +260,15 @@ func (s *Server) StartAgain() {
 }
 
 // Wipe ends all members, removes what they hold and starts them, empty and at the first
-// revision, as a restored backup would be at an early one. Users are gone, too.
+// revision, as a restored backup would be at an early one. Of users there is only root.
 func (s *Server) Wipe() {
 	s.t.Helper()
 	s.Stop()
 	s.removeData()
 	s.StartAgain()
+	if s.opts.Auth {
+		s.enableAuth()
+	}
 }
 
 func (s *Server) removeData() {
