@@ -134,6 +134,7 @@ var (
 	sleeping = map[string]string{
 		"bench/agent_test.go": "it measures an agent at rest, which takes time",
 		"bench/watch_test.go": "it measures an agent at rest, which takes time",
+		"bench/etcd_test.go":  "the same, of a thousand",
 		"bench/proxy_test.go": "the delay that it adds to each call is what it is for",
 
 		"internal/objstore/probe/probe_test.go": "a faulty server has a gap between its check and its write",

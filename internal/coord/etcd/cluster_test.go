@@ -350,7 +350,7 @@ func TestForeignKeys(t *testing.T) {
 	s := etcdserver.Start(t, etcdserver.Options{})
 	all, team := open(t, Options{Endpoints: s.Endpoints}), open(t, Options{Endpoints: s.Endpoints, Prefix: "team/"})
 	acquire(t, all, "a", "x", time.Minute)
-	theirs := acquire(t, team, "a", "y", time.Minute) // another name: another prefix
+	theirs := acquire(t, team, "a", "y", time.Minute)   // another name: another prefix
 	if err := theirs.Release(t.Context()); err != nil { // one prefix within another one sees all that is in it
 		t.Fatal(err)
 	}

@@ -172,3 +172,22 @@ func TestLoginThatNobodyAsksFor(t *testing.T) {
 		t.Error("there is a token where there are no users")
 	}
 }
+
+// TestRestoredEtcd has a client with a login from a log that is longer than etcd's: etcd waits then, and
+// does not say that the login is why.
+func TestRestoredEtcd(t *testing.T) {
+	s := etcdserver.Start(t, etcdserver.Options{Auth: true})
+	s.AddUser(user, password, prefix)
+	for range 50 {
+		s.Call(0, "/v3/kv/put", map[string]string{"key": "eA=="}, nil)
+	}
+	c := open(t, Options{Endpoints: s.Endpoints, Prefix: prefix, User: user, Password: password, RequestTimeout: 500 * time.Millisecond})
+	putHard(t, c, "a", "1")
+	before := token(c)
+	s.Wipe()
+	s.AddUser(user, password, prefix)
+	putHard(t, c, "a", "2")
+	if token(c) == before {
+		t.Error("the old login is still in use")
+	}
+}
