@@ -81,7 +81,7 @@ func Ensure(ctx context.Context, name string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return "", fmt.Errorf("gotool: %w", err)
 	}
-	release, err := lock(ctx, target+".lock")
+	release, err := Lock(ctx, target+".lock")
 	if err != nil {
 		return "", fmt.Errorf("gotool: wait for the build of %s: %w", name, err)
 	}
@@ -107,8 +107,9 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "drover-testkit"), nil
 }
 
-// lock takes an exclusive lock on path that ends with this process at the latest.
-func lock(ctx context.Context, path string) (release func(), err error) {
+// Lock takes an exclusive lock on path, and waits for it until ctx ends. It ends with this
+// process at the latest.
+func Lock(ctx context.Context, path string) (release func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return nil, err

@@ -69,17 +69,17 @@ func TestUnknownProgram(t *testing.T) {
 
 func TestLockExcludes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	release, err := lock(t.Context(), path)
+	release, err := Lock(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := lock(ended, path); !errors.Is(err, context.Canceled) {
+	if _, err := Lock(ended, path); !errors.Is(err, context.Canceled) {
 		t.Fatalf("second lock: %v", err)
 	}
 	release()
-	again, err := lock(ended, path)
+	again, err := Lock(ended, path)
 	if err != nil {
 		t.Fatal(err)
 	}

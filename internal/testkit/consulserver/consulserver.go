@@ -1,0 +1,334 @@
+// Package consulserver runs a real Consul (one server that is its own agent) for a test: on
+// free ports of the loopback interface, with nothing in it.
+//
+// The server ends with the test. A test of an outage stops, starts, pauses and resumes
+// it; its data directory stays, unless Wipe is called. The program is Debian's package,
+// fetched once into the cache of the test kit. What the tests do with it is theirs.
+package consulserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options are what Start may be told.
+type Options struct {
+	TLS     bool // https, with a certificate of its own authority (Server.CA)
+	Clients bool // with TLS: clients must show a certificate (Server.Cert, Server.Key)
+	ACL     bool // deny what no token allows (Server.Token may do everything)
+	Unix    bool // listen on a socket, too (Server.Socket)
+	// LeastTTL is the shortest TTL that sessions may have; Consul's own default is 10 s.
+	LeastTTL time.Duration
+	// Connections is how many one client may have; Consul's own default is 200.
+	Connections int
+}
+
+// Server is a running, stopped or paused Consul. Its methods fail the test if they cannot do
+// what they say.
+type Server struct {
+	Address string // http://127.0.0.1:port
+	Node    string // the name of its node
+	Token   string // of the administrator, with ACLs
+	Socket  string // path, where asked for
+	CA      string // file of the authority's certificate; empty without TLS
+	Cert    string // files of a client's certificate, with TLS
+	Key     string
+
+	t         testing.TB
+	opts      Options
+	binary    string
+	dir       string
+	files     [2]string // certificate and key of the server
+	ports     map[string]int
+	transport *http.Transport
+	log       output
+	cmd       *exec.Cmd
+	ended     chan struct{} // closed when cmd was waited for
+}
+
+// Start fetches Consul if need be, starts it and waits until it has a leader.
+func Start(t testing.TB, opts Options) *Server {
+	t.Helper()
+	s := &Server{Node: "test-node", t: t, opts: opts, binary: Program(t), dir: t.TempDir(), transport: &http.Transport{}}
+	if opts.ACL {
+		s.Token = "6b1d8a3e-1f0c-4c0e-9d58-5f8f4f6b2f11"
+	}
+	if opts.TLS {
+		a := newAuthority(t, s.dir)
+		s.CA = a.file
+		s.files[0], s.files[1] = a.leaf("server")
+		s.Cert, s.Key = a.leaf("client")
+		pair, err := tls.LoadX509KeyPair(s.Cert, s.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}
+	}
+	t.Cleanup(func() {
+		s.Stop()
+		s.transport.CloseIdleConnections()
+		if t.Failed() {
+			t.Logf("consul said:\n%s", s.log.String())
+		}
+	})
+	var err error
+	for range 5 { // another process may take a free port before the server does
+		s.choosePorts()
+		s.Wipe()
+		if err = s.start(); err == nil {
+			return s
+		}
+	}
+	t.Fatalf("start consul: %v\n%s", err, s.log.String())
+	return nil
+}
+
+// choosePorts finds three ports that are free at present.
+func (s *Server) choosePorts() {
+	s.t.Helper()
+	s.ports = map[string]int{"http": -1, "https": -1, "dns": -1, "grpc": -1, "serf_wan": -1}
+	web, scheme := "http", "http://"
+	if s.opts.TLS {
+		web, scheme = "https", "https://"
+	}
+	for _, name := range []string{web, "serf_lan", "server"} {
+		l, err := new(net.ListenConfig).Listen(s.t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		s.ports[name] = l.Addr().(*net.TCPAddr).Port
+		if name == web {
+			s.Address = scheme + l.Addr().String()
+		}
+	}
+}
+
+// config writes the agent's configuration and returns its file.
+func (s *Server) config() (string, error) {
+	c := map[string]any{
+		"server": true, "bootstrap_expect": 1, "node_name": s.Node, "datacenter": "dc1",
+		"bind_addr": "127.0.0.1", "ports": s.ports, "data_dir": filepath.Join(s.dir, "data"),
+		"performance": map[string]any{"raft_multiplier": 1}, "log_level": "WARN",
+		"disable_update_check": true, "leave_on_terminate": false, "connect": map[string]any{"enabled": false},
+	}
+	addresses := map[string]string{"http": "127.0.0.1", "https": "127.0.0.1"}
+	if s.opts.Unix {
+		s.Socket = filepath.Join(s.dir, "http.sock")
+		addresses["http"] += " unix://" + s.Socket
+	}
+	c["addresses"] = addresses
+	if s.opts.LeastTTL > 0 {
+		c["session_ttl_min"] = s.opts.LeastTTL.String()
+	}
+	if s.opts.Connections > 0 {
+		c["limits"] = map[string]any{"http_max_conns_per_client": s.opts.Connections}
+	}
+	if s.opts.ACL {
+		c["acl"] = map[string]any{"enabled": true, "default_policy": "deny", "down_policy": "deny",
+			"tokens": map[string]string{"master": s.Token, "agent": s.Token}}
+	}
+	if s.opts.TLS {
+		c["ca_file"], c["cert_file"], c["key_file"] = s.CA, s.files[0], s.files[1]
+		c["verify_incoming_https"] = s.opts.Clients
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(s.dir, "consul.json")
+	return file, os.WriteFile(file, data, 0o600)
+}
+
+func (s *Server) start() error {
+	file, err := s.config()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(context.Background(), s.binary, "agent", "-config-file="+file)
+	cmd.Env = []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}
+	cmd.Dir = s.dir
+	cmd.Stdout, cmd.Stderr = &s.log, &s.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() { // ends with the process, which Stop waits for
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	s.cmd, s.ended = cmd, ended
+	if err := s.ready(); err != nil {
+		s.Stop()
+		return err
+	}
+	return nil
+}
+
+// ready waits until the server has a leader that knows its node: sessions need one.
+func (s *Server) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, body, err := s.ask(ctx, http.MethodGet, "/v1/health/node/"+s.Node+"?consistent", "")
+		if err == nil && status == http.StatusOK && strings.Contains(string(body), "serfHealth") {
+			return nil
+		}
+		select {
+		case <-s.ended:
+			return errors.New("it ended before it was ready")
+		case <-ctx.Done():
+			return fmt.Errorf("it is not ready: %d %s: %w", status, body, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// Pid is the process, for who measures it.
+func (s *Server) Pid() int { return s.cmd.Process.Pid }
+
+// Ask calls the API as the administrator and returns the body of the answer, which must be
+// a good one.
+func (s *Server) Ask(method, path, body string) []byte {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	status, answer, err := s.ask(ctx, method, path, body)
+	if err != nil || status != http.StatusOK {
+		s.t.Fatalf("%s %s: %d %s: %v", method, path, status, answer, err)
+	}
+	return answer
+}
+
+func (s *Server) ask(ctx context.Context, method, path, body string) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, s.Address+path, strings.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("X-Consul-Token", s.Token)
+	resp, err := s.transport.RoundTrip(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
+}
+
+// NewToken makes a token with these rules, in Consul's language.
+func (s *Server) NewToken(name, rules string) string {
+	s.t.Helper()
+	policy, err := json.Marshal(map[string]any{"Name": name, "Rules": rules})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Ask(http.MethodPut, "/v1/acl/policy", string(policy))
+	var token struct{ SecretID string }
+	answer := s.Ask(http.MethodPut, "/v1/acl/token", fmt.Sprintf(`{"Policies": [{"Name": %q}]}`, name))
+	if err := json.Unmarshal(answer, &token); err != nil {
+		s.t.Fatal(err)
+	}
+	return token.SecretID
+}
+
+// Stop ends the server: its port refuses connections. Stopping twice is fine.
+func (s *Server) Stop() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGCONT)
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	grace := time.NewTimer(3 * time.Second)
+	defer grace.Stop()
+	select {
+	case <-s.ended:
+	case <-grace.C:
+		_ = s.cmd.Process.Kill()
+		<-s.ended
+	}
+	s.cmd = nil
+	s.transport.CloseIdleConnections()
+}
+
+// Wipe loses all that a stopped server knows.
+func (s *Server) Wipe() {
+	s.t.Helper()
+	if err := os.RemoveAll(filepath.Join(s.dir, "data")); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// StartAgain starts a stopped server at the same address, with what it knows.
+func (s *Server) StartAgain() {
+	s.t.Helper()
+	if err := s.start(); err != nil {
+		s.t.Fatalf("start consul again: %v\n%s", err, s.log.String())
+	}
+}
+
+// Pause makes the server hang: connections are accepted and nothing is answered.
+// It returns when every thread of it has stopped.
+func (s *Server) Pause() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	for {
+		err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED, nil)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EINTR) {
+			s.t.Fatalf("pause consul: %v", err)
+		}
+	}
+}
+
+// Resume ends a pause.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if s.cmd == nil {
+		s.t.Fatalf("signal consul: it is stopped")
+	}
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatalf("signal consul: %v", err)
+	}
+}
+
+// output collects what the server prints.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
