@@ -152,6 +152,8 @@ var homes = []rule{
 		"a vendor's SDK appears only in its backend's folder"},
 	{"github.com/minio/minio-go/v7", []string{"internal/objstore/s3"},
 		"a vendor's SDK appears only in its backend's folder"},
+	{"github.com/hashicorp/consul/api", []string{"internal/coord/consul"},
+		"a vendor's SDK appears only in its backend's folder"},
 	{"github.com/spf13/cobra", []string{"internal/cli/..."},
 		"only the command line parses a command line"},
 	{"github.com/spf13/pflag", []string{"internal/cli/..."},
