@@ -46,7 +46,7 @@ type Options struct {
 	Timeout time.Duration
 	// Waiting is how many queries wait at once at most. Over HTTP each has a connection,
 	// and an agent allows 200 by client (http_max_conns_per_client). Zero: 128. If there
-	// are more watches they take turns.
+	// are more watches they take turns, of 5 seconds.
 	Waiting int
 	// LeastTTL is the shortest that leases may have: Consul's session_ttl_min. Zero: 10 s.
 	LeastTTL time.Duration
@@ -57,11 +57,10 @@ type Coordinator struct {
 	opts      Options
 	api       *api.Client
 	transport *http.Transport
-	waiting   chan struct{} // a place for each query that may wait
+	places    *places
 
 	mu      sync.Mutex
-	watches int             // that run
-	upkeep  map[string]bool // by instance: whether we have put it into maintenance
+	serving map[string]bool // the instances that are in no maintenance of ours
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -105,7 +104,7 @@ func New(opts Options) (*Coordinator, error) {
 	}
 	c := &Coordinator{
 		opts: opts, api: client, transport: transport,
-		waiting: make(chan struct{}, opts.Waiting), upkeep: map[string]bool{},
+		places: newPlaces(opts.Waiting), serving: map[string]bool{},
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil

@@ -47,6 +47,8 @@ func kindOf(err error) error {
 		return coord.ErrUnauthorized
 	case code == http.StatusRequestEntityTooLarge:
 		return coord.ErrTooLarge
+	case code == http.StatusNotFound && errors.As(err, new(*statusError)):
+		return coord.ErrUnavailable // door did not take it for Consul's
 	case code == http.StatusNotFound:
 		return coord.ErrNotFound
 	case code == http.StatusTooManyRequests, code >= 500: // Consul says 500 of all that its servers could not do

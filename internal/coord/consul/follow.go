@@ -2,7 +2,7 @@ package consul
 
 import (
 	"context"
-	"math/rand/v2"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -10,13 +10,9 @@ import (
 	"drover/internal/coord"
 )
 
-const (
-	// pause is the least time from one answer to the next query of a watch: of what
-	// changes all the time, states are skipped instead of asking all the time.
-	pause = 50 * time.Millisecond
-	// turn is how long a query waits while there are more watches than may wait at once.
-	turn = 5 * time.Second
-)
+// pause is the least time from one answer to the next query of a watch: of what changes
+// all the time, states are skipped instead of asking all the time.
+const pause = 50 * time.Millisecond
 
 // follow asks again and again for a state, each time after the index of the last answer,
 // until ctx ends. What it was told it gives to state, and errors to failed.
@@ -28,12 +24,15 @@ const (
 func follow[T any](ctx context.Context, c *Coordinator, what string,
 	ask func(*api.QueryOptions) (T, *api.QueryMeta, error),
 	state func(T), failed func(context.Context, error)) {
-	c.count(1)
-	defer c.count(-1)
+	c.places.count(1)
+	defer c.places.count(-1)
 	var index uint64
 	retry := coord.Backoff{Least: 250 * time.Millisecond, Most: 20 * time.Second}
 	for ctx.Err() == nil {
-		now, meta, err := wait(ctx, c, index, ask)
+		now, meta, err := askAfter(ctx, c, index, ask)
+		if errors.Is(err, errTurn) {
+			continue
+		}
 		if err != nil {
 			index = 0
 			failed(ctx, explain(ctx, what, err))
@@ -53,36 +52,30 @@ func follow[T any](ctx context.Context, c *Coordinator, what string,
 	}
 }
 
-func (c *Coordinator) count(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.watches += n
-}
-
-// wait asks once, when there is a place to wait in. After index 0 nothing is waited for.
-func wait[T any](ctx context.Context, c *Coordinator, index uint64,
-	ask func(*api.QueryOptions) (T, *api.QueryMeta, error)) (T, *api.QueryMeta, error) {
-	select {
-	case <-ctx.Done():
-		var none T
-		return none, nil, ctx.Err()
-	case c.waiting <- struct{}{}:
-	}
-	defer func() { <-c.waiting }()
-	c.mu.Lock()
-	full := c.watches > cap(c.waiting)
-	c.mu.Unlock()
-	limit := c.opts.Wait
-	if full {
-		limit = min(limit, turn)
-	}
-	limit -= rand.N(limit/8 + 1) // so that those who came together part
-	q := &api.QueryOptions{RequireConsistent: index == 0, WaitIndex: index, WaitTime: limit}
+// askAfter asks once for a state after index; after 0, for the present one.
+func askAfter[T any](ctx context.Context, c *Coordinator, index uint64,
+	ask func(*api.QueryOptions) (T, *api.QueryMeta, error)) (now T, meta *api.QueryMeta, err error) {
 	if index == 0 {
-		limit = 0
+		err = c.places.askIn(ctx, func(ctx context.Context) (err error) {
+			short, cancel := c.short(ctx)
+			defer cancel()
+			now, meta, err = ask(c.consistent(short))
+			return err
+		})
+		return now, meta, err
 	}
-	// Consul itself adds up to a 16th.
-	ctx, cancel := context.WithTimeout(ctx, limit+limit/16+c.opts.Timeout)
-	defer cancel()
-	return ask(q.WithContext(ctx))
+	err = c.places.waitIn(ctx, c.opts.Wait, func(ctx context.Context, limit time.Duration) (err error) {
+		// Consul itself adds up to a 16th.
+		long, cancel := context.WithTimeout(ctx, limit+limit/16+c.opts.Timeout)
+		defer cancel()
+		q := &api.QueryOptions{WaitIndex: index, WaitTime: limit}
+		began := time.Now()
+		now, meta, err = ask(q.WithContext(long))
+		if err == nil && meta.LastIndex == index && time.Since(began) < limit {
+			// Nothing new, and too soon: so ends a query when a snapshot is restored, with what was before.
+			meta.LastIndex = 0
+		}
+		return err
+	})
+	return now, meta, err
 }

@@ -97,7 +97,7 @@ func (c *Coordinator) Acquire(ctx context.Context, name string, opt coord.LeaseO
 			return nil, fmt.Errorf("acquire %s: %w", name, ctx.Err())
 		case c.ctx.Err() != nil:
 			return nil, fmt.Errorf("acquire %s: the coordinator is closed: %w", name, c.ctx.Err())
-		case errors.Is(err, coord.ErrUnauthorized), errors.Is(err, errOthers):
+		case err != nil && coord.Kind(err) == nil, errors.Is(err, coord.ErrUnauthorized), errors.Is(err, errOthers):
 			return nil, fmt.Errorf("acquire %s: %w", name, err)
 		}
 		coord.Wait(ctx, retry.Next()) // another one was faster, the lock-delay is not over, or Consul is away
@@ -203,6 +203,7 @@ func (c *Coordinator) hold(s *session, key string) *lease {
 		case <-s.done:
 		case <-watch.Done():
 		}
+		s.stop()
 		l.stop()
 	}) {
 		s.stop()

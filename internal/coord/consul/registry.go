@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -77,7 +76,7 @@ func (c *Coordinator) Report(ctx context.Context, id string, s coord.Status, not
 	err := c.report(short, id, s, note)
 	// Consul says 500 of what it has not, too.
 	if code := codeOf(err); (code == http.StatusNotFound || code == http.StatusInternalServerError) && c.forgotten(short, id) {
-		c.setUpkeep(id, nil)
+		c.setServing(id, false)
 		err = fmt.Errorf("%w: %w", coord.ErrNotFound, err)
 	}
 	return explain(ctx, "report "+id, err)
@@ -96,48 +95,42 @@ func (c *Coordinator) report(ctx context.Context, id string, s coord.Status, not
 }
 
 func (c *Coordinator) maintain(ctx context.Context, id, note string) error {
-	c.setUpkeep(id, nil)
-	err := c.api.Agent().EnableServiceMaintenanceOpts(id, upkeepNote+note, c.query(ctx))
-	if err == nil {
-		ours := true
-		c.setUpkeep(id, &ours)
-	}
-	return err
+	c.setServing(id, false)
+	return c.api.Agent().EnableServiceMaintenanceOpts(id, upkeepNote+note, c.query(ctx))
 }
 
 // endMaintenance ends a maintenance that we have begun, or an earlier agent has.
 func (c *Coordinator) endMaintenance(ctx context.Context, id string) error {
 	c.mu.Lock()
-	ours, known := c.upkeep[id]
+	serving := c.serving[id]
 	c.mu.Unlock()
-	if !known {
-		checks, err := c.checks(ctx, api.ServiceMaintPrefix+id)
-		if err != nil {
-			return err
-		}
-		for _, check := range checks {
-			ours = ours || strings.HasPrefix(check.Notes, upkeepNote)
+	if serving {
+		return nil
+	}
+	checks, err := c.checks(ctx, api.ServiceMaintPrefix+id)
+	if err != nil {
+		return err
+	}
+	for _, check := range checks {
+		if strings.HasPrefix(check.Notes, upkeepNote) {
+			if err := c.api.Agent().DisableServiceMaintenanceOpts(id, c.query(ctx)); err != nil {
+				return err
+			}
 		}
 	}
-	if ours {
-		if err := c.api.Agent().DisableServiceMaintenanceOpts(id, c.query(ctx)); err != nil {
-			return err
-		}
-	}
-	none := false
-	c.setUpkeep(id, &none)
+	c.setServing(id, true)
 	return nil
 }
 
-// setUpkeep notes whether the instance is in a maintenance of ours; nil: it is not known.
-func (c *Coordinator) setUpkeep(id string, ours *bool) {
+// setServing notes whether the instance is known to be in no maintenance of ours.
+func (c *Coordinator) setServing(id string, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ours == nil {
-		delete(c.upkeep, id)
+	if !known {
+		delete(c.serving, id)
 		return
 	}
-	c.upkeep[id] = *ours
+	c.serving[id] = true
 }
 
 // checks are those of the agent with this ID.
@@ -156,12 +149,13 @@ func (c *Coordinator) Deregister(ctx context.Context, id string) error {
 	if err := coord.CheckKey(id); err != nil {
 		return err
 	}
-	c.setUpkeep(id, nil)
+	c.setServing(id, false)
 	short, cancel := c.short(ctx)
 	defer cancel()
 	err := c.api.Agent().ServiceDeregisterOpts(id, c.query(short))
 	if code := codeOf(err); code == http.StatusNotFound || code == http.StatusInternalServerError {
-		if _, _, gone := c.api.Agent().Service(id, c.query(short)); errors.Is(kindOf(gone), coord.ErrNotFound) {
+		left, failed := c.api.Agent().ServicesWithFilterOpts(fmt.Sprintf("ID == %q", id), c.query(short))
+		if failed == nil && len(left) == 0 {
 			return nil
 		}
 	}

@@ -17,7 +17,8 @@ import (
 )
 
 // newTransport returns connections of which many wait for a long time: a peer that has
-// vanished is noticed by keep-alives, after about half a minute.
+// vanished is noticed by keep-alives, after about half a minute. It is HTTP/1.1: over HTTP/2 the
+// reason why a server refuses a certificate does not come through.
 func newTransport(opts Options, socket string) (*http.Transport, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: opts.ServerName}
 	if opts.CAFile != "" {
@@ -53,8 +54,6 @@ func newTransport(opts Options, socket string) (*http.Transport, error) {
 		},
 		TLSClientConfig:     config,
 		TLSHandshakeTimeout: 5 * time.Second,
-		ForceAttemptHTTP2:   true,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
 		IdleConnTimeout:     30 * time.Second,
 		MaxIdleConnsPerHost: opts.Waiting,
 	}, nil

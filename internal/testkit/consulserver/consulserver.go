@@ -34,6 +34,8 @@ type Options struct {
 	Clients bool // with TLS: clients must show a certificate (Server.Cert, Server.Key)
 	ACL     bool // deny what no token allows (Server.Token may do everything)
 	Unix    bool // listen on a socket, too (Server.Socket)
+	// NoLeader waits for a second server, which never comes.
+	NoLeader bool
 	// LeastTTL is the shortest TTL that sessions may have; Consul's own default is 10 s.
 	LeastTTL time.Duration
 	// Connections is how many one client may have; Consul's own default is 200.
@@ -135,6 +137,9 @@ func (s *Server) config() (string, error) {
 		addresses["http"] += " unix://" + s.Socket
 	}
 	c["addresses"] = addresses
+	if s.opts.NoLeader {
+		c["bootstrap_expect"] = 2
+	}
 	if s.opts.LeastTTL > 0 {
 		c["session_ttl_min"] = s.opts.LeastTTL.String()
 	}
@@ -185,13 +190,17 @@ func (s *Server) start() error {
 
 // ready waits until the server has a leader that knows its node: sessions need one.
 func (s *Server) ready() error {
+	path, word := "/v1/health/node/"+s.Node+"?consistent", "serfHealth"
+	if s.opts.NoLeader {
+		path, word = "/v1/agent/self", s.Node
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		status, body, err := s.ask(ctx, http.MethodGet, "/v1/health/node/"+s.Node+"?consistent", "")
-		if err == nil && status == http.StatusOK && strings.Contains(string(body), "serfHealth") {
+		status, body, err := s.ask(ctx, http.MethodGet, path, "")
+		if err == nil && status == http.StatusOK && strings.Contains(string(body), word) {
 			return nil
 		}
 		select {
