@@ -93,10 +93,11 @@ func TestOlderAnswers(t *testing.T) {
 		answer{200, 101, pair("a", "dHdv", 101)},   // "two", from a consistent read
 		answer{404, 7, ""},                         // all was lost,
 		answer{404, 7, ""},                         // indeed
-		answer{200, 7, pair("a", "b2xk", 7)},       // the same index again, another state
+		answer{200, 7, pair("a", "c3RhbGU=", 7)},   // "stale": nothing new, and too soon;
+		answer{200, 7, pair("a", "b2xk", 7)},       // "old", indeed
 	)
 	told(t, c).await(10*time.Second, "one", "two", "none", "old")
-	for i, wanted := range []string{"consistent", "index=100", "consistent", "index=101", "consistent", "index=7"} {
+	for i, wanted := range []string{"consistent", "index=100", "consistent", "index=101", "consistent", "index=7", "consistent"} {
 		if q := s.queries()[i]; !strings.Contains(q, wanted) {
 			t.Errorf("query %d is %s, want %s in it", i, q, wanted)
 		}

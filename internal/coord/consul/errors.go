@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -41,7 +40,6 @@ func kindOf(err error) error {
 		return kind
 	}
 	var token *tokenError
-	var alert tls.AlertError
 	switch code := codeOf(err); {
 	case errors.As(err, &token), code == http.StatusForbidden, code == http.StatusUnauthorized:
 		return coord.ErrUnauthorized
@@ -55,10 +53,8 @@ func kindOf(err error) error {
 		return coord.ErrUnavailable
 	case code != 0:
 		return nil
-	case errors.As(err, &alert) && aboutCertificates(alert):
-		return coord.ErrUnauthorized
 	}
-	return coord.ErrUnavailable // nobody answered, not in time, or what is no answer
+	return coord.ErrUnavailable // nobody answered, not in time, what is no answer, or the certificates did not suit
 }
 
 // codeOf returns the status of an answer that was refused, 0 if there was no answer.
@@ -72,12 +68,6 @@ func codeOf(err error) int {
 		return vendors.Code
 	}
 	return 0
-}
-
-// aboutCertificates are the alerts of TLS (RFC 8446, 6.2) by which a server refuses
-// ours: from bad_certificate to certificate_unknown, unknown_ca, access_denied and certificate_required.
-func aboutCertificates(alert tls.AlertError) bool {
-	return alert >= 42 && alert <= 46 || alert == 48 || alert == 49 || alert == 116
 }
 
 // refused says why a transaction was not done. Consul has no code for each of its errors: that

@@ -10,8 +10,8 @@ import (
 	"drover/internal/coord"
 )
 
-// pause is the least time from one answer to the next query of a watch: of what changes
-// all the time, states are skipped instead of asking all the time.
+// pause comes after an answer that came sooner: of what changes all the time, states are
+// skipped instead of asking all the time.
 const pause = 50 * time.Millisecond
 
 // follow asks again and again for a state, each time after the index of the last answer,
@@ -29,6 +29,7 @@ func follow[T any](ctx context.Context, c *Coordinator, what string,
 	var index uint64
 	retry := coord.Backoff{Least: 250 * time.Millisecond, Most: 20 * time.Second}
 	for ctx.Err() == nil {
+		began, waited := time.Now(), index != 0
 		now, meta, err := askAfter(ctx, c, index, ask)
 		if errors.Is(err, errTurn) {
 			continue
@@ -40,15 +41,18 @@ func follow[T any](ctx context.Context, c *Coordinator, what string,
 			continue
 		}
 		retry.Reset()
+		soon := time.Since(began) < pause
 		if meta.LastIndex < index {
 			index = 0
-			continue
+		} else {
+			index = max(meta.LastIndex, 1)
+			if ctx.Err() == nil {
+				state(now)
+			}
 		}
-		index = max(meta.LastIndex, 1)
-		if ctx.Err() == nil {
-			state(now)
+		if waited && soon {
+			coord.Wait(ctx, coord.Jitter(pause))
 		}
-		coord.Wait(ctx, coord.Jitter(pause))
 	}
 }
 

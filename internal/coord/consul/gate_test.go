@@ -1,13 +1,17 @@
 package consul_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"drover/internal/coord"
 )
 
 // gate stands before a server and sees each request.
@@ -90,4 +94,21 @@ func (g *gate) visits(since time.Time) (all []visit) {
 		}
 	}
 	return all
+}
+
+// await waits for a request with that in it, and until the server has it.
+func (g *gate) await(t *testing.T, what string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		for _, v := range g.visits(time.Time{}) {
+			if strings.Contains(v.what, what) && time.Since(v.at) > 100*time.Millisecond {
+				return
+			}
+		}
+		if !coord.Wait(ctx, 10*time.Millisecond) {
+			t.Fatalf("no request with %s", what)
+		}
+	}
 }

@@ -30,7 +30,8 @@ func wantKind(t *testing.T, what string, err, kind error) {
 // TestSnapshotIsRestored: the index and the keys go back while the server runs.
 func TestSnapshotIsRestored(t *testing.T) {
 	s := consulserver.Start(t, consulserver.Options{LeastTTL: leastTTL})
-	c := open(t, consul.Options{Address: s.Address})
+	g := startGate(t, s.Address)
+	c := open(t, consul.Options{Address: g.server.URL})
 	put := func(value string) {
 		t.Helper()
 		_, err := c.Put(t.Context(), "a", []byte(value))
@@ -45,6 +46,10 @@ func TestSnapshotIsRestored(t *testing.T) {
 	must(t, err)
 	r := told(t, c)
 	r.await(10*time.Second, "19")
+	// A query that comes after the restoration waits for an index that is not yet; one
+	// that waits already is ended by it.
+	g.await(t, "kv/a?index=")
+	g.await(t, "lock/0?index=")
 	s.Ask(http.MethodPut, "/v1/snapshot", string(snapshot))
 	r.await(10*time.Second, "19", "kept")
 	put("later")
@@ -145,14 +150,12 @@ func TestTLS(t *testing.T) {
 	untrusted.CAFile = ""
 	anonymous.CertFile, anonymous.KeyFile = "", ""
 	misnamed.ServerName = "other.example"
-	for name, o := range map[string]struct {
-		consul.Options
-		kind error
-	}{
-		"untrusted": {untrusted, coord.ErrUnavailable}, "anonymous": {anonymous, coord.ErrUnauthorized}, "misnamed": {misnamed, coord.ErrUnavailable},
-	} {
-		_, err := open(t, o.Options).Get(t.Context(), "a")
-		wantKind(t, name, err, o.kind)
+	for name, o := range map[string]consul.Options{"untrusted": untrusted, "anonymous": anonymous, "misnamed": misnamed} {
+		_, err := open(t, o).Get(t.Context(), "a")
+		wantKind(t, name, err, coord.ErrUnavailable)
+		if !strings.Contains(fmt.Sprint(err), "certificate") { // it says what is wrong
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
