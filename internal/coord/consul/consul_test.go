@@ -54,6 +54,7 @@ func loseSessions(s *consulserver.Server) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	s := consulserver.Start(t, consulserver.Options{ACL: true, LeastTTL: leastTTL, Connections: 1000})
 	coordtest.Run(t, func(t *testing.T) coordtest.Harness {
 		lines := map[coord.Coordinator]*proxy{}
