@@ -2,11 +2,18 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"drover/internal/config"
 	"drover/internal/coord"
+	"drover/internal/coord/consul"
+	"drover/internal/coord/dns"
+	"drover/internal/coord/etcd"
+	"drover/internal/coord/file"
+	"drover/internal/coord/object"
+	"drover/internal/objstore"
 	"drover/internal/render"
 	"drover/internal/secret"
 )
@@ -20,9 +27,62 @@ type coordinator struct {
 	close    func()
 }
 
-// openCoordinator makes the backend. It reaches for nothing yet.
+// ownKeys is where Drover's own keys are that backends make, in all of a coordinator.
+const ownKeys = "drover"
+
+// openCoordinator makes the backend. It waits for nothing: a coordinator that is away is
+// for the parts that use it to bear.
 func openCoordinator(ctx context.Context, cfg *config.Config, log *slog.Logger) (*coordinator, error) {
+	c := cfg.Coordinator
+	switch cfg.CoordinatorKind() {
+	case config.CoordinatorConsul:
+		scheme := "http://"
+		if c.TLS {
+			scheme = "https://"
+		}
+		return whole(consul.New(consul.Options{
+			Address: scheme + cfg.CoordinatorHosts()[0], Token: c.Token.Reveal(), TokenFile: c.TokenFile,
+			CAFile: c.CA, CertFile: c.Cert, KeyFile: c.Key, Datacenter: c.Datacenter, LeasePrefix: ownKeys + "/lease/",
+		}))
+	case config.CoordinatorEtcd:
+		o := etcd.Options{User: c.User, PasswordFile: c.PasswordFile, TLS: etcd.TLS{CA: c.CA, Cert: c.Cert, Key: c.Key}}
+		scheme := "http://"
+		if c.TLS {
+			scheme = "https://"
+		}
+		for _, host := range cfg.CoordinatorHosts() {
+			o.Endpoints = append(o.Endpoints, scheme+host)
+		}
+		return whole(etcd.Open(o))
+	case config.CoordinatorStore:
+		st, err := openStore(ctx, cfg, nil, 1, log)
+		if err != nil {
+			return nil, err
+		}
+		co, err := whole(object.New(st, object.Options{Interval: c.Every.Std()}), nil)
+		if closer, ok := st.(objstore.Closer); ok && err == nil {
+			client := co.close
+			co.close = func() { client(); _ = closer.Close() }
+		}
+		return co, err
+	case config.CoordinatorFile:
+		return &coordinator{catalog: file.New(cfg.CoordinatorPath(), file.Options{}), close: func() {}}, nil
+	case config.CoordinatorDNS:
+		catalog, err := dns.New(dns.Options{Servers: cfg.CoordinatorHosts()})
+		if err != nil {
+			return nil, fmt.Errorf("open coordinator: %w", err)
+		}
+		return &coordinator{catalog: catalog, close: func() {}}, nil
+	}
 	return &coordinator{close: func() {}}, nil
+}
+
+// whole is a coordinator that can do everything.
+func whole[C coord.Coordinator](c C, err error) (*coordinator, error) {
+	if err != nil {
+		return nil, fmt.Errorf("open coordinator: %w", err)
+	}
+	return &coordinator{catalog: c, kv: c, leases: c, registry: c, close: func() { _ = c.Close() }}, nil
 }
 
 // sourcesOf is what templates read.
