@@ -1,5 +1,5 @@
 // Package gotool gives tests the real Go programs that they compare with or
-// run against (restic, an S3 server), at pinned versions.
+// run against (restic, an S3 server, Vault), at pinned versions.
 //
 // A program is built from the module proxy the first time that it is asked for
 // and kept in a cache folder ($DROVER_TEST_CACHE, else drover-testkit in the
@@ -32,6 +32,8 @@ type tool struct {
 	pkg     string
 	version string
 	env     string // names a program to use instead
+	// with are modules that the program builds with only at these versions.
+	with []string
 }
 
 // pinned is the one table of versions.
@@ -40,8 +42,14 @@ func pinned() map[string]tool {
 		"consul-template": {"github.com/hashicorp/consul-template", "v0.41.1", "DROVER_CONSUL_TEMPLATE"},
 		"etcd":            {"go.etcd.io/etcd/server/v3", "v3.6.16", "DROVER_ETCD"},
 		"kopia":           {"github.com/kopia/kopia", "v0.21.1", "DROVER_KOPIA"},
+		"kopia":           {"github.com/kopia/kopia", "v0.21.1", "DROVER_KOPIA", nil},
 		"restic":          {"github.com/restic/restic/cmd/restic", "v0.18.0", "DROVER_RESTIC"},
+		"restic":          {"github.com/restic/restic/cmd/restic", "v0.18.0", "DROVER_RESTIC", nil},
+		"vault":           {"github.com/hashicorp/vault", "v1.4.3", "DROVER_VAULT", []string{"github.com/hashicorp/vault/api@v1.1.0"}},
 		"versitygw":       {"github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "DROVER_VERSITYGW"},
+		"versitygw":       {"github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "DROVER_VERSITYGW", nil},
+		// The last version whose module can be built by itself: it asks for a state of
+		// its API between two versions, and v1.1.0 is the one that has what it uses.
 	}
 }
 
@@ -143,7 +151,7 @@ func build(ctx context.Context, tl tool, target string) error {
 	part := target + ".part"
 	for _, args := range [][]string{
 		{"mod", "init", "scratch"},
-		{"get", "-tool", tl.pkg + "@" + tl.version},
+		append([]string{"get", "-tool", tl.pkg + "@" + tl.version}, tl.with...),
 		{"build", "-trimpath", "-o", part, tl.pkg},
 	} {
 		if err := goCommand(ctx, dir, args...); err != nil {

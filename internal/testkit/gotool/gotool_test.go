@@ -47,6 +47,14 @@ func TestVersitygwRuns(t *testing.T) {
 	}
 }
 
+func TestVaultIsThePinnedVersion(t *testing.T) {
+	t.Setenv("DROVER_VAULT", "")
+	out, err := exec.CommandContext(t.Context(), Path(t, "vault"), "version").CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "Vault v1.4.3") {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
 func TestVariableNamesAnotherProgram(t *testing.T) {
 	own := filepath.Join(t.TempDir(), "restic")
 	t.Setenv("DROVER_RESTIC", own)
