@@ -78,6 +78,8 @@ var rules = []rule{
 		"the one place below app that turns a URL into a backend"},
 	{"internal/objstore/...", []string{"internal/objstore", "internal/objstore/probe", "internal/objstore/httpconn"},
 		"a backend knows its port, its vendor's SDK and the connections that all share; a decorator knows only the port; the conformance suite knows the probe's checks"},
+	{"internal/secret/vault/lifetime", nil,
+		"when to renew is decided alone"},
 	{"internal/secret/...", []string{"internal/secret/..."},
 		"a backend knows its port and its vendor's SDK"},
 	{"internal/initproc/...", []string{"internal/initproc/...", "internal/proctree"},

@@ -23,19 +23,25 @@ var (
 	ErrUnavailable = errors.New("unavailable")
 )
 
-// Request names a secret. Requests are equal if their paths and parameters are.
+// Request names a secret. Requests are equal if all but Known is.
 type Request struct {
 	// Path is the source's own: secret/data/app of Vault, a file, a variable, a command.
 	Path string
 	// Params make it a write (a certificate to issue, a value to encrypt); nil: a read.
+	// They are not changed any more.
 	Params map[string]any
 	// List asks for the names below Path instead.
 	List bool
+	// Known is a state that an earlier run got and that is still there, such as the certificate
+	// in a file. If it is good for a while yet it is given back, and nothing is
+	// asked of the source until it is not. Only its Data counts.
+	Known *Secret
 }
 
-// Secret is one state of a secret.
+// Secret is one state of a secret. It is shared: nobody changes it.
 type Secret struct {
-	// Data as the source gives it. A list of names is under "keys", as []any.
+	// Data as the source gives it; numbers are json.Number. A list of names is under
+	// "keys", as []any.
 	Data map[string]any
 	// LeaseID, LeaseDuration and Renewable as the source says; zero if it says nothing.
 	LeaseID       string
@@ -43,7 +49,8 @@ type Secret struct {
 	Renewable     bool
 	RequestID     string
 	Warnings      []string
-	// Expires is when it ends by the wall clock of this machine; zero: not known to end.
+	// Expires is when it ends by the wall clock of this machine, as was known when it was
+	// given: renewals move it, and are no newer state. Zero: not known to end.
 	Expires time.Time
 }
 
@@ -55,10 +62,11 @@ type Source interface {
 	//
 	// A failure is told by fn(nil, err), once for each kind of error in a row, and says
 	// that what was given before stays; Watch tries again by itself, with back-off and jitter, for
-	// ever. No error has a secret in it. fn is called from one goroutine at a time.
+	// ever. The row ends with the next success, which is told even if the state is the same as
+	// before. No error has a secret in it. fn is called from one goroutine at a time.
 	//
-	// When ctx ends, the lease of the last state goes on for as long as it lasts; Close
-	// revokes it.
+	// When ctx ends, the lease of the last state is renewed further, for jobs that are
+	// still stopping, as long as the source lets it; it is not replaced. Close revokes it.
 	Watch(ctx context.Context, r Request, fn func(*Secret, error))
 
 	// Close revokes what was leased, within ctx, and ends what runs for the source

@@ -1,0 +1,172 @@
+package lifetime
+
+import (
+	"slices"
+	"time"
+)
+
+// item is one secret.
+type item struct {
+	grant
+	watched    bool
+	held       bool // something was given
+	life       Life
+	generation int           // of the token that it was fetched with; its lease ends with that
+	extended   int           // of the token that the lease was renewed with
+	renewAt    time.Duration // if it is leased
+	next       time.Duration // nothing before
+	attempts   int           // failures in a row
+	refused    bool          // the last one was that
+	stale      bool          // what was given has ended, or will: fetch it anew
+	stuck      bool          // the lease could not be renewed
+	op         What
+}
+
+func (m *Machine) watch(id int) {
+	it := m.items[id]
+	if it == nil {
+		it = &item{op: none, next: m.now}
+		m.items[id] = it
+		m.order = append(m.order, id)
+	}
+	it.watched = true
+}
+
+func (m *Machine) unwatch(id int) {
+	if it := m.items[id]; it != nil {
+		it.watched = false
+	}
+}
+
+// itemDue is what is to be done next about it, and when.
+func (m *Machine) itemDue(it *item) (What, time.Duration) {
+	if it.op != none {
+		return none, 0
+	}
+	what, at := it.due()
+	if !it.watched && what != Renew {
+		// A lease is kept for those who still use what it is for. Nothing else is.
+		if what == none && it.life == Leased {
+			return none, 0
+		}
+		if !it.held || it.stale || what == none {
+			at = 0
+		}
+		return Forget, at
+	}
+	if !m.token.held || what == Fetch && (m.token.op == Login || m.fetches >= fetchesMost) {
+		return none, 0
+	}
+	return what, at
+}
+
+// due is the same if there is a token and somebody wants it.
+func (it *item) due() (What, time.Duration) {
+	switch {
+	case !it.held || it.stale || it.life == Polled || it.life == Rotating:
+		return Fetch, it.next
+	case it.life == Once || it.ttl == 0:
+		return none, 0
+	case it.life == Leased && it.renewable:
+		if at := max(it.renewAt, it.next); !it.stuck || at < it.replaceAt() {
+			return Renew, at
+		}
+	}
+	return Fetch, max(it.replaceAt(), it.next)
+}
+
+func (m *Machine) actItem(id int, it *item) {
+	what, at := m.itemDue(it)
+	if what == none || m.now < at {
+		return
+	}
+	if what == Forget {
+		delete(m.items, id)
+		m.order = slices.DeleteFunc(m.order, func(o int) bool { return o == id })
+	} else {
+		it.op = what
+	}
+	m.do(what, id)
+}
+
+// renewedToken is what a new token means: leases of the old one end with that.
+func (m *Machine) renewedToken() {
+	for _, it := range m.items {
+		if it.held && it.life == Leased {
+			it.stale, it.attempts, it.next = true, 0, m.now
+		}
+		if it.refused {
+			it.attempts, it.next = 0, m.now
+		}
+	}
+}
+
+func (m *Machine) itemOutcome(in Input) {
+	m.heard(in)
+	it := m.items[in.ID]
+	it.op = none
+	it.refused = in.Failure == Refused
+	switch {
+	case in.Failure == None && in.What == Fetch:
+		m.fetched(it, in)
+	case in.Failure == None:
+		it.grant, it.extended = it.renewed(in), in.Generation
+		it.renewAt, it.next, it.attempts, it.stuck = m.renewAt(it.grant), 0, 0, false
+	case in.What == Fetch:
+		m.fetchFailed(it, in)
+	default:
+		m.renewFailed(it, in)
+	}
+}
+
+func (m *Machine) fetched(it *item, in Input) {
+	*it = item{
+		grant: m.grant(in), watched: it.watched, held: true, life: in.Life, generation: in.Generation, op: none,
+		stale: in.Life == Leased && in.Generation != m.token.generation,
+	}
+	it.renewAt = m.renewAt(it.grant)
+	switch it.life {
+	case Polled:
+		it.next = in.Sent + m.between(m.poll*9/10, m.poll*11/10)
+	case Rotating:
+		it.next = it.end()
+	}
+	// However short what Vault grants: no more than about one fetch a second.
+	it.next = max(it.next, in.Sent) + m.between(backOffFirst, backOffFirst*3/2)
+}
+
+func (m *Machine) fetchFailed(it *item, in Input) {
+	it.attempts++
+	most := refusedMost
+	switch in.Failure {
+	case Away:
+		most = awayMost
+	case Broken:
+		most = brokenMost
+	case Missing:
+		most = min(refusedMost, m.poll)
+	case Refused:
+		if it.attempts == 1 {
+			m.suspect(in, it.held && it.generation == in.Generation)
+		}
+		if in.Generation != m.token.generation { // that token is no more
+			it.attempts, it.next = 0, m.now
+			return
+		}
+	}
+	it.next = m.now + m.backOff(it.attempts, most)
+}
+
+func (m *Machine) renewFailed(it *item, in Input) {
+	switch in.Failure {
+	case Away, Broken:
+		it.attempts++
+		it.stuck = true
+		it.next = m.now + m.backOff(it.attempts, awayMost)
+	case Refused: // by the token's end, or by a policy that lets nobody renew
+		it.renewable = false
+		m.suspect(in, it.extended == in.Generation)
+	default:
+		it.stale, it.attempts, it.next = true, 0, m.now
+	}
+}
