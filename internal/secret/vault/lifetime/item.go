@@ -44,6 +44,9 @@ func (m *Machine) itemDue(it *item) (What, time.Duration) {
 		return none, 0
 	}
 	what, at := it.due()
+	if what == Renew && m.now >= it.end() {
+		what, at = Fetch, it.next // nobody was there to renew it in time
+	}
 	if !it.watched && what != Renew {
 		// A lease is kept for those who still use what it is for. Nothing else is.
 		if what == none && it.life == Leased {
@@ -162,7 +165,7 @@ func (m *Machine) renewFailed(it *item, in Input) {
 	case Away, Broken:
 		it.attempts++
 		it.stuck = true
-		it.next = m.now + m.backOff(it.attempts, awayMost)
+		it.next = m.retryRenewal(it.grant, it.attempts)
 	case Refused: // by the token's end, or by a policy that lets nobody renew
 		it.renewable = false
 		m.suspect(in, it.extended == in.Generation)

@@ -170,6 +170,11 @@ func (m *Machine) renewAt(g grant) time.Duration {
 	return g.sent + m.between(g.ttl*60/100, g.ttl*2/3)
 }
 
+// retryRenewal is when to try again to renew, which is not after the time to replace.
+func (m *Machine) retryRenewal(g grant, attempts int) time.Duration {
+	return min(m.now+m.backOff(attempts, awayMost), max(m.now+backOffFirst, g.replaceAt()))
+}
+
 // Machine is the whole state.
 type Machine struct {
 	poll time.Duration

@@ -90,7 +90,7 @@ func (m *Machine) extended(in Input) {
 	case Away, Broken:
 		t.attempts++
 		t.stuck = true
-		t.next = m.now + m.backOff(t.attempts, awayMost)
+		t.next = m.retryRenewal(t.grant, t.attempts)
 	default: // it is none any more, or may not renew itself
 		t.renewable = false
 		t.suspect = t.held
