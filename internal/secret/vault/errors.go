@@ -16,6 +16,7 @@ type Error struct {
 
 	said    string // by Vault
 	foreign bool   // not Vault has answered, but something before it
+	broken  bool   // whatever the status: it is known to be a thing that may pass
 	cause   error
 }
 
@@ -64,7 +65,7 @@ func (e *Error) failure() lifetime.Failure {
 		http.StatusTooManyRequests, 472, 473: // sealed, not initialized, a standby, a proxy without a server, over its limit
 		return lifetime.Away
 	}
-	if e.foreign { // it knows nothing of secrets and tokens
+	if e.broken || e.foreign { // what is foreign knows nothing of secrets and tokens
 		return lifetime.Broken
 	}
 	switch e.Status {

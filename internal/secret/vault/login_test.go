@@ -46,6 +46,7 @@ func expect(t *testing.T, w *watched) {
 }
 
 func TestLoginWithToken(t *testing.T) {
+	t.Parallel()
 	s := serve(t, vaultserver.Options{})
 	token := s.Token(map[string]any{"policies": []string{"app"}, "ttl": "1h"})
 	expect(t, open(t, vault.Options{Address: s.Address, Login: &vault.Token{Token: token}}).watch(t, app))
@@ -65,6 +66,7 @@ func TestLoginWithToken(t *testing.T) {
 
 // A token without the policy default cannot ask about itself, nor renew itself.
 func TestLoginWithTokenThatKnowsNothingOfItself(t *testing.T) {
+	t.Parallel()
 	s := serve(t, vaultserver.Options{})
 	token := s.Token(map[string]any{"policies": []string{"app"}, "ttl": "1h", "no_default_policy": true})
 	w := open(t, vault.Options{Address: s.Address, Login: &vault.Token{Token: token}}).watch(t, app)
@@ -74,6 +76,7 @@ func TestLoginWithTokenThatKnowsNothingOfItself(t *testing.T) {
 }
 
 func TestLoginWithAppRole(t *testing.T) {
+	t.Parallel()
 	s := serve(t, vaultserver.Options{})
 	role := approle(t, s, time.Hour, time.Hour)
 	expect(t, open(t, vault.Options{Address: s.Address, Login: role}).watch(t, app))
@@ -95,6 +98,7 @@ func TestLoginWithAppRole(t *testing.T) {
 }
 
 func TestLoginWithWrappedSecretID(t *testing.T) {
+	t.Parallel()
 	s := serve(t, vaultserver.Options{})
 	role := approle(t, s, 4*time.Second, 8*time.Second)
 	role.SecretIDFile, role.WrappedPath = s.SecretID("app", true), "auth/approle/role/app/secret-id"
@@ -111,6 +115,7 @@ func TestLoginWithWrappedSecretID(t *testing.T) {
 }
 
 func TestWrappedByAnotherPathIsNotUsed(t *testing.T) {
+	t.Parallel()
 	s := serve(t, vaultserver.Options{})
 	role := approle(t, s, time.Hour, time.Hour)
 	role.WrappedPath = "auth/approle/role/app/secret-id"
@@ -126,6 +131,7 @@ func TestWrappedByAnotherPathIsNotUsed(t *testing.T) {
 }
 
 func TestLoginWithJWT(t *testing.T) {
+	t.Parallel()
 	s := serve(t, vaultserver.Options{})
 	issuer := s.JWT("app", 4*time.Second, "app")
 	file := filepath.Join(t.TempDir(), "token")
@@ -152,6 +158,7 @@ func TestLoginWithJWT(t *testing.T) {
 }
 
 func TestLoginWithCertificate(t *testing.T) {
+	t.Parallel()
 	s := serve(t, vaultserver.Options{TLS: true})
 	cert, key := vaultserver.Certificate(t, t.TempDir(), "app")
 	other, otherKey := vaultserver.Certificate(t, t.TempDir(), "other")
@@ -172,6 +179,7 @@ func TestLoginWithCertificate(t *testing.T) {
 
 // A start after a crash uses the token that is kept, and needs no login.
 func TestKeptToken(t *testing.T) {
+	t.Parallel()
 	s := serve(t, vaultserver.Options{})
 	dir, err := os.MkdirTemp("/dev/shm", "drover-test-")
 	if err != nil {
@@ -207,6 +215,7 @@ func TestKeptToken(t *testing.T) {
 }
 
 func TestKeptTokenStaysInMemory(t *testing.T) {
+	t.Parallel()
 	s := serve(t, vaultserver.Options{})
 	disk, err := os.MkdirTemp("/var/tmp", "drover-test-")
 	if err != nil {
@@ -233,6 +242,7 @@ func read(t *testing.T, path string) string {
 }
 
 func TestPKI(t *testing.T) {
+	t.Parallel()
 	s := vaultserver.Start(t, vaultserver.Options{})
 	s.PKI("app", 10*time.Second)
 	s.Policy("app", "pki/*")
@@ -278,6 +288,7 @@ func parse(t *testing.T, s *secret.Secret) *x509.Certificate {
 }
 
 func TestTransit(t *testing.T) {
+	t.Parallel()
 	s := vaultserver.Start(t, vaultserver.Options{})
 	s.Mount("transit", "transit")
 	s.Do(http.MethodPost, "transit/keys/app", nil)

@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -165,8 +166,17 @@ func (c *client) probe(ctx context.Context) error {
 	return err
 }
 
+// renew renews a lease. Vault answers alike whether the lease is gone or what is behind it
+// is away, so it is asked about the lease then.
 func (c *client) renew(ctx context.Context, leaseID, token string) (*answer, error) {
-	return c.do(ctx, call{method: http.MethodPut, path: "sys/leases/renew", token: token, body: map[string]any{"lease_id": leaseID}})
+	about := map[string]any{"lease_id": leaseID}
+	got, err := c.do(ctx, call{method: http.MethodPut, path: "sys/leases/renew", token: token, body: about})
+	var e *Error
+	if errors.As(err, &e) && e.failure() == lifetime.Invalid {
+		_, lost := c.do(ctx, call{method: http.MethodPut, path: "sys/leases/lookup", token: token, body: about})
+		e.broken = lost == nil
+	}
+	return got, err
 }
 
 func (l *loop) loggedIn(in lifetime.Input, got *session, err error) {

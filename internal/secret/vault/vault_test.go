@@ -17,6 +17,7 @@ func put(s *vaultserver.Server, path, key, value string) {
 }
 
 func TestKV(t *testing.T) {
+	t.Parallel()
 	s := vaultserver.Start(t, vaultserver.Options{})
 	s.KV("secret", "2")
 	s.KV("old", "1")
@@ -73,6 +74,7 @@ func TestKV(t *testing.T) {
 }
 
 func TestDatabaseCredentials(t *testing.T) {
+	t.Parallel()
 	pg := postgresserver.Start(t)
 	s := vaultserver.Start(t, vaultserver.Options{})
 	s.Postgres(pg, "app", 6*time.Second, 15*time.Second)

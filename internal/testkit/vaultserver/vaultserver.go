@@ -124,7 +124,7 @@ func (s *Server) configure() (string, error) {
 		"storage":       map[string]any{"file": map[string]any{"path": filepath.Join(s.dir, "storage")}},
 		"listener":      map[string]any{"tcp": listener},
 		"api_addr":      s.Address,
-		"disable_mlock": true,
+		"disable_mlock": true, "disable_clustering": true,
 		"max_lease_ttl": s.maxTTL.String(), "default_lease_ttl": min(s.maxTTL, time.Hour).String(),
 		"log_level": "info",
 	})
