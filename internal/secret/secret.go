@@ -23,6 +23,16 @@ var (
 	ErrUnavailable = errors.New("unavailable")
 )
 
+// Kind is which of the kinds above an error is; nil: none of them.
+func Kind(err error) error {
+	for _, kind := range []error{ErrNotFound, ErrUnauthorized, ErrUnavailable} {
+		if errors.Is(err, kind) {
+			return kind
+		}
+	}
+	return nil
+}
+
 // Request names a secret. Requests are equal if all but Known is.
 type Request struct {
 	// Path is the source's own: secret/data/app of Vault, a file, a variable, a command.

@@ -192,11 +192,10 @@ func (w *watcher) take() (value *secret.Secret, err error) {
 
 var errOther = errors.New("another kind of error")
 
+// kindOf tells errors apart as watchers and operators are told of them. It is never nil.
 func kindOf(err error) error {
-	for _, kind := range []error{secret.ErrNotFound, secret.ErrUnauthorized, secret.ErrUnavailable} {
-		if errors.Is(err, kind) {
-			return kind
-		}
+	if kind := secret.Kind(err); kind != nil {
+		return kind
 	}
 	return errOther
 }
