@@ -4,7 +4,9 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"maps"
 	"math"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -86,6 +88,21 @@ func state(got *answer, in lifetime.Input, sent time.Time) *secret.Secret {
 		s.Expires = cert.NotAfter
 	}
 	return s
+}
+
+// unchanged says that what was asked for again is what it was. How long a password has
+// until it rotates is no part of it.
+func unchanged(l lifetime.Life, before, now map[string]any) bool {
+	switch l {
+	case lifetime.Polled:
+		return reflect.DeepEqual(before, now)
+	case lifetime.Rotating:
+		before, now = maps.Clone(before), maps.Clone(now)
+		delete(before, "ttl")
+		delete(now, "ttl")
+		return reflect.DeepEqual(before, now)
+	}
+	return false
 }
 
 // seconds reads a number of seconds, or a duration such as 1h; 0 if it is neither, or

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -46,6 +45,7 @@ type entry struct {
 	value    *secret.Secret
 	ends     time.Time // of value, as last renewed; zero: it does not
 	err      error     // of the last request; nil: it succeeded
+	mount    *string   // of the engine, if it is the second version of KV; nil: not known
 }
 
 func newLoop(s *Source, seed uint64) *loop {
@@ -106,8 +106,9 @@ func (l *loop) begin(a lifetime.Action) {
 	had := l.session
 	var r secret.Request
 	var leaseID string
+	var mount *string
 	if e := l.entries[a.ID]; e != nil {
-		r = e.request
+		r, mount = e.request, e.mount
 		e.request.Known = nil // once
 		if e.value != nil {
 			leaseID = e.value.LeaseID
@@ -127,33 +128,36 @@ func (l *loop) begin(a lifetime.Action) {
 			done = func(l *loop) { l.checked(in, err) }
 		case lifetime.Probe:
 			err := l.s.c.probe(l.ctx)
-			done = func(l *loop) { l.probed(in, err) }
+			done = func(l *loop) { l.checked(in, err) }
 		case lifetime.Fetch:
-			done = l.fetch(in, r, had.token)
+			done = l.fetch(in, r, had.token, mount)
 		case lifetime.Renew:
 			got, err := l.s.c.renew(l.ctx, leaseID, had.token)
 			done = func(l *loop) { l.renewed(in, got, err) }
+		case lifetime.Look:
+			err := l.s.c.look(l.ctx, leaseID, had.token)
+			done = func(l *loop) { l.checked(in, err) }
 		}
 		l.s.post(done)
 	})
 }
 
 // fetch gets a secret and returns what the loop does with it.
-func (l *loop) fetch(in lifetime.Input, r secret.Request, token string) func(*loop) {
+func (l *loop) fetch(in lifetime.Input, r secret.Request, token string, mount *string) func(*loop) {
 	sent := time.Now()
 	var got *answer
 	var err error
 	if reusable(r, sent) {
 		got = &answer{Data: r.Known.Data}
 	} else {
-		got, err = l.s.c.read(l.ctx, r, token)
+		got, mount, err = l.s.c.read(l.ctx, r, token, mount)
 	}
 	if err != nil {
-		return func(l *loop) { l.fetched(in, nil, err) }
+		return func(l *loop) { l.fetched(in, nil, nil, err) } // where it is mounted may have changed
 	}
 	granted := life(r, got, time.Now())
 	in.Life, in.TTL, in.Full, in.Renewable = granted.Life, granted.TTL, granted.Full, granted.Renewable
-	return func(l *loop) { l.fetched(in, state(got, in, sent), nil) }
+	return func(l *loop) { l.fetched(in, state(got, in, sent), mount, nil) }
 }
 
 // probe asks whether Vault serves.
@@ -169,14 +173,18 @@ func (c *client) probe(ctx context.Context) error {
 // renew renews a lease. Vault answers alike whether the lease is gone or what is behind it
 // is away, so it is asked about the lease then.
 func (c *client) renew(ctx context.Context, leaseID, token string) (*answer, error) {
-	about := map[string]any{"lease_id": leaseID}
-	got, err := c.do(ctx, call{method: http.MethodPut, path: "sys/leases/renew", token: token, body: about})
+	got, err := c.do(ctx, call{method: http.MethodPut, path: "sys/leases/renew", token: token, body: map[string]any{"lease_id": leaseID}})
 	var e *Error
 	if errors.As(err, &e) && e.failure() == lifetime.Invalid {
-		_, lost := c.do(ctx, call{method: http.MethodPut, path: "sys/leases/lookup", token: token, body: about})
-		e.broken = lost == nil
+		e.broken = c.look(ctx, leaseID, token) == nil
 	}
 	return got, err
+}
+
+// look asks whether a lease is one.
+func (c *client) look(ctx context.Context, leaseID, token string) error {
+	_, err := c.do(ctx, call{method: http.MethodPut, path: "sys/leases/lookup", token: token, body: map[string]any{"lease_id": leaseID}})
+	return err
 }
 
 func (l *loop) loggedIn(in lifetime.Input, got *session, err error) {
@@ -211,28 +219,23 @@ func (l *loop) extended(in lifetime.Input, got *session, err error) {
 	l.step(in)
 }
 
+// checked is the outcome of what only asks.
 func (l *loop) checked(in lifetime.Input, err error) {
 	l.heard(err)
 	in.Failure = failureOf(err)
 	l.step(in)
 }
 
-func (l *loop) probed(in lifetime.Input, err error) {
-	l.heard(err)
-	in.Failure = failureOf(err)
-	l.step(in)
-}
-
-func (l *loop) fetched(in lifetime.Input, got *secret.Secret, err error) {
+func (l *loop) fetched(in lifetime.Input, got *secret.Secret, mount *string, err error) {
 	l.heard(err)
 	in.Failure = failureOf(err)
 	e := l.entries[in.ID]
-	e.err = err
+	e.err, e.mount = err, mount
 	switch {
 	case err != nil:
 		l.s.log.Debug("a secret is not fetched", "path", e.request.Path, "error", err)
 		e.fail(err)
-	case e.value != nil && in.Life == lifetime.Polled && reflect.DeepEqual(e.value.Data, got.Data):
+	case e.value != nil && unchanged(in.Life, e.value.Data, got.Data):
 		e.give()
 	default:
 		e.value = got

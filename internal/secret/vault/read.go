@@ -12,11 +12,12 @@ import (
 
 // read makes the request of a secret: a read, a write or a list. A path of the second
 // version of KV may be written as one of the first: secret/app is secret/data/app.
-func (c *client) read(ctx context.Context, r secret.Request, token string) (*answer, error) {
+// mount is what kv2 said for the same path before; nil: it is asked. What it said is returned.
+func (c *client) read(ctx context.Context, r secret.Request, token string, mount *string) (*answer, *string, error) {
 	path, text, _ := strings.Cut(r.Path, "?")
 	query, err := url.ParseQuery(text)
 	if err != nil {
-		return nil, errors.New("the parameters after the path cannot be read")
+		return nil, nil, errors.New("the parameters after the path cannot be read")
 	}
 	path = strings.Trim(path, "/")
 	in := call{method: http.MethodGet, path: path, query: query, token: token}
@@ -26,17 +27,21 @@ func (c *client) read(ctx context.Context, r secret.Request, token string) (*ans
 	if r.List {
 		in.query.Set("list", "true")
 	}
-	mount, err := c.kv2(ctx, path, token)
-	if err != nil {
-		return nil, err
+	if mount == nil {
+		found, err := c.kv2(ctx, path, token)
+		if err != nil {
+			return nil, nil, err
+		}
+		mount = &found
 	}
-	if mount != "" {
-		in.path = kv2Path(mount, path, r.List)
+	if *mount != "" {
+		in.path = kv2Path(*mount, path, r.List)
 		if _, whole := r.Params["data"].(map[string]any); r.Params != nil && !whole {
 			in.body = map[string]any{"data": r.Params}
 		}
 	}
-	return c.do(ctx, in)
+	got, err := c.do(ctx, in)
+	return got, mount, err
 }
 
 // kv2 returns where the engine that a path belongs to is mounted, if it is the second

@@ -3,6 +3,7 @@ package vault_test
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,5 +99,53 @@ func TestDatabaseCredentials(t *testing.T) {
 	}
 	if err := errors.Join(good(one), good(two)); err != nil {
 		t.Errorf("around the change: %v", err)
+	}
+}
+
+// However long a lease is: that somebody has revoked it is found out soon.
+func TestLongLeaseIsRevoked(t *testing.T) {
+	t.Parallel()
+	pg := postgresserver.Start(t)
+	s := vaultserver.Start(t, vaultserver.Options{})
+	s.Postgres(pg, "app", time.Hour, time.Hour)
+	s.Policy("app", "database/*")
+	src := open(t, vault.Options{Address: s.Address, Login: approle(t, s, time.Hour, time.Hour), Poll: time.Second})
+	w := src.watch(t, secret.Request{Path: "database/creds/app"})
+	w.state(1)
+	s.Do(http.MethodPut, "sys/leases/revoke-prefix/database", nil)
+	if _, err := pg.Query(t.Context(), text(w.state(2), "username"), text(w.state(2), "password"), "SELECT 1"); err != nil {
+		t.Error(err)
+	}
+	s.Do(http.MethodPut, "sys/leases/revoke-prefix/auth/approle", nil) // the token, and its leases
+	if _, err := pg.Query(t.Context(), text(w.state(3), "username"), text(w.state(3), "password"), "SELECT 1"); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(src.log.String(), "logged in"); n != 2 {
+		t.Errorf("%d logins", n)
+	}
+}
+
+// A password that Vault rotates is asked for when it has rotated.
+func TestRotatedPassword(t *testing.T) {
+	t.Parallel()
+	pg := postgresserver.Start(t)
+	pg.Exec("CREATE ROLE fixed LOGIN PASSWORD 'old'")
+	s := vaultserver.Start(t, vaultserver.Options{})
+	s.Postgres(pg, "app", time.Hour, time.Hour)
+	s.Do(http.MethodPost, "database/static-roles/fixed", map[string]any{"db_name": "pg", "username": "fixed", "rotation_period": "6s",
+		"rotation_statements": []string{`ALTER ROLE "{{name}}" PASSWORD '{{password}}'`}})
+	s.Policy("app", "database/*")
+	src := open(t, vault.Options{Address: s.Address, Login: approle(t, s, time.Hour, time.Hour), Poll: time.Hour})
+	w := src.watch(t, secret.Request{Path: "database/static-creds/fixed"})
+	var last string
+	for n := range 3 {
+		got := w.state(n + 1)
+		if text(got, "password") == last {
+			t.Error("the same password is told again")
+		}
+		last = text(got, "password")
+		if _, err := pg.Query(t.Context(), "fixed", last, "SELECT 1"); err != nil {
+			t.Error(err)
+		}
 	}
 }

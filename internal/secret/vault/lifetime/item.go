@@ -13,6 +13,9 @@ type item struct {
 	life       Life
 	generation int           // of the token that it was fetched with; its lease ends with that
 	extended   int           // of the token that the lease was renewed with
+	looked     int           // of the token that the lease was last asked about with
+	lookAt     time.Duration // when to ask about it; it may have been revoked by somebody
+	blind      bool          // the token may not ask
 	renewAt    time.Duration // if it is leased
 	next       time.Duration // nothing before
 	attempts   int           // failures in a row
@@ -57,11 +60,17 @@ func (m *Machine) itemDue(it *item) (What, time.Duration) {
 		}
 		return Forget, at
 	}
+	if it.leased() && !it.blind && it.lookAt < at {
+		what, at = Look, it.lookAt
+	}
 	if !m.token.held || what == Fetch && (m.token.op == Login || m.fetches >= fetchesMost) {
 		return none, 0
 	}
 	return what, at
 }
+
+// leased says that there is a lease which is not known to have ended.
+func (it *item) leased() bool { return it.held && !it.stale && it.life == Leased && it.ttl != 0 }
 
 // due is the same if there is a token and somebody wants it.
 func (it *item) due() (What, time.Duration) {
@@ -95,6 +104,7 @@ func (m *Machine) actItem(id int, it *item) {
 // renewedToken is what a new token means: leases of the old one end with that.
 func (m *Machine) renewedToken() {
 	for _, it := range m.items {
+		it.blind = false
 		if it.held && it.life == Leased {
 			it.stale, it.attempts, it.next = true, 0, m.now
 		}
@@ -110,11 +120,14 @@ func (m *Machine) itemOutcome(in Input) {
 	it.op = none
 	it.refused = in.Failure == Refused
 	switch {
+	case in.What == Look:
+		m.looked(it, in)
 	case in.Failure == None && in.What == Fetch:
 		m.fetched(it, in)
 	case in.Failure == None:
 		it.grant, it.extended = it.renewed(in), in.Generation
 		it.renewAt, it.next, it.attempts, it.stuck = m.renewAt(it.grant), 0, 0, false
+		it.lookAt = m.lookAgain()
 	case in.What == Fetch:
 		m.fetchFailed(it, in)
 	default:
@@ -127,7 +140,7 @@ func (m *Machine) fetched(it *item, in Input) {
 		grant: m.grant(in), watched: it.watched, held: true, life: in.Life, generation: in.Generation, op: none,
 		stale: in.Life == Leased && in.Generation != m.token.generation,
 	}
-	it.renewAt = m.renewAt(it.grant)
+	it.renewAt, it.lookAt = m.renewAt(it.grant), m.lookAgain()
 	switch it.life {
 	case Polled:
 		it.next = in.Sent + m.between(m.poll*9/10, m.poll*11/10)
@@ -171,5 +184,24 @@ func (m *Machine) renewFailed(it *item, in Input) {
 		m.suspect(in, it.extended == in.Generation)
 	default:
 		it.stale, it.attempts, it.next = true, 0, m.now
+	}
+}
+
+// lookAgain is when to ask about a lease of which we have just heard.
+func (m *Machine) lookAgain() time.Duration {
+	return m.now + m.between(m.poll*9/10, m.poll*11/10)
+}
+
+// looked follows a question about a lease. No answer says nothing.
+func (m *Machine) looked(it *item, in Input) {
+	it.lookAt = m.lookAgain()
+	switch in.Failure {
+	case None:
+		it.looked = in.Generation
+	case Invalid, Missing:
+		it.stale, it.attempts, it.next = true, 0, m.now
+	case Refused:
+		it.blind = it.looked != in.Generation
+		m.suspect(in, !it.blind)
 	}
 }

@@ -75,6 +75,7 @@ const (
 	Probe              // ask whether Vault serves
 	Fetch              // read a secret
 	Renew              // renew its lease
+	Look               // ask whether its lease is one
 
 	Watch   // somebody wants a secret
 	Unwatch // nobody wants it any more
@@ -85,7 +86,7 @@ const (
 	none
 )
 
-var whatNames = [...]string{"login", "extend", "check", "probe", "fetch", "renew", "watch", "unwatch", "tick", "forget", "none"}
+var whatNames = [...]string{"login", "extend", "check", "probe", "fetch", "renew", "look", "watch", "unwatch", "tick", "forget", "none"}
 
 func (w What) String() string { return whatNames[w] }
 
@@ -125,7 +126,7 @@ func (m *Machine) Step(in Input, now time.Duration) []Action {
 		m.tokenOutcome(in)
 	case Probe:
 		m.probed(in)
-	case Fetch, Renew:
+	case Fetch, Renew, Look:
 		m.itemOutcome(in)
 	case Watch:
 		m.watch(in.ID)

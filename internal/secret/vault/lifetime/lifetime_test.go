@@ -15,7 +15,7 @@ import (
 //
 //	new [poll=D]                                       begins anew
 //	watch id=N | unwatch id=N | tick                   an input
-//	login | extend | check | probe | fetch | renew     the outcome of an action:
+//	login | extend | check | probe | fetch | renew | look     the outcome of an action:
 //	   [id=N] [sent=D] [failure=WORD] [ttl=D] [full=D] [renewable] [checkable] [life=WORD] [gen=N]
 //	run until=D                                        ticks when it asks for one, up to a time or an action
 //
@@ -106,7 +106,7 @@ func (s *script) show(actions []Action) string {
 	fmt.Fprintf(&b, "%v:", s.now.Round(time.Millisecond))
 	for _, a := range actions {
 		switch a.What {
-		case Fetch, Renew, Forget:
+		case Fetch, Renew, Look, Forget:
 			fmt.Fprintf(&b, " %v %d", a.What, a.ID)
 		default:
 			fmt.Fprintf(&b, " %v", a.What)

@@ -117,8 +117,8 @@ func (w *world) begin(a Action) {
 	}
 	for _, f := range w.flights {
 		switch {
-		case f.What == Fetch || f.What == Renew:
-			if a.ID == f.ID && (a.What == Fetch || a.What == Renew) {
+		case f.What >= Fetch:
+			if a.ID == f.ID && a.What >= Fetch {
 				w.fail("a second call for %d", a.ID)
 			}
 		case a.What == f.What, a.What < Probe && f.What < Probe:
@@ -160,6 +160,10 @@ func (w *world) serve(f *flight) {
 	case f.What == Check:
 	case f.ID%3 == 0: // KV
 		f.in.Life = Polled
+	case f.What == Look:
+		if !w.held[f.ID].good(w.now) {
+			f.in.Failure = Invalid
+		}
 	case !s.works:
 		f.in.Failure = Broken
 	case f.What == Fetch:
@@ -236,8 +240,8 @@ func (w *world) disturb() {
 	w.say([]bool{s.up, s.works, s.admits})
 	dead := func(p *paper) bool { return !p.good(w.now) }
 	s.leases = slices.DeleteFunc(s.leases, dead)
-	// A revocation is noticed when the next renewal is refused, at the latest.
-	end := w.now + w.longest()
+	// A revocation is noticed when the lease is renewed or asked about.
+	end := w.now + min(w.longest(), pollEvery*11/10)
 	if !admitted {
 		end += refusedMost // a login that was refused is not tried more often
 	}
