@@ -226,7 +226,9 @@ func said(got *answer, sent []string) string {
 	if got == nil {
 		return ""
 	}
-	text := strings.Join(strings.Fields(strings.Join(got.Errors, "; ")), " ")
+	text := strings.ToValidUTF8(strings.Join(got.Errors, "; "), "")
+	text = strings.Join(strings.Fields(text), " ")
+	slices.SortFunc(sent, func(a, b string) int { return len(b) - len(a) }) // one may be a part of another
 	for _, s := range sent {
 		if len(s) > 3 {
 			text = strings.ReplaceAll(text, strings.Join(strings.Fields(s), " "), "…")
@@ -236,5 +238,5 @@ func said(got *answer, sent []string) string {
 	if runes := []rune(text); len(runes) > most {
 		text = string(runes[:most]) + "…"
 	}
-	return strings.ToValidUTF8(text, "")
+	return text
 }
