@@ -49,6 +49,7 @@ type Status struct {
 	Watches    []Watch    `json:"watches,omitempty"`
 	Templates  []Template `json:"templates,omitempty"`
 	Rolls      []Roll     `json:"rolls,omitempty"`
+	Secrets    *Secrets   `json:"secrets,omitempty"`  // of Vault, if there is one
 	Diverged   []string   `json:"diverged,omitempty"` // snapshots kept by this instance
 	Started    time.Time  `json:"started,omitzero"`
 	// Maintenance: what the agent does by itself waits; see drover maintenance.
@@ -188,6 +189,14 @@ type Roll struct {
 	State string    `json:"state,omitempty"` // waiting, changing or stopped; absent: nothing to change
 	Since time.Time `json:"since,omitzero"`
 	Why   string    `json:"why,omitempty"`
+}
+
+// Secrets says whether Vault serves this instance. While it does not, what was read stays in use.
+type Secrets struct {
+	Healthy bool      `json:"healthy"`
+	Since   time.Time `json:"since,omitzero"`
+	Error   string    `json:"error,omitempty"`
+	Failing []string  `json:"failing,omitempty"` // secrets that could not be had lately: path, and why
 }
 
 // Check is one check of a job's health.

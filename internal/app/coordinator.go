@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"drover/internal/config"
 	"drover/internal/coord"
@@ -92,24 +91,4 @@ func sourcesOf(co *coordinator, secrets secret.Source) render.Sources {
 		s.Nodes = nodes
 	}
 	return s
-}
-
-// openSecrets makes the source of secrets that is configured; nil: none. It waits for nothing.
-func openSecrets(cfg *config.Config, log *slog.Logger) (secret.Source, error) {
-	return nil, nil
-}
-
-// secretsLimit bounds the revoking of leases at the end.
-const secretsLimit = 10 * time.Second
-
-// closeSecrets revokes what was leased, when the jobs have ended.
-func closeSecrets(ctx context.Context, secrets secret.Source, log *slog.Logger) {
-	if secrets == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), secretsLimit)
-	defer cancel()
-	if err := secrets.Close(ctx); err != nil {
-		log.Warn("leases of secrets end by themselves", "err", err)
-	}
 }

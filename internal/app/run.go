@@ -88,13 +88,13 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	}
 	a.watches = newWatches(co.catalog, co.kv, bus, opt.Log)
 	a.watches.follow(cfg)
-	secrets, err := openSecrets(cfg, opt.Log)
-	if err != nil {
+	if a.secrets, err = openSecrets(cfg, opt.Log); err != nil {
 		return 1, err
 	}
+	defer closeSecrets(ctx, a.secrets, opt.Log)
 	a.renders = &renders{jobs: jobs, make: func(cfg *config.Config) (*templates, error) {
 		rolls := rollOptions{co: co, prefix: cfg.CoordinatorPrefix(), healthy: a.healthyFor}
-		return newTemplates(cfg, sourcesOf(co, secrets), rolls, jobs, bus, opt.Log)
+		return newTemplates(cfg, sourcesOf(co, a.secrets), rolls, jobs, bus, opt.Log)
 	}}
 	if err := a.renders.first(cfg); err != nil {
 		return 1, err
@@ -138,7 +138,6 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	stopServing()
 	parts.Wait()
 	jobs.waits.Wait()
-	closeSecrets(ctx, secrets, opt.Log)
 	return exitStatus(jobs.exitStatus(), err), err
 }
 
@@ -163,6 +162,7 @@ type agent struct {
 	services *services
 	watches  *watches
 	renders  *renders
+	secrets  *secrets
 	load     func() (*config.Config, error) // nil: there is nothing to reload
 
 	reloading   sync.Mutex

@@ -20,7 +20,7 @@ import (
 func (a *agent) Status() (s client.Status) {
 	s = client.Status{
 		Service: a.cfg.Service, Instance: a.cfg.ID, Version: Version, Role: "supervisor",
-		Health: "ok", Jobs: a.jobStates(), Services: a.services.states(), Watches: a.watches.states(), Templates: a.renders.current().status(), Rolls: a.renders.current().rollStates(), Started: a.started, Maintenance: a.maintenance.Load(),
+		Health: "ok", Jobs: a.jobStates(), Services: a.services.states(), Watches: a.watches.states(), Templates: a.renders.current().status(), Rolls: a.renders.current().rollStates(), Secrets: a.secrets.state(), Started: a.started, Maintenance: a.maintenance.Load(),
 	}
 	if a.cfg.Store.URL == "" {
 		jobsHealth(&s)
@@ -98,6 +98,12 @@ func templatesHealth(s *client.Status) {
 		}
 		if bad != "" && s.Health == "ok" {
 			s.Health, s.Message = "degraded", "template "+t.Name+": "+bad
+		}
+	}
+	if v := s.Secrets; v != nil && !v.Healthy && s.Health == "ok" {
+		s.Health, s.Message = "degraded", "Vault does not serve some secrets: the last ones stay in use"
+		if v.Error != "" {
+			s.Message = "Vault: " + v.Error
 		}
 	}
 }

@@ -264,6 +264,8 @@ func entryDefault(t reflect.Type) (reflect.Value, bool) {
 		return reflect.ValueOf(DefaultHealth()), true
 	case reflect.TypeFor[Metric]():
 		return reflect.ValueOf(DefaultMetric()), true
+	case reflect.TypeFor[SecretCommand]():
+		return reflect.ValueOf(DefaultSecretCommand()), true
 	case reflect.TypeFor[GitRepo]():
 		return reflect.ValueOf(DefaultGit()), true
 	case reflect.TypeFor[Template]():

@@ -13,7 +13,24 @@ import (
 
 // Secrets says where secrets come from. Templates read them with secret, secrets and pkiCert.
 type Secrets struct {
-	Vault Vault `yaml:"vault" doc:"Vault, or OpenBao."`
+	Vault    Vault                    `yaml:"vault" doc:"Vault, or OpenBao."`
+	Dir      string                   `yaml:"dir" doc:"Directory of the files that file:NAME means. Default: /run/secrets."`
+	Commands map[string]SecretCommand `yaml:"commands" doc:"Commands whose output command:NAME means, by name: a command, or a mapping."`
+}
+
+// SecretCommand prints a secret.
+type SecretCommand struct {
+	Command Command  `yaml:"command" doc:"What to run: a list, or a string for /bin/sh."`
+	Every   Duration `yaml:"every" doc:"How often it is run again."`
+	Timeout Duration `yaml:"timeout" doc:"After this long it is killed."`
+	JSON    bool     `yaml:"json" doc:"It prints an object, and not one value."`
+}
+
+func (SecretCommand) short() string { return "command" }
+
+// DefaultSecretCommand is one that only has a command.
+func DefaultSecretCommand() SecretCommand {
+	return SecretCommand{Every: Duration(5 * time.Minute), Timeout: Duration(30 * time.Second)}
 }
 
 // Vault is where it is, and how to log in; one way is given.
@@ -28,6 +45,7 @@ type Vault struct {
 	Kubernetes JWT       `yaml:"kubernetes" doc:"Log in with the pod's service account: the role, or a mapping."`
 	JWT        JWT       `yaml:"jwt" doc:"Log in with a token of somebody else's."`
 	Cert       VaultCert `yaml:"cert" doc:"Log in with a TLS certificate."`
+	AWS        VaultAWS  `yaml:"aws" doc:"Log in as the IAM role or user that the instance has: the role, or a mapping."`
 	Poll       Duration  `yaml:"poll" doc:"How often it is asked for what does not end, such as KV."`
 	TokenCache string    `yaml:"token_cache" doc:"File on a tmpfs where the token is kept for a start after a crash."`
 }
@@ -57,6 +75,16 @@ type VaultCert struct {
 	Key   string `yaml:"key" doc:"File of its key."`
 }
 
+// VaultAWS is an IAM role or user.
+type VaultAWS struct {
+	Mount    string `yaml:"mount" doc:"Where the method is mounted. Default: aws."`
+	Role     string `yaml:"role" doc:"Role of Vault."`
+	Region   string `yaml:"region" doc:"Region whose STS Vault asks. Default: the global one."`
+	ServerID string `yaml:"server_id" doc:"What Vault demands that the login names."`
+}
+
+func (VaultAWS) short() string { return "role" }
+
 // DefaultVaultPoll is how often what does not end is asked for.
 const DefaultVaultPoll = Duration(5 * time.Minute)
 
@@ -64,13 +92,26 @@ func (c *Config) checkSecrets() error {
 	v, at := c.Secrets.Vault, "secrets.vault"
 	var ways []string
 	for way, given := range map[string]bool{
-		"token": v.Token.Set(), "token_file": v.TokenFile != "", "approle": v.AppRole != AppRole{}, "kubernetes": v.Kubernetes != JWT{}, "jwt": v.JWT != JWT{}, "cert": v.Cert != VaultCert{},
+		"token": v.Token.Set(), "token_file": v.TokenFile != "", "approle": v.AppRole != AppRole{}, "kubernetes": v.Kubernetes != JWT{}, "jwt": v.JWT != JWT{}, "cert": v.Cert != VaultCert{}, "aws": v.AWS != VaultAWS{},
 	} {
 		if given {
 			ways = append(ways, way)
 		}
 	}
 	slices.Sort(ways)
+	for _, name := range slices.Sorted(maps.Keys(c.Secrets.Commands)) {
+		switch one, at := c.Secrets.Commands[name], "secrets.commands."+name; {
+		case !validName(name):
+			return c.origin.at(at, fmt.Sprintf("name %q is not valid", name), nameHint)
+		case len(one.Command) == 0 || one.Command[0] == "":
+			return c.origin.at(at, fmt.Sprintf("secret %q has no command", name), "add command")
+		case one.Every < MinTTL || one.Timeout <= 0:
+			return c.origin.at(at, fmt.Sprintf("secret %q has no times", name), "write every: 1s or more, and a timeout")
+		}
+	}
+	if dir := c.Secrets.Dir; dir != "" && !filepath.IsAbs(dir) {
+		return c.origin.at("secrets.dir", fmt.Sprintf("directory %q is not absolute", dir), "begin it with a slash")
+	}
 	if v.Address == "" {
 		if len(ways) > 0 {
 			return c.origin.at(at, "Vault has no address", "add address: https://host:8200")
@@ -82,7 +123,7 @@ func (c *Config) checkSecrets() error {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil:
 		return c.origin.at(at+".address", "Vault's address is not a URL of a host", "write https://host:8200")
 	case len(ways) != 1:
-		return c.origin.at(at, fmt.Sprintf("there are %d ways to log in to Vault (%s)", len(ways), strings.Join(ways, ", ")), "give one of token, token_file, approle, kubernetes, jwt and cert")
+		return c.origin.at(at, fmt.Sprintf("there are %d ways to log in to Vault (%s)", len(ways), strings.Join(ways, ", ")), "give one of token, token_file, approle, kubernetes, jwt, cert and aws")
 	case v.Poll < MinTTL:
 		return c.origin.at(at+".poll", fmt.Sprintf("interval %s is too short", v.Poll), "write 1s or more")
 	case ways[0] == "approle" && v.AppRole.RoleIDFile == "":

@@ -22,11 +22,8 @@ var pure = []string{
 	"internal/doctor",
 	"internal/failover",
 	"internal/containerpilot",
-<<<<<<< HEAD
 	"internal/render/decide.go",
-=======
 	"internal/secret/vault/lifetime",
->>>>>>> 72d6c26 (secret: add Vault as a source)
 }
 
 // pureImports are the packages that cannot break that, with the names of them

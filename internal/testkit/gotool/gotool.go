@@ -39,17 +39,14 @@ type tool struct {
 // pinned is the one table of versions.
 func pinned() map[string]tool {
 	return map[string]tool{
-		"consul-template": {"github.com/hashicorp/consul-template", "v0.41.1", "DROVER_CONSUL_TEMPLATE"},
-		"etcd":            {"go.etcd.io/etcd/server/v3", "v3.6.16", "DROVER_ETCD"},
-		"kopia":           {"github.com/kopia/kopia", "v0.21.1", "DROVER_KOPIA"},
+		"consul-template": {"github.com/hashicorp/consul-template", "v0.41.1", "DROVER_CONSUL_TEMPLATE", nil},
+		"etcd":            {"go.etcd.io/etcd/server/v3", "v3.6.16", "DROVER_ETCD", nil},
 		"kopia":           {"github.com/kopia/kopia", "v0.21.1", "DROVER_KOPIA", nil},
-		"restic":          {"github.com/restic/restic/cmd/restic", "v0.18.0", "DROVER_RESTIC"},
 		"restic":          {"github.com/restic/restic/cmd/restic", "v0.18.0", "DROVER_RESTIC", nil},
-		"vault":           {"github.com/hashicorp/vault", "v1.4.3", "DROVER_VAULT", []string{"github.com/hashicorp/vault/api@v1.1.0"}},
-		"versitygw":       {"github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "DROVER_VERSITYGW"},
-		"versitygw":       {"github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "DROVER_VERSITYGW", nil},
 		// The last version whose module can be built by itself: it asks for a state of
 		// its API between two versions, and v1.1.0 is the one that has what it uses.
+		"vault":     {"github.com/hashicorp/vault", "v1.4.3", "DROVER_VAULT", []string{"github.com/hashicorp/vault/api@v1.1.0"}},
+		"versitygw": {"github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "DROVER_VERSITYGW", nil},
 	}
 }
 
