@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/url"
 
 	"drover/internal/config"
 	"drover/internal/coord"
@@ -67,7 +68,15 @@ func openCoordinator(ctx context.Context, cfg *config.Config, log *slog.Logger) 
 	case config.CoordinatorFile:
 		return &coordinator{catalog: file.New(cfg.CoordinatorPath(), file.Options{}), close: func() {}}, nil
 	case config.CoordinatorDNS:
-		catalog, err := dns.New(dns.Options{Servers: cfg.CoordinatorHosts()})
+		u, err := url.Parse(c.URL)
+		var o dns.Options
+		if err == nil {
+			o, err = dns.ParseURL(u)
+		}
+		var catalog *dns.Catalog
+		if err == nil {
+			catalog, err = dns.New(o)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open coordinator: %w", err)
 		}

@@ -14,7 +14,7 @@ import (
 
 // Coordinator says where leases, keys and the catalog of services live.
 type Coordinator struct {
-	URL          string   `yaml:"url" doc:"consul://host:8500, etcd://host:2379,host2:2379, store (the store itself), file:///catalog.yaml or dns://server:53/domain (both only catalogs, which can be read). Default: the store, if there is one."`
+	URL          string   `yaml:"url" doc:"consul://host:8500, etcd://host:2379,host2:2379, store (the store itself), file:///catalog.yaml or dns://server:53/domain?type=SRV (both only catalogs, which can be read). Default: the store, if there is one."`
 	Prefix       string   `yaml:"prefix" doc:"Drover's own keys are below this one. Default: drover/SERVICE."`
 	Token        Secret   `yaml:"token" doc:"Consul's ACL token. A file keeps it out of this one."`
 	TokenFile    string   `yaml:"token_file" doc:"File that holds the token; it is read again when it changes."`
@@ -136,7 +136,11 @@ func (c *Config) checkCoordinator() error {
 	at, k := "coordinator.url", c.Coordinator
 	kind := c.CoordinatorKind()
 	switch kind {
-	case CoordinatorConsul, CoordinatorEtcd, CoordinatorDNS:
+	case CoordinatorDNS:
+		if u, err := url.Parse(k.URL); err != nil || u.User != nil || u.Opaque != "" {
+			return c.origin.at(at, "the coordinator is not a DNS server and a domain", "write dns://10.0.0.2:53/example.org, or dns:///example.org for the system's server")
+		}
+	case CoordinatorConsul, CoordinatorEtcd:
 		hosts := c.CoordinatorHosts()
 		if kind != CoordinatorEtcd && len(hosts) > 1 {
 			return c.origin.at(at, fmt.Sprintf("coordinator %q has several hosts", k.URL), "name one; its agents find the others")

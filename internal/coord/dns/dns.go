@@ -37,13 +37,10 @@ type Record struct {
 type Options struct {
 	// Services are the names of services, and what to ask for each.
 	Services map[string]Record
-<<<<<<< HEAD
 	// Domain is what the names of all other services are in; nil: there are no others. One whose
 	// name begins with an underscore is asked for SRV, others for what Domain's type says. Its
 	// name may be empty.
 	Domain *Record
-=======
->>>>>>> ddb5baf (coord/dns: ask DNS for services and addresses)
 	// Servers are host:port; none: those of Config, which is read each time, and whose
 	// search list holds unless Servers are given without it.
 	Servers []string
@@ -72,25 +69,18 @@ func New(opt Options) (*Catalog, error) {
 			return nil, fmt.Errorf("service %s: %w", name, err)
 		}
 	}
-<<<<<<< HEAD
 	if d := opt.Domain; d != nil {
 		if err := d.in("x").check(); err != nil {
 			return nil, fmt.Errorf("domain %s: %w", d.Name, err)
 		}
 	}
-=======
->>>>>>> ddb5baf (coord/dns: ask DNS for services and addresses)
 	return &Catalog{opt}, nil
 }
 
 // WatchService implements coord.Catalog. There are no distances: Near changes nothing. A tag
 // or a status other than passing finds nobody, since DNS has neither.
 func (c *Catalog) WatchService(ctx context.Context, q coord.Query, fn func([]coord.Instance, error)) {
-<<<<<<< HEAD
 	record, ok := c.record(q.Name)
-=======
-	record, ok := c.opt.Services[q.Name]
->>>>>>> ddb5baf (coord/dns: ask DNS for services and addresses)
 	switch {
 	case q.Datacenter != "":
 		refuse(ctx, fn, fmt.Errorf("watch service %s: datacenter %q: %w", q.Name, q.Datacenter, coord.ErrUnsupported))
@@ -115,7 +105,6 @@ func (c *Catalog) WatchService(ctx context.Context, q coord.Query, fn func([]coo
 	}
 }
 
-<<<<<<< HEAD
 // record is what to ask for a service.
 func (c *Catalog) record(service string) (Record, bool) {
 	if r, ok := c.opt.Services[service]; ok {
@@ -143,9 +132,6 @@ func (r Record) in(service string) Record {
 
 // WatchServices implements coord.Catalog: the services are those that were given, and never
 // change. What else is in the domain DNS does not say.
-=======
-// WatchServices implements coord.Catalog: the services are those that were given, and never change.
->>>>>>> ddb5baf (coord/dns: ask DNS for services and addresses)
 func (c *Catalog) WatchServices(ctx context.Context, datacenter string, fn func(map[string][]string, error)) {
 	if datacenter != "" {
 		refuse(ctx, fn, fmt.Errorf("watch services: datacenter %q: %w", datacenter, coord.ErrUnsupported))

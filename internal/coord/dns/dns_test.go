@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-<<<<<<< HEAD
 	"net/url"
-=======
->>>>>>> ddb5baf (coord/dns: ask DNS for services and addresses)
 	"os"
 	"path/filepath"
 	"strings"
@@ -256,7 +253,6 @@ func TestQueries(t *testing.T) {
 	}
 }
 
-<<<<<<< HEAD
 // TestURL asks by what stands in a configuration.
 func TestURL(t *testing.T) {
 	s := start(t)
@@ -291,8 +287,6 @@ func TestURL(t *testing.T) {
 	}
 }
 
-=======
->>>>>>> ddb5baf (coord/dns: ask DNS for services and addresses)
 func TestBadRecords(t *testing.T) {
 	for _, r := range []dns.Record{{}, {Name: "a..b"}, {Name: "a", Type: "MX"}, {Name: "a", Port: -1}, {Name: "a", Port: 65536}} {
 		if _, err := dns.New(dns.Options{Services: map[string]dns.Record{"web": r}}); err == nil {
