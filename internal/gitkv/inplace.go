@@ -1,0 +1,272 @@
+package gitkv
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"drover/internal/coord"
+)
+
+// maxList bounds the list of keys, as it is stored: it is one value. Some 30,000 keys fit.
+const maxList = 400 << 10
+
+// list is the keys that are ours, whole names.
+type list map[string]bool
+
+func (l list) encode() ([]byte, error) {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if err := json.NewEncoder(w).Encode(slices.Sorted(maps.Keys(l))); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	if b.Len() > maxList {
+		return nil, fmt.Errorf("%d keys are more than can be kept in place: use atomic: %w", len(l), coord.ErrTooLarge)
+	}
+	return b.Bytes(), nil
+}
+
+func decodeList(data []byte) (list, error) {
+	r, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	if err := json.NewDecoder(io.LimitReader(r, 256<<20)).Decode(&keys); err != nil {
+		return nil, err
+	}
+	l := list{}
+	for _, k := range keys {
+		l[k] = true
+	}
+	return l, nil
+}
+
+func checksum(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8])
+}
+
+// readList reads the list that the record is about. One that cannot be read is an error: it is not empty.
+func (l *ledger) readList(ctx context.Context) (list, error) {
+	if l.record.Keys == "" {
+		return list{}, nil
+	}
+	p, err := l.kv.Get(ctx, l.listKey())
+	if err != nil {
+		return nil, fmt.Errorf("read the list of keys: %w", err)
+	}
+	if checksum(p.Value) != l.record.Keys {
+		return nil, errors.New("read the list of keys: it is not the record's")
+	}
+	keys, err := decodeList(p.Value)
+	if err != nil {
+		return nil, fmt.Errorf("read the list of keys: %w", err)
+	}
+	return keys, nil
+}
+
+// withList adds to ops that the list becomes keys; the change is the record's.
+func (l *ledger) withList(ops []coord.Op, keys list) ([]coord.Op, func(*record), error) {
+	data, err := keys.encode()
+	if err != nil {
+		return nil, nil, err
+	}
+	sum := checksum(data)
+	return append(ops, coord.Op{Key: l.listKey(), Value: data}), func(r *record) { r.Keys = sum }, nil
+}
+
+// refKey is where git2consul keeps the commit that is there; who has read it finds it still.
+func (t *target) refKey() string {
+	r := t.worker.repo
+	r.OmitBranch = true
+	return below(r.prefix(t.ref), short(t.ref)+".ref")
+}
+
+// syncInPlace makes the keys below the prefix what they should be: in one transaction, if they fit, else the
+// new ones first and then, when they are all there, the deletions.
+func (t *target) syncInPlace(ctx context.Context, l *ledger) error {
+	if l.record.Commit == t.commit && l.record.Next == "" && l.record.Ref == t.ref && l.record.Made == t.mapping.tree(t.commit) {
+		same, err := t.untouchedInPlace(ctx, l)
+		if same || err != nil {
+			return err
+		}
+	}
+	made, err := t.keys(ctx)
+	if err != nil {
+		return err
+	}
+	want, err := t.withPrefix(made)
+	if err != nil {
+		return err
+	}
+	ours, err := l.readList(ctx)
+	if err != nil {
+		return err
+	}
+	if err := t.worker.s.places.claim(t, want); err != nil {
+		return err
+	}
+	ops, drift, err := t.changes(ctx, l, want, ours)
+	if err != nil {
+		return err
+	}
+	final := list{}
+	for key := range want {
+		final[key] = true
+	}
+	done := l.record.Commit == t.commit && l.record.Next == "" && l.record.Made == t.mapping.tree(t.commit)
+	if len(ops) == 0 && done && maps.Equal(final, ours) {
+		return nil
+	}
+	if done && len(ops) > 0 {
+		t.report.Drift += drift
+	}
+	if err := t.write(ctx, l, ops, final, ours); err != nil {
+		return err
+	}
+	t.report.Changed = t.report.Changed || !done
+	return nil
+}
+
+// withPrefix are whole keys, and git2consul's.
+func (t *target) withPrefix(made pairs) (pairs, error) {
+	all := pairs{}
+	for key, v := range made {
+		all[below(t.prefix, key)] = v
+	}
+	if _, ok := all[t.refKey()]; ok {
+		return nil, fmt.Errorf("a file makes key %q, where the commit is told", t.refKey())
+	}
+	all[t.refKey()] = []byte(t.commit)
+	for key := range all {
+		if within(t.worker.s.o.Root, key) {
+			return nil, fmt.Errorf("a file makes key %q, where the records are", key)
+		}
+	}
+	return all, nil
+}
+
+// untouchedInPlace is as untouched.
+func (t *target) untouchedInPlace(ctx context.Context, l *ledger) (bool, error) {
+	if !t.compare {
+		return true, nil
+	}
+	if t.known.commit != t.commit {
+		return false, nil
+	}
+	have, err := t.list(ctx, l)
+	if err != nil {
+		return false, err
+	}
+	have = slices.DeleteFunc(have, func(p coord.Pair) bool {
+		_, ok := t.known.sums[strings.TrimPrefix(p.Key, t.slash())]
+		return !ok && p.Key != t.refKey()
+	})
+	ref := slices.IndexFunc(have, func(p coord.Pair) bool { return p.Key == t.refKey() && string(p.Value) == t.commit })
+	if ref < 0 {
+		return false, nil
+	}
+	have = slices.Delete(have, ref, ref+1)
+	return len(have) == len(t.known.sums) && t.known.in(have, t.slash()), nil
+}
+
+// slash is the prefix as what all keys below it begin with.
+func (t *target) slash() string {
+	if t.prefix == "" {
+		return ""
+	}
+	return t.prefix + "/"
+}
+
+// list lists what is where the target's keys are.
+func (t *target) list(ctx context.Context, l *ledger) ([]coord.Pair, error) {
+	have, err := l.kv.List(ctx, t.slash())
+	if err != nil {
+		return nil, fmt.Errorf("list the keys: %w", err)
+	}
+	if strings.HasPrefix(t.refKey(), t.slash()) {
+		return have, nil
+	}
+	p, err := optional(ctx, l.kv, t.refKey())
+	if err != nil {
+		return nil, fmt.Errorf("read key %s: %w", t.refKey(), err)
+	}
+	if p.Revision != "" {
+		have = append(have, p)
+	}
+	return have, nil
+}
+
+// changes lists what must be written and deleted: of what is there, only what is ours is deleted, by
+// its name.
+func (t *target) changes(ctx context.Context, l *ledger, want pairs, ours list) (ops []coord.Op, drift int, err error) {
+	have, err := t.list(ctx, l)
+	if err != nil {
+		return nil, 0, err
+	}
+	have = slices.DeleteFunc(have, func(p coord.Pair) bool {
+		_, wanted := want[p.Key]
+		return !wanted && !ours[p.Key]
+	})
+	puts, deletes := diff(have, "", want)
+	t.report.Written += len(puts)
+	t.report.Deleted += len(deletes)
+	return slices.Concat(puts, deletes), len(puts) + len(deletes), nil
+}
+
+// write does ops and notes whose keys they are: what is new before it is written, what is gone after.
+func (t *target) write(ctx context.Context, l *ledger, ops []coord.Op, final, ours list) error {
+	finish := func(ops []coord.Op) ([]coord.Op, func(*record), error) {
+		ops, noted, err := l.withList(ops, final)
+		return ops, func(r *record) {
+			r.of(t)
+			noted(r)
+			r.Commit, r.Made, r.Next = t.commit, t.mapping.tree(t.commit), ""
+		}, err
+	}
+	all, change, err := finish(ops)
+	if err != nil {
+		return err
+	}
+	if l.fits(all) {
+		if err = l.apply(ctx, all, change); !errors.Is(err, coord.ErrTooLarge) {
+			return err
+		}
+	}
+	t.report.Parts = true
+	both := maps.Clone(ours)
+	maps.Copy(both, final)
+	first, noted, err := l.withList(nil, both)
+	if err != nil {
+		return err
+	}
+	err = l.apply(ctx, first, func(r *record) {
+		r.of(t)
+		noted(r)
+		r.Next = t.commit
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.applyAll(ctx, ops); err != nil {
+		return err
+	}
+	last, change, err := finish(nil)
+	if err != nil {
+		return err
+	}
+	return l.apply(ctx, last, change)
+}

@@ -1,0 +1,161 @@
+package gitkv
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"sync/atomic"
+
+	"drover/internal/coord"
+)
+
+// record is what is kept of a place: a prefix, and what is below it. It is the only thing that says which
+// keys are ours.
+type record struct {
+	Version int    `json:"version"` // of this format
+	Repo    string `json:"repo"`    // its name
+	Ref     string `json:"ref"`
+	Prefix  string `json:"prefix"`
+	Mode    Mode   `json:"mode"`
+	Commit  string `json:"commit,omitempty"` // the one that is there, whole
+
+	// Atomic. Each tree that may have a key is in one of these, from before its first key is written.
+	Tree    string   `json:"tree,omitempty"`    // the current one
+	Trees   []string `json:"trees,omitempty"`   // those that were current, newest first, the current one included
+	Next    string   `json:"next,omitempty"`    // atomic: a tree that is being made. In place: a commit that is under way
+	Garbage []string `json:"garbage,omitempty"` // to be removed
+
+	// In place.
+	Keys string `json:"keys,omitempty"` // a checksum of the list beside it
+	Made string `json:"made,omitempty"` // how the keys of Commit were made, as a tree would be called
+
+	Missing int `json:"missing,omitempty"` // how often, in a row, the branch was not there
+
+	// Writer and Step make each write of a record differ from every other.
+	Writer string `json:"writer"`
+	Step   uint64 `json:"step"`
+}
+
+const recordVersion = 1
+
+// errDeposed: somebody else has written the record since it was read.
+var errDeposed = fmt.Errorf("another writer is at work: %w", coord.ErrConflict)
+
+// steps number all writes of this process.
+type steps struct{ n atomic.Uint64 }
+
+// ledger is a place's record as it was seen last, and the only way to write below its prefix.
+type ledger struct {
+	kv     coord.KV
+	key    string
+	writer string
+	steps  *steps
+	seen   coord.Revision // "": not there
+	record record
+}
+
+// recordKey is where the record of a prefix is. Its list of keys is at the same, and /keys.
+func recordKey(root, prefix string) string { return root + "/@" + url.PathEscape(prefix) }
+
+func (l *ledger) listKey() string { return l.key + "/keys" }
+
+// open reads the record; there need not be one.
+func (l *ledger) open(ctx context.Context) error {
+	p, err := l.kv.Get(ctx, l.key)
+	if errors.Is(err, coord.ErrNotFound) {
+		l.seen, l.record = "", record{}
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the record: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(p.Value, &r); err != nil {
+		return fmt.Errorf("read the record at %s: %w", l.key, err)
+	}
+	if r.Version > recordVersion {
+		return fmt.Errorf("the record at %s is of a newer version: %d", l.key, r.Version)
+	}
+	l.seen, l.record = p.Revision, r
+	return nil
+}
+
+// apply does ops, and changes the record, in one transaction, if nobody has written the record since it was seen.
+// It takes room() ops. If the answer was lost, or was a conflict, it reads back what has happened.
+func (l *ledger) apply(ctx context.Context, ops []coord.Op, change func(*record)) error {
+	next := l.record
+	next.Trees, next.Garbage = slices.Clone(next.Trees), slices.Clone(next.Garbage)
+	if change != nil {
+		change(&next)
+	}
+	next.Version, next.Writer, next.Step = recordVersion, l.writer, l.steps.n.Add(1)
+	text, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	seen := l.seen
+	guard := coord.Op{Key: l.key, Value: text, If: &seen}
+	applyErr := l.kv.Apply(ctx, append(slices.Clone(ops), guard))
+	if errors.Is(applyErr, coord.ErrTooLarge) {
+		return applyErr // it was not tried
+	}
+	p, err := l.kv.Get(ctx, l.key)
+	if err != nil && !errors.Is(err, coord.ErrNotFound) {
+		return errors.Join(applyErr, fmt.Errorf("read the record back: %w", err))
+	}
+	switch {
+	case err == nil && bytes.Equal(p.Value, text): // each text is written once
+		l.seen, l.record = p.Revision, next
+		return nil
+	case p.Revision != l.seen:
+		return errDeposed
+	case applyErr == nil:
+		return fmt.Errorf("a write that was acknowledged is not there: %w", coord.ErrUnavailable)
+	}
+	return applyErr
+}
+
+func (l *ledger) room() int { return l.kv.MaxOps() - 1 }
+
+// batchBytes is how much is sent in one transaction: half of what Consul takes.
+const batchBytes = 256 << 10
+
+// applyAll does ops in as few transactions as it can, in their order.
+func (l *ledger) applyAll(ctx context.Context, ops []coord.Op) error {
+	limit := l.room()
+	for len(ops) > 0 {
+		n, size := 0, 0
+		for n < min(limit, len(ops)) {
+			if size += len(ops[n].Key) + len(ops[n].Value); n > 0 && size > batchBytes {
+				break
+			}
+			n++
+		}
+		err := l.apply(ctx, ops[:n], nil)
+		if errors.Is(err, coord.ErrTooLarge) && n > 1 {
+			limit = n / 2
+			continue
+		}
+		if err != nil {
+			if n == 1 {
+				return fmt.Errorf("write key %s: %w", ops[0].Key, err)
+			}
+			return err
+		}
+		ops = ops[n:]
+	}
+	return nil
+}
+
+// fits says whether ops can be one transaction.
+func (l *ledger) fits(ops []coord.Op) bool {
+	size := 0
+	for _, op := range ops {
+		size += len(op.Key) + len(op.Value)
+	}
+	return len(ops) <= l.room() && size <= batchBytes
+}

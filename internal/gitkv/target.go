@@ -1,0 +1,199 @@
+package gitkv
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+
+	"drover/internal/coord"
+)
+
+// target is a branch or tag, and where its keys are.
+type target struct {
+	worker  *worker
+	ref     string
+	prefix  string
+	mapping mapping
+	known   sums
+
+	// Of one pass.
+	commit  string
+	compare bool
+	report  *Target
+	bad     refused
+}
+
+// refused is a commit that cannot be made into keys, whatever is tried.
+type refused struct {
+	commit string
+	err    error
+}
+
+// sums are what the values of a commit are known by: the values themselves would take the memory that
+// they take in Git.
+type sums struct {
+	commit string
+	sums   map[string][sha256.Size]byte
+}
+
+func sumsOf(commit string, made pairs) sums {
+	s := sums{commit, map[string][sha256.Size]byte{}}
+	for key, v := range made {
+		s.sums[key] = sha256.Sum256(v)
+	}
+	return s
+}
+
+// in says whether each pair is one of them.
+func (s sums) in(have []coord.Pair, prefix string) bool {
+	for _, p := range have {
+		if sum, ok := s.sums[strings.TrimPrefix(p.Key, prefix)]; !ok || sum != sha256.Sum256(p.Value) {
+			return false
+		}
+	}
+	return true
+}
+
+// keys fetches the commit that the branch is at now, which may be a newer one than was listed.
+func (t *target) keys(ctx context.Context) (pairs, error) {
+	if t.bad.err != nil && t.bad.commit == t.commit {
+		return nil, t.bad.err
+	}
+	snapshot, err := t.worker.source.Fetch(ctx, t.ref, t.mapping.wants)
+	if err != nil {
+		return nil, err
+	}
+	t.commit = snapshot.Commit
+	made, notes, err := t.mapping.keys(snapshot.Files)
+	for _, k := range snapshot.Skipped {
+		if rel, ok := t.mapping.within(k.Path); ok && !t.mapping.excluded(rel) {
+			notes = append(notes, fmt.Sprintf("%q is left out: %s", k.Path, k.Why))
+		}
+	}
+	t.report.Notes = notes
+	if err != nil {
+		t.bad = refused{t.commit, fmt.Errorf("commit %s: %w", t.commit, err)}
+		return nil, t.bad.err
+	}
+	t.known = sumsOf(t.commit, made)
+	return made, nil
+}
+
+// sync makes the target's keys those of the commit.
+func (t *target) sync(ctx context.Context, commit string, compare bool) Target {
+	t.report = t.worker.newReport(t.ref)
+	t.commit, t.compare = commit, compare
+	err := t.run(ctx)
+	if err != nil {
+		t.report.Error = err.Error()
+	}
+	return *t.report
+}
+
+func (t *target) run(ctx context.Context) error {
+	l := t.worker.ledger(t.prefix)
+	if err := l.open(ctx); err != nil {
+		return err
+	}
+	defer func() { t.report.Commit, t.report.Tree = l.record.Commit, l.record.Tree }()
+	mode := t.worker.repo.Mode
+	if l.record.Mode != "" && l.record.Mode != mode {
+		return fmt.Errorf("the keys below %q are %s: another mode needs another mountpoint", t.prefix, l.record.Mode)
+	}
+	if r := l.record; l.seen != "" && (r.Missing > 0 || r.Ref != t.ref || r.Repo != t.worker.repo.Name) {
+		if err := l.apply(ctx, nil, func(r *record) { r.of(t) }); err != nil {
+			return err
+		}
+	}
+	if mode == InPlace {
+		return t.syncInPlace(ctx, l)
+	}
+	return t.syncAtomic(ctx, l)
+}
+
+// missing counts that the branch was not there, and removes the keys if it was asked to and this is the
+// second time in a row: whoever renames a branch deletes it for a moment.
+func (t *target) missing(ctx context.Context) Target {
+	t.report = t.worker.newReport(t.ref)
+	t.report.Missing = true
+	if err := t.runMissing(ctx); err != nil {
+		t.report.Error = err.Error()
+	}
+	return *t.report
+}
+
+const missingPasses = 2
+
+func (t *target) runMissing(ctx context.Context) error {
+	l := t.worker.ledger(t.prefix)
+	if err := l.open(ctx); err != nil {
+		return err
+	}
+	t.report.Commit, t.report.Tree = l.record.Commit, l.record.Tree
+	if l.seen == "" || l.record.Ref != t.ref || l.record.Repo != t.worker.repo.Name {
+		return errors.New("there is no such branch or tag")
+	}
+	if !t.worker.repo.RemoveDeleted {
+		return nil
+	}
+	if l.record.Missing < missingPasses {
+		if err := l.apply(ctx, nil, func(r *record) { r.Missing++ }); err != nil {
+			return err
+		}
+	}
+	if l.record.Missing < missingPasses {
+		return nil
+	}
+	return t.remove(ctx, l)
+}
+
+// remove takes all keys of the target away, what readers look at first, and at last the record.
+func (t *target) remove(ctx context.Context, l *ledger) error {
+	if l.record.Mode == InPlace {
+		if err := t.removeInPlace(ctx, l); err != nil {
+			return err
+		}
+	} else if err := t.removeTrees(ctx, l); err != nil {
+		return err
+	}
+	ops := []coord.Op{{Key: l.key, Delete: true, If: &l.seen}, {Key: l.listKey(), Delete: true}}
+	if err := l.kv.Apply(ctx, ops); err != nil {
+		return fmt.Errorf("remove the record: %w", err)
+	}
+	t.worker.s.places.forget(t)
+	t.report.Removed, t.report.Commit, t.report.Tree = true, "", ""
+	return nil
+}
+
+func (t *target) removeInPlace(ctx context.Context, l *ledger) error {
+	ours, err := l.readList(ctx)
+	if err != nil {
+		return err
+	}
+	ops, _, err := t.changes(ctx, l, pairs{}, ours)
+	if err != nil {
+		return err
+	}
+	// From here on it is not that commit that is there, even if the branch comes back.
+	if err := l.apply(ctx, nil, func(r *record) { r.Commit, r.Next = "", "" }); err != nil {
+		return err
+	}
+	return l.applyAll(ctx, ops)
+}
+
+func (t *target) removeTrees(ctx context.Context, l *ledger) error {
+	pointer := []coord.Op{{Key: t.slash() + current, Delete: true}}
+	err := l.apply(ctx, pointer, func(r *record) {
+		r.Garbage = append(r.Garbage, r.Trees...)
+		if r.Next != "" {
+			r.Garbage = append(r.Garbage, r.Next)
+		}
+		r.Commit, r.Tree, r.Next, r.Trees = "", "", "", nil
+	})
+	if err != nil {
+		return err
+	}
+	return t.collect(ctx, l, t.slash())
+}
