@@ -31,8 +31,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"drover/internal/coord"
 	"drover/internal/event"
@@ -215,32 +213,18 @@ func (r Repo) check() error {
 }
 
 // errKey: a name cannot be a key.
-var errKey = errors.New("it cannot be a key")
+var errKey = errors.New("it can be no key")
 
 // checkKey says whether something can be a key, or begin one, with every coordinator.
 func checkKey(key string) error {
-	switch {
-	case key == "":
-		return fmt.Errorf("it is empty: %w", errKey)
-	case !utf8.ValidString(key):
-		return fmt.Errorf("%q is not UTF-8: %w", key, errKey)
-	case strings.HasPrefix(key, "/") || strings.HasSuffix(key, "/") || strings.Contains(key, "//"):
-		return fmt.Errorf("%q has an empty part: %w", key, errKey)
-	case len(key) > maxKey:
-		return fmt.Errorf("%.40q… is longer than %d bytes: %w", key, maxKey, errKey)
-	case strings.ContainsFunc(key, unicode.IsControl):
-		return fmt.Errorf("%q has a control character: %w", key, errKey)
+	if err := coord.CheckKey(key); err != nil {
+		return fmt.Errorf("%w: %w", errKey, err)
 	}
-	for part := range strings.SplitSeq(key, "/") {
-		if part == "." || part == ".." { // as a URL it would be another key
-			return fmt.Errorf("%q has a part %q: %w", key, part, errKey)
-		}
+	if strings.HasSuffix(key, "/") {
+		return fmt.Errorf("%w: %q ends with a slash", errKey, key)
 	}
 	return nil
 }
-
-// maxKey is what all coordinators take, in bytes: the store's own names are the shortest.
-const maxKey = 900
 
 // prefix is where the keys of a branch or tag begin; it may be empty.
 func (r Repo) prefix(ref string) string {

@@ -23,10 +23,17 @@ const maxList = 400 << 10
 // list is the keys that are ours, whole names.
 type list map[string]bool
 
+// plainList is the length up to which a list is readable for people; a longer one is compressed.
+const plainList = 32 << 10
+
 func (l list) encode() ([]byte, error) {
+	data, err := json.Marshal(slices.Sorted(maps.Keys(l)))
+	if err != nil || len(data) <= plainList {
+		return data, err
+	}
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
-	if err := json.NewEncoder(w).Encode(slices.Sorted(maps.Keys(l))); err != nil {
+	if _, err := w.Write(data); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {
@@ -39,12 +46,17 @@ func (l list) encode() ([]byte, error) {
 }
 
 func decodeList(data []byte) (list, error) {
-	r, err := gzip.NewReader(bytes.NewReader(data))
-	if err != nil {
-		return nil, err
+	if bytes.HasPrefix(data, []byte("\x1f\x8b")) {
+		r, err := gzip.NewReader(bytes.NewReader(data))
+		if err != nil {
+			return nil, err
+		}
+		if data, err = io.ReadAll(io.LimitReader(r, 256<<20)); err != nil {
+			return nil, err
+		}
 	}
 	var keys []string
-	if err := json.NewDecoder(io.LimitReader(r, 256<<20)).Decode(&keys); err != nil {
+	if err := json.Unmarshal(data, &keys); err != nil {
 		return nil, err
 	}
 	l := list{}
@@ -64,7 +76,7 @@ func (l *ledger) readList(ctx context.Context) (list, error) {
 	if l.record.Keys == "" {
 		return list{}, nil
 	}
-	p, err := l.kv.Get(ctx, l.listKey())
+	p, err := l.kv.Get(ctx, l.list)
 	if err != nil {
 		return nil, fmt.Errorf("read the list of keys: %w", err)
 	}
@@ -85,7 +97,7 @@ func (l *ledger) withList(ops []coord.Op, keys list) ([]coord.Op, func(*record),
 		return nil, nil, err
 	}
 	sum := checksum(data)
-	return append(ops, coord.Op{Key: l.listKey(), Value: data}), func(r *record) { r.Keys = sum }, nil
+	return append(ops, coord.Op{Key: l.list, Value: data}), func(r *record) { r.Keys = sum }, nil
 }
 
 // refKey is where git2consul keeps the commit that is there; who has read it finds it still.

@@ -87,9 +87,9 @@ func (m mapping) excluded(rel string) bool {
 	return false
 }
 
-// keys makes the keys of a commit. If one cannot be, there are none: a commit is whole. Notes are for
-// people: files that were not expanded though they should have been.
-func (m mapping) keys(files []remote.File) (made pairs, notes []string, err error) {
+// keys makes the keys of a commit, which will be below base. If one cannot be, there are none: a commit is
+// whole. Notes are for people: files that were not expanded though they should have been.
+func (m mapping) keys(files []remote.File, base string) (made pairs, notes []string, err error) {
 	shared := properties{}
 	for _, f := range files {
 		if m.common(f.Path) {
@@ -105,15 +105,12 @@ func (m mapping) keys(files []remote.File) (made pairs, notes []string, err erro
 		if !ok || m.excluded(rel) {
 			continue
 		}
-		if !utf8.ValidString(rel) { // said here, where the file is known
-			return nil, nil, fmt.Errorf("file %q: %w", f.Path, checkKey(rel))
-		}
-		own, note := m.expand(rel, f.Data, shared)
+		own, note := m.expand(base, rel, f.Data, shared)
 		if note != nil {
 			notes = append(notes, fmt.Sprintf("%s is one key: %v", f.Path, note))
 		}
 		for _, p := range own {
-			if err := checkKey(p.key); err != nil {
+			if err := checkKey(base + p.key); err != nil {
 				return nil, nil, fmt.Errorf("file %q: %w", f.Path, err)
 			}
 			if other, ok := from[p.key]; ok {
@@ -135,7 +132,7 @@ type pair struct {
 }
 
 // expand makes the keys of a file. The error says why it became one key and not several.
-func (m mapping) expand(rel string, data []byte, shared properties) ([]pair, error) {
+func (m mapping) expand(base, rel string, data []byte, shared properties) ([]pair, error) {
 	key := rel
 	kind := path.Ext(rel)
 	parse := map[string]func([]byte, properties) ([]pair, error){
@@ -144,14 +141,14 @@ func (m mapping) expand(rel string, data []byte, shared properties) ([]pair, err
 	if !m.Expand || parse == nil {
 		return []pair{{key, m.text(data)}}, nil
 	}
-	if base := path.Base(rel); m.OmitExtension && base != kind {
+	if m.OmitExtension && path.Base(rel) != kind {
 		key = strings.TrimSuffix(rel, kind)
 	}
 	all, err := parse(data, shared)
 	for i := range all {
 		all[i].key = key + "/" + all[i].key
 		if err == nil {
-			err = checkKey(all[i].key)
+			err = checkKey(base + all[i].key)
 		}
 	}
 	if err != nil {

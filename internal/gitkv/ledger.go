@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"sync/atomic"
 
@@ -52,16 +51,16 @@ type steps struct{ n atomic.Uint64 }
 type ledger struct {
 	kv     coord.KV
 	key    string
+	list   string // the key of the list of keys
 	writer string
 	steps  *steps
 	seen   coord.Revision // "": not there
 	record record
 }
 
-// recordKey is where the record of a prefix is. Its list of keys is at the same, and /keys.
-func recordKey(root, prefix string) string { return root + "/@" + url.PathEscape(prefix) }
-
-func (l *ledger) listKey() string { return l.key + "/keys" }
+// recordKey is where the record of a prefix is; listKey, where its list of keys. A prefix may be empty.
+func recordKey(root, prefix string) string { return root + "/records/@" + prefix }
+func listKey(root, prefix string) string   { return root + "/keys/@" + prefix }
 
 // open reads the record; there need not be one.
 func (l *ledger) open(ctx context.Context) error {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -154,15 +153,12 @@ func (s *Syncer) relayPokes(ctx context.Context) {
 
 // records lists the places that have a record of the repository.
 func (w *worker) records(ctx context.Context) ([]record, error) {
-	all, err := w.s.o.Coord.List(ctx, w.s.o.Root+"/@")
+	all, err := w.s.o.Coord.List(ctx, recordKey(w.s.o.Root, ""))
 	if err != nil {
 		return nil, fmt.Errorf("list the records: %w", err)
 	}
 	var found []record
 	for _, p := range all {
-		if strings.Contains(p.Key[len(w.s.o.Root)+1:], "/") {
-			continue // a list of keys
-		}
 		var r record
 		if err := json.Unmarshal(p.Value, &r); err != nil {
 			return nil, errors.New("the record at " + p.Key + " cannot be read")

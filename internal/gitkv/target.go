@@ -66,7 +66,7 @@ func (t *target) keys(ctx context.Context) (pairs, error) {
 		return nil, err
 	}
 	t.commit = snapshot.Commit
-	made, notes, err := t.mapping.keys(snapshot.Files)
+	made, notes, err := t.mapping.keys(snapshot.Files, t.base())
 	for _, k := range snapshot.Skipped {
 		if rel, ok := t.mapping.within(k.Path); ok && !t.mapping.excluded(rel) {
 			notes = append(notes, fmt.Sprintf("%q is left out: %s", k.Path, k.Why))
@@ -79,6 +79,14 @@ func (t *target) keys(ctx context.Context) (pairs, error) {
 	}
 	t.known = sumsOf(t.commit, made)
 	return made, nil
+}
+
+// base is what each key of the commit begins with.
+func (t *target) base() string {
+	if t.worker.repo.Mode == InPlace {
+		return t.slash()
+	}
+	return t.slash() + t.mapping.tree(t.commit) + "/"
 }
 
 // sync makes the target's keys those of the commit.
@@ -158,7 +166,7 @@ func (t *target) remove(ctx context.Context, l *ledger) error {
 	} else if err := t.removeTrees(ctx, l); err != nil {
 		return err
 	}
-	ops := []coord.Op{{Key: l.key, Delete: true, If: &l.seen}, {Key: l.listKey(), Delete: true}}
+	ops := []coord.Op{{Key: l.key, Delete: true, If: &l.seen}, {Key: l.list, Delete: true}}
 	if err := l.kv.Apply(ctx, ops); err != nil {
 		return fmt.Errorf("remove the record: %w", err)
 	}

@@ -34,7 +34,8 @@ type worker struct {
 }
 
 func (w *worker) ledger(prefix string) *ledger {
-	return &ledger{kv: w.s.o.Coord, key: recordKey(w.s.o.Root, prefix), writer: w.writer, steps: &w.s.steps}
+	root := w.s.o.Root
+	return &ledger{kv: w.s.o.Coord, key: recordKey(root, prefix), list: listKey(root, prefix), writer: w.writer, steps: &w.s.steps}
 }
 
 func (w *worker) newReport(ref string) *Target {
