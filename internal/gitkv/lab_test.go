@@ -336,3 +336,7 @@ func line(m map[string]string) string {
 	}
 	return "{" + strings.TrimSpace(b.String()) + "}"
 }
+
+func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithCancel(t.Context())
+}
