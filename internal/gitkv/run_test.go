@@ -9,8 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"drover/internal/coord"
 	"drover/internal/coord/mem"
+	"drover/internal/coord/object"
 	"drover/internal/event"
+	storemem "drover/internal/objstore/mem"
 	"drover/internal/testkit/gitserver"
 )
 
@@ -83,7 +86,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("status %+v", status)
 		}
 		e, _, err := a.bus.Subscribe(event.Options{Recent: 10, Queue: 10}).Next(t.Context())
-		if err != nil || e.Name != "gitSynced" || e.Source != "app" {
+		if err != nil || e.Name != "synced" || e.Source != "app" {
 			t.Errorf("event %+v, %v", e, err)
 		}
 		a.stop()
@@ -442,5 +445,89 @@ func TestRealServer(t *testing.T) {
 			t.Error(err)
 		}
 		want(t, "after all", l.keys(), before)
+	}
+}
+
+// At rest the coordinator is not asked, however many branches there are.
+func TestRestCostsNothing(t *testing.T) {
+	for _, mode := range []Mode{Atomic, InPlace} {
+		l := newLab(t, Repo{Mode: mode, Branches: []string{"*"}})
+		for i := range 50 {
+			l.git.push(fmt.Sprintf("c%d", i), files{"a": "1"}, fmt.Sprintf("refs/heads/b%d", i))
+		}
+		w := l.writer("a")
+		if targets := w.ok(true); len(targets) != 50 {
+			t.Errorf("%d targets", len(targets))
+		}
+		calls, fetches := w.kv.n, l.git.fetches
+		for range 5 {
+			if targets := w.ok(false); len(targets) != 50 || targets[7].Commit == "" || targets[7].Changed {
+				t.Errorf("told %+v", targets)
+			}
+		}
+		if w.kv.n != calls || l.git.fetches != fetches {
+			t.Errorf("%d calls and %d fetches at rest", w.kv.n-calls, l.git.fetches-fetches)
+		}
+		w.ok(true)
+		if l.git.fetches != fetches {
+			t.Errorf("%d fetches to compare", l.git.fetches-fetches)
+		}
+		t.Logf("%s: %d calls to compare 50 branches", mode, w.kv.n-calls)
+	}
+}
+
+// The same over each coordinator that needs no server.
+func TestEachCoordinator(t *testing.T) {
+	for name, open := range map[string]func() coord.Coordinator{
+		"memory": func() coord.Coordinator { return mem.New() },
+		"store":  func() coord.Coordinator { return object.New(storemem.New(), object.Options{}) },
+	} {
+		for _, mode := range []Mode{Atomic, InPlace} {
+			t.Run(name+"/"+string(mode), func(t *testing.T) { overCoordinator(t, open(), mode) })
+		}
+	}
+}
+
+func overCoordinator(t *testing.T, c coord.Coordinator, mode Mode) {
+	defer c.Close()
+	git := newGit()
+	repo := Repo{Name: "app", Mode: mode, Branches: []string{"main"}, Keep: 1}
+	repo.Remote.URL = "https://example.com/app.git"
+	s, err := New(Options{Coord: c, Repos: []Repo{repo}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.workers[0].source = git
+	for _, step := range []struct {
+		name string
+		files
+	}{{"c1", many(150, "x")}, {"c2", many(151, "y")}, {"c3", files{"a": "1", "b/c": "2"}}, {"c3", files{"a": "1", "b/c": "2"}}} {
+		git.push(step.name, step.files)
+		if _, err := s.Once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		prefix, extra := "app/main/", 0
+		if mode == Atomic {
+			prefix, extra = "app/main/"+sha(step.name)+"/", 1
+		}
+		all, err := c.List(t.Context(), "app/main/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for _, p := range all {
+			if rel, ok := strings.CutPrefix(p.Key, prefix); ok {
+				got[rel] = string(p.Value)
+			}
+		}
+		want(t, step.name, got, step.files)
+		if len(all) != len(step.files)+extra {
+			t.Errorf("%s: %d keys in all", step.name, len(all))
+		}
+		if step.name == "c3" {
+			if err := c.Delete(t.Context(), prefix+"a", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

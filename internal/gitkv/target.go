@@ -17,6 +17,8 @@ type target struct {
 	prefix  string
 	mapping mapping
 	known   sums
+	done    string // the commit that this writer has brought it to
+	last    Target // and what there is to say of that
 
 	// Of one pass.
 	commit  string
@@ -93,10 +95,15 @@ func (t *target) base() string {
 func (t *target) sync(ctx context.Context, commit string, compare bool) Target {
 	t.report = t.worker.newReport(t.ref)
 	t.commit, t.compare = commit, compare
+	t.done = ""
 	err := t.run(ctx)
 	if err != nil {
 		t.report.Error = err.Error()
+		return *t.report
 	}
+	t.done, t.last = t.commit, *t.report
+	t.last.Changed, t.last.Parts = false, false
+	t.last.Written, t.last.Deleted, t.last.Drift, t.last.Collected = 0, 0, 0, 0
 	return *t.report
 }
 
@@ -126,6 +133,7 @@ func (t *target) run(ctx context.Context) error {
 func (t *target) missing(ctx context.Context) Target {
 	t.report = t.worker.newReport(t.ref)
 	t.report.Missing = true
+	t.done = ""
 	if err := t.runMissing(ctx); err != nil {
 		t.report.Error = err.Error()
 	}

@@ -31,6 +31,8 @@ type worker struct {
 
 	writer  string // of this term
 	targets map[string]*target
+	names   []string // of the refs that were wanted and there, in the last pass
+	absent  bool     // and some were not
 }
 
 func (w *worker) ledger(prefix string) *ledger {
@@ -67,16 +69,20 @@ func (w *worker) target(ref string) (*target, error) {
 // within says whether a key is root or below it.
 func within(root, key string) bool { return key == root || strings.HasPrefix(key, root+"/") }
 
-// begin forgets what a term before knew: others may have written since.
+// begin forgets what a term before has done: others may have written since.
 func (w *worker) begin(writer string) {
-	w.writer = writer
+	w.writer, w.names = writer, nil
 	if w.targets == nil {
 		w.targets = map[string]*target{}
+	}
+	for _, t := range w.targets {
+		t.done = ""
 	}
 }
 
 // pass looks at the repository once, and makes all of its targets what they should be. If the
-// repository cannot be read, nothing happens.
+// repository cannot be read, nothing happens. What this writer has brought to the same commit before is
+// not asked for again, unless it is time to compare.
 func (w *worker) pass(ctx context.Context, compare bool) ([]Target, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.s.o.Timeout)
 	defer cancel()
@@ -84,11 +90,9 @@ func (w *worker) pass(ctx context.Context, compare bool) ([]Target, error) {
 	if err != nil {
 		return nil, err
 	}
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(refs)), func(ref string) bool { return !w.repo.wants(ref) })
 	var done []Target
-	for _, ref := range slices.Sorted(maps.Keys(refs)) { // branches come before tags
-		if !w.repo.wants(ref) {
-			continue
-		}
+	for _, ref := range names { // branches come before tags
 		t, err := w.target(ref)
 		if err != nil {
 			report := w.newReport(ref)
@@ -96,9 +100,19 @@ func (w *worker) pass(ctx context.Context, compare bool) ([]Target, error) {
 			done = append(done, *report)
 			continue
 		}
+		if !compare && t.done == refs[ref] {
+			done = append(done, t.last)
+			continue
+		}
 		done = append(done, t.sync(ctx, refs[ref], compare))
 	}
+	if !compare && !w.absent && slices.Equal(names, w.names) {
+		return done, nil
+	}
 	gone, err := w.missing(ctx, refs)
+	if w.names = nil; err == nil {
+		w.names, w.absent = names, len(gone) > 0
+	}
 	return append(done, gone...), err
 }
 
@@ -168,7 +182,7 @@ func (w *worker) tell(t Target) {
 	if t.Removed {
 		text = fmt.Sprintf("%s is gone, and its keys below %q are", t.Ref, t.Prefix)
 	}
-	w.s.o.Events.Publish(event.Event{Name: "gitSynced", Source: w.repo.Name, Text: text})
+	w.s.o.Events.Publish(event.Event{Name: "synced", Source: w.repo.Name, Text: text})
 }
 
 // failed says whether something of a pass is worth another soon.
