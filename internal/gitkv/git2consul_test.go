@@ -137,3 +137,30 @@ func TestGit2consul159InPlace(t *testing.T) {
 		t.Error("it was written in parts, and nobody says so")
 	}
 }
+
+// Keys that are there already are taken over if Git has them, and stay if not: so it goes on where
+// git2consul was stopped.
+func TestTakesOverFromGit2consul(t *testing.T) {
+	l := newLab(t, Repo{Name: "vp_config", Mode: InPlace, Expand: true})
+	for key, v := range map[string]string{
+		"vp_config/main/same.json/a": "1", "vp_config/main/changed": "old", "vp_config/main/mine": "x",
+		"vp_config/main.ref": "6c8b2f0", "vp_config/mainly": "x",
+	} {
+		l.put(key, v)
+	}
+	l.git.push("c1", files{"same.json": `{"a": 1}`, "changed": "new"})
+	w := l.writer("a")
+	if targets := w.ok(true); targets[0].Written != 2 || targets[0].Others != 1 {
+		t.Errorf("told %+v", targets[0])
+	}
+	wanted := map[string]string{
+		"vp_config/main/same.json/a": "1", "vp_config/main/changed": "new", "vp_config/main/mine": "x",
+		"vp_config/main.ref": sha("c1"), "vp_config/mainly": "x",
+	}
+	want(t, "taken over", l.keys(), wanted)
+	l.git.push("c2", files{"changed": "new"})
+	w.ok(true)
+	delete(wanted, "vp_config/main/same.json/a")
+	wanted["vp_config/main.ref"] = sha("c2")
+	want(t, "goes on", l.keys(), wanted)
+}

@@ -229,10 +229,12 @@ func (t *target) changes(ctx context.Context, l *ledger, want pairs, ours list) 
 	if err != nil {
 		return nil, 0, err
 	}
+	all := len(have)
 	have = slices.DeleteFunc(have, func(p coord.Pair) bool {
 		_, wanted := want[p.Key]
 		return !wanted && !ours[p.Key]
 	})
+	t.report.Others = all - len(have)
 	puts, deletes := diff(have, "", want)
 	t.report.Written += len(puts)
 	t.report.Deleted += len(deletes)

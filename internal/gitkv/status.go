@@ -19,6 +19,7 @@ type Target struct {
 	Written   int      `json:"written,omitempty"`   // keys
 	Deleted   int      `json:"deleted,omitempty"`   // keys, in place
 	Drift     int      `json:"drift,omitempty"`     // keys that somebody else had changed
+	Others    int      `json:"others,omitempty"`    // in place: keys below the prefix that are not ours, and stay
 	Parts     bool     `json:"parts,omitempty"`     // in place: the change was larger than a transaction
 	Collected int      `json:"collected,omitempty"` // old trees that were removed
 	Missing   bool     `json:"missing,omitempty"`   // the branch is gone
