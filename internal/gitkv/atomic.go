@@ -46,7 +46,7 @@ func optional(ctx context.Context, kv coord.KV, key string) (coord.Pair, error) 
 }
 
 // syncAtomic makes the tree of a commit, moves current to it, and removes trees that are too
-// old. The tree is compared, key by key, before current is moved to it, whatever the record says of it.
+// old. The tree is compared, key by key, before current is moved to it, whatever the ledger says of it.
 func (t *target) syncAtomic(ctx context.Context, l *ledger) error {
 	name, prefix := t.mapping.tree(t.commit), below(t.prefix, "")
 	pointer, err := optional(ctx, l.kv, prefix+current)
@@ -54,7 +54,7 @@ func (t *target) syncAtomic(ctx context.Context, l *ledger) error {
 		return fmt.Errorf("read what is current: %w", err)
 	}
 	moved := string(pointer.Value) == name && pointer.Revision != ""
-	if moved && l.record.Tree == name && l.record.Commit == t.commit {
+	if moved && l.page.Tree == name && l.page.Commit == t.commit {
 		same, err := t.untouched(ctx, l, prefix+name+"/")
 		if err != nil {
 			return err
@@ -63,7 +63,7 @@ func (t *target) syncAtomic(ctx context.Context, l *ledger) error {
 			return t.collect(ctx, l, prefix)
 		}
 	}
-	if !moved && l.record.Tree == name {
+	if !moved && l.page.Tree == name {
 		t.report.Drift++
 	}
 	want, err := t.keys(ctx)
@@ -72,20 +72,20 @@ func (t *target) syncAtomic(ctx context.Context, l *ledger) error {
 	}
 	name = t.mapping.tree(t.commit) // the branch may have moved meanwhile
 	moved = string(pointer.Value) == name && pointer.Revision != ""
-	if !slices.Contains(l.record.Trees, name) && l.record.Next != name {
-		if err := l.apply(ctx, nil, func(r *record) { r.begin(t, name) }); err != nil {
+	if !slices.Contains(l.page.Trees, name) && l.page.Next != name {
+		if err := l.apply(ctx, nil, func(r *page) { r.begin(t, name) }); err != nil {
 			return err
 		}
 	}
 	if err := t.makeTree(ctx, l, prefix+name+"/", want, moved); err != nil {
 		return err
 	}
-	if !moved || l.record.Tree != name || l.record.Commit != t.commit {
+	if !moved || l.page.Tree != name || l.page.Commit != t.commit {
 		ops := []coord.Op{{Key: prefix + current, Value: []byte(name), If: &pointer.Revision}}
 		if moved {
-			ops = nil // it is right, only the record is not
+			ops = nil // it is right, only the ledger is not
 		}
-		if err := l.apply(ctx, ops, func(r *record) { r.moved(t, name) }); err != nil {
+		if err := l.apply(ctx, ops, func(r *page) { r.moved(t, name) }); err != nil {
 			return fmt.Errorf("move %s: %w", current, err)
 		}
 		t.report.Changed = true
@@ -109,7 +109,7 @@ func (t *target) untouched(ctx context.Context, l *ledger, prefix string) (bool,
 }
 
 // begin notes a tree before its first key is written.
-func (r *record) begin(t *target, name string) {
+func (r *page) begin(t *target, name string) {
 	r.of(t)
 	if r.Next != "" && !slices.Contains(r.Trees, r.Next) {
 		r.Garbage = append(r.Garbage, r.Next)
@@ -118,12 +118,12 @@ func (r *record) begin(t *target, name string) {
 	r.Garbage = without(r.Garbage, name)
 }
 
-func (r *record) of(t *target) {
+func (r *page) of(t *target) {
 	r.Repo, r.Ref, r.Prefix, r.Mode, r.Missing = t.worker.repo.Name, t.ref, t.prefix, t.worker.repo.Mode, 0
 }
 
 // moved notes that current names a tree.
-func (r *record) moved(t *target, name string) {
+func (r *page) moved(t *target, name string) {
 	r.of(t)
 	r.Commit, r.Tree = t.commit, name
 	r.Trees = append([]string{name}, without(r.Trees, name)...)
@@ -154,10 +154,10 @@ func (t *target) makeTree(ctx context.Context, l *ledger, prefix string, want pa
 }
 
 // collect removes what was begun and never became current, and the oldest of the trees that
-// were. current was read after the record, and both move in one transaction: as long as the record is as it was
+// were. current was read after the ledger, and both move in one transaction: as long as the ledger is as it was
 // seen, the tree that current names is not among them.
 func (t *target) collect(ctx context.Context, l *ledger, prefix string) error {
-	for _, name := range l.record.old(t.worker.repo.Keep) {
+	for _, name := range l.page.old(t.worker.repo.Keep) {
 		have, err := l.kv.List(ctx, prefix+name+"/")
 		if err != nil {
 			return fmt.Errorf("list the old tree %s: %w", name, err)
@@ -169,7 +169,7 @@ func (t *target) collect(ctx context.Context, l *ledger, prefix string) error {
 		if err := l.applyAll(ctx, ops); err != nil {
 			return fmt.Errorf("remove the old tree %s: %w", name, err)
 		}
-		err = l.apply(ctx, nil, func(r *record) { r.Trees, r.Garbage = without(r.Trees, name), without(r.Garbage, name) })
+		err = l.apply(ctx, nil, func(r *page) { r.Trees, r.Garbage = without(r.Trees, name), without(r.Garbage, name) })
 		if err != nil {
 			return fmt.Errorf("remove the old tree %s: %w", name, err)
 		}
@@ -179,7 +179,7 @@ func (t *target) collect(ctx context.Context, l *ledger, prefix string) error {
 }
 
 // old lists the trees that may go.
-func (r *record) old(keep int) []string {
+func (r *page) old(keep int) []string {
 	all := slices.Clone(r.Garbage)
 	if len(r.Trees) > keep {
 		all = append(all, r.Trees[keep:]...)

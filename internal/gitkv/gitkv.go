@@ -8,13 +8,13 @@
 //     It stays there until several newer ones were current.
 //   - In place, for readers that know nothing of that: the keys are right below <prefix>/. A change
 //     that fits into one transaction of the coordinator is one. A larger one is not, and is told
-//     in the target's record while it lasts: each key has its old or its new value meanwhile, no
+//     in the target's ledger while it lasts: each key has its old or its new value meanwhile, no
 //     key of both commits is ever missing, and nothing is deleted before all is written.
 //   - Only what it wrote itself is deleted, by whole names, and never because something failed
 //     or could not be read.
 //   - What others change in its keys is put right again.
 //   - Of two writers one wins: every write is in one transaction with a compare-and-swap of
-//     the target's record, so that who was deposed writes nothing more. The lease only keeps
+//     the target's ledger, so that who was deposed writes nothing more. The lease only keeps
 //     several from trying at once.
 //
 // It leaves to others where the coordinator is, on which port web hooks come in, and who
@@ -93,7 +93,7 @@ type Options struct {
 	Name   string // of this set of repositories; all who serve it use the same. Empty: git
 	Holder string // who this is, for others to see
 	Repos  []Repo
-	// Root is where the records are kept; empty: drover/git
+	// Root is where the ledgers are kept; empty: drover/git
 	Root string
 	// TTL of the writer's lease; 0: 15 s.
 	TTL time.Duration

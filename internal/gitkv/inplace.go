@@ -71,17 +71,17 @@ func checksum(data []byte) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// readList reads the list that the record is about. One that cannot be read is an error: it is not empty.
+// readList reads the list that the ledger is about. One that cannot be read is an error: it is not empty.
 func (l *ledger) readList(ctx context.Context) (list, error) {
-	if l.record.Keys == "" {
+	if l.page.Keys == "" {
 		return list{}, nil
 	}
 	p, err := l.kv.Get(ctx, l.list)
 	if err != nil {
 		return nil, fmt.Errorf("read the list of keys: %w", err)
 	}
-	if checksum(p.Value) != l.record.Keys {
-		return nil, errors.New("read the list of keys: it is not the record's")
+	if checksum(p.Value) != l.page.Keys {
+		return nil, errors.New("read the list of keys: it is not the ledger's")
 	}
 	keys, err := decodeList(p.Value)
 	if err != nil {
@@ -90,14 +90,14 @@ func (l *ledger) readList(ctx context.Context) (list, error) {
 	return keys, nil
 }
 
-// withList adds to ops that the list becomes keys; the change is the record's.
-func (l *ledger) withList(ops []coord.Op, keys list) ([]coord.Op, func(*record), error) {
+// withList adds to ops that the list becomes keys; the change is the ledger's.
+func (l *ledger) withList(ops []coord.Op, keys list) ([]coord.Op, func(*page), error) {
 	data, err := keys.encode()
 	if err != nil {
 		return nil, nil, err
 	}
 	sum := checksum(data)
-	return append(ops, coord.Op{Key: l.list, Value: data}), func(r *record) { r.Keys = sum }, nil
+	return append(ops, coord.Op{Key: l.list, Value: data}), func(r *page) { r.Keys = sum }, nil
 }
 
 // refKey is where git2consul keeps the commit that is there; who has read it finds it still.
@@ -110,7 +110,7 @@ func (t *target) refKey() string {
 // syncInPlace makes the keys below the prefix what they should be: in one transaction, if they fit, else the
 // new ones first and then, when they are all there, the deletions.
 func (t *target) syncInPlace(ctx context.Context, l *ledger) error {
-	if l.record.Commit == t.commit && l.record.Next == "" && l.record.Ref == t.ref && l.record.Made == t.mapping.tree(t.commit) {
+	if l.page.Commit == t.commit && l.page.Next == "" && l.page.Ref == t.ref && l.page.Made == t.mapping.tree(t.commit) {
 		same, err := t.untouchedInPlace(ctx, l)
 		if same || err != nil {
 			return err
@@ -128,7 +128,7 @@ func (t *target) syncInPlace(ctx context.Context, l *ledger) error {
 	if err != nil {
 		return err
 	}
-	if err := t.worker.s.places.claim(t, want); err != nil {
+	if err := t.worker.s.places.own(t, want); err != nil {
 		return err
 	}
 	ops, drift, err := t.changes(ctx, l, want, ours)
@@ -139,7 +139,7 @@ func (t *target) syncInPlace(ctx context.Context, l *ledger) error {
 	for key := range want {
 		final[key] = true
 	}
-	done := l.record.Commit == t.commit && l.record.Next == "" && l.record.Made == t.mapping.tree(t.commit)
+	done := l.page.Commit == t.commit && l.page.Next == "" && l.page.Made == t.mapping.tree(t.commit)
 	if len(ops) == 0 && done && maps.Equal(final, ours) {
 		return nil
 	}
@@ -165,7 +165,7 @@ func (t *target) withPrefix(made pairs) (pairs, error) {
 	all[t.refKey()] = []byte(t.commit)
 	for key := range all {
 		if within(t.worker.s.o.Root, key) {
-			return nil, fmt.Errorf("a file makes key %q, where the records are", key)
+			return nil, fmt.Errorf("a file makes key %q, where the ledgers are", key)
 		}
 	}
 	return all, nil
@@ -243,9 +243,9 @@ func (t *target) changes(ctx context.Context, l *ledger, want pairs, ours list) 
 
 // write does ops and notes whose keys they are: what is new before it is written, what is gone after.
 func (t *target) write(ctx context.Context, l *ledger, ops []coord.Op, final, ours list) error {
-	finish := func(ops []coord.Op) ([]coord.Op, func(*record), error) {
+	finish := func(ops []coord.Op) ([]coord.Op, func(*page), error) {
 		ops, noted, err := l.withList(ops, final)
-		return ops, func(r *record) {
+		return ops, func(r *page) {
 			r.of(t)
 			noted(r)
 			r.Commit, r.Made, r.Next = t.commit, t.mapping.tree(t.commit), ""
@@ -267,7 +267,7 @@ func (t *target) write(ctx context.Context, l *ledger, ops []coord.Op, final, ou
 	if err != nil {
 		return err
 	}
-	err = l.apply(ctx, first, func(r *record) {
+	err = l.apply(ctx, first, func(r *page) {
 		r.of(t)
 		noted(r)
 		r.Next = t.commit

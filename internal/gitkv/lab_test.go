@@ -198,15 +198,15 @@ func (f *faultyKV) Apply(ctx context.Context, ops []coord.Op) error {
 }
 
 func (f *faultyKV) Put(ctx context.Context, key string, v []byte) (r coord.Revision, err error) {
-	return r, errors.New("only a record guards a write: no put")
+	return r, errors.New("only a ledger guards a write: no put")
 }
 
 func (f *faultyKV) CompareAndSwap(context.Context, string, []byte, coord.Revision) (coord.Revision, error) {
-	return "", errors.New("only a record guards a write: no swap")
+	return "", errors.New("only a ledger guards a write: no swap")
 }
 
 func (f *faultyKV) Delete(context.Context, string, *coord.Revision) error {
-	return errors.New("only a record guards a write: no delete")
+	return errors.New("only a ledger guards a write: no delete")
 }
 
 // lab is a coordinator, a repository and writers.
@@ -275,7 +275,7 @@ func (w *writer) ok(compare bool) []Target {
 	return targets
 }
 
-// keys are all keys but the records.
+// keys are all keys but the ledgers.
 func (l *lab) keys() map[string]string {
 	l.t.Helper()
 	all, err := l.admin.List(context.Background(), "")

@@ -12,9 +12,9 @@ import (
 	"drover/internal/coord"
 )
 
-// record is what is kept of a place: a prefix, and what is below it. It is the only thing that says which
+// page is what a ledger says of a place: a prefix, and what is below it. It is the only thing that says which
 // keys are ours.
-type record struct {
+type page struct {
 	Version int    `json:"version"` // of this format
 	Repo    string `json:"repo"`    // its name
 	Ref     string `json:"ref"`
@@ -34,20 +34,20 @@ type record struct {
 
 	Missing int `json:"missing,omitempty"` // how often, in a row, the branch was not there
 
-	// Writer and Step make each write of a record differ from every other.
+	// Writer and Step make each write of a ledger differ from every other.
 	Writer string `json:"writer"`
 	Step   uint64 `json:"step"`
 }
 
-const recordVersion = 1
+const ledgerVersion = 1
 
-// errDeposed: somebody else has written the record since it was read.
+// errDeposed: somebody else has written the ledger since it was read.
 var errDeposed = fmt.Errorf("another writer is at work: %w", coord.ErrConflict)
 
 // steps number all writes of this process.
 type steps struct{ n atomic.Uint64 }
 
-// ledger is a place's record as it was seen last, and the only way to write below its prefix.
+// ledger is a place's ledger as it was seen last, and the only way to write below its prefix.
 type ledger struct {
 	kv     coord.KV
 	key    string
@@ -55,43 +55,43 @@ type ledger struct {
 	writer string
 	steps  *steps
 	seen   coord.Revision // "": not there
-	record record
+	page   page
 }
 
-// recordKey is where the record of a prefix is; listKey, where its list of keys. A prefix may be empty.
-func recordKey(root, prefix string) string { return root + "/records/@" + prefix }
+// ledgerKey is where the ledger of a prefix is; listKey, where its list of keys. A prefix may be empty.
+func ledgerKey(root, prefix string) string { return root + "/ledgers/@" + prefix }
 func listKey(root, prefix string) string   { return root + "/keys/@" + prefix }
 
-// open reads the record; there need not be one.
+// open reads the ledger; there need not be one.
 func (l *ledger) open(ctx context.Context) error {
 	p, err := l.kv.Get(ctx, l.key)
 	if errors.Is(err, coord.ErrNotFound) {
-		l.seen, l.record = "", record{}
+		l.seen, l.page = "", page{}
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("read the record: %w", err)
+		return fmt.Errorf("read the ledger: %w", err)
 	}
-	var r record
+	var r page
 	if err := json.Unmarshal(p.Value, &r); err != nil {
-		return fmt.Errorf("read the record at %s: %w", l.key, err)
+		return fmt.Errorf("read the ledger at %s: %w", l.key, err)
 	}
-	if r.Version > recordVersion {
-		return fmt.Errorf("the record at %s is of a newer version: %d", l.key, r.Version)
+	if r.Version > ledgerVersion {
+		return fmt.Errorf("the ledger at %s is of a newer version: %d", l.key, r.Version)
 	}
-	l.seen, l.record = p.Revision, r
+	l.seen, l.page = p.Revision, r
 	return nil
 }
 
-// apply does ops, and changes the record, in one transaction, if nobody has written the record since it was seen.
+// apply does ops, and changes the ledger, in one transaction, if nobody has written the ledger since it was seen.
 // It takes room() ops. If the answer was lost, or was a conflict, it reads back what has happened.
-func (l *ledger) apply(ctx context.Context, ops []coord.Op, change func(*record)) error {
-	next := l.record
+func (l *ledger) apply(ctx context.Context, ops []coord.Op, change func(*page)) error {
+	next := l.page
 	next.Trees, next.Garbage = slices.Clone(next.Trees), slices.Clone(next.Garbage)
 	if change != nil {
 		change(&next)
 	}
-	next.Version, next.Writer, next.Step = recordVersion, l.writer, l.steps.n.Add(1)
+	next.Version, next.Writer, next.Step = ledgerVersion, l.writer, l.steps.n.Add(1)
 	text, err := json.Marshal(next)
 	if err != nil {
 		return err
@@ -104,11 +104,11 @@ func (l *ledger) apply(ctx context.Context, ops []coord.Op, change func(*record)
 	}
 	p, err := l.kv.Get(ctx, l.key)
 	if err != nil && !errors.Is(err, coord.ErrNotFound) {
-		return errors.Join(applyErr, fmt.Errorf("read the record back: %w", err))
+		return errors.Join(applyErr, fmt.Errorf("read the ledger back: %w", err))
 	}
 	switch {
 	case err == nil && bytes.Equal(p.Value, text): // each text is written once
-		l.seen, l.record = p.Revision, next
+		l.seen, l.page = p.Revision, next
 		return nil
 	case p.Revision != l.seen:
 		return errDeposed

@@ -41,8 +41,8 @@ func (p *places) leave(prefix string, who placeName) {
 	}
 }
 
-// claim reserves keys for a target.
-func (p *places) claim(t *target, keys pairs) error {
+// own reserves keys for a target.
+func (p *places) own(t *target, keys pairs) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.owner == nil {

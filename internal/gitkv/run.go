@@ -151,17 +151,17 @@ func (s *Syncer) relayPokes(ctx context.Context) {
 	}
 }
 
-// records lists the places that have a record of the repository.
-func (w *worker) records(ctx context.Context) ([]record, error) {
-	all, err := w.s.o.Coord.List(ctx, recordKey(w.s.o.Root, ""))
+// pages lists the places that have a ledger of the repository.
+func (w *worker) pages(ctx context.Context) ([]page, error) {
+	all, err := w.s.o.Coord.List(ctx, ledgerKey(w.s.o.Root, ""))
 	if err != nil {
-		return nil, fmt.Errorf("list the records: %w", err)
+		return nil, fmt.Errorf("list the ledgers: %w", err)
 	}
-	var found []record
+	var found []page
 	for _, p := range all {
-		var r record
+		var r page
 		if err := json.Unmarshal(p.Value, &r); err != nil {
-			return nil, errors.New("the record at " + p.Key + " cannot be read")
+			return nil, errors.New("the ledger at " + p.Key + " cannot be read")
 		}
 		if r.Repo == w.repo.Name {
 			found = append(found, r)

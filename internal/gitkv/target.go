@@ -112,13 +112,13 @@ func (t *target) run(ctx context.Context) error {
 	if err := l.open(ctx); err != nil {
 		return err
 	}
-	defer func() { t.report.Commit, t.report.Tree = l.record.Commit, l.record.Tree }()
+	defer func() { t.report.Commit, t.report.Tree = l.page.Commit, l.page.Tree }()
 	mode := t.worker.repo.Mode
-	if l.record.Mode != "" && l.record.Mode != mode {
-		return fmt.Errorf("the keys below %q are %s: another mode needs another mountpoint", t.prefix, l.record.Mode)
+	if l.page.Mode != "" && l.page.Mode != mode {
+		return fmt.Errorf("the keys below %q are %s: another mode needs another mountpoint", t.prefix, l.page.Mode)
 	}
-	if r := l.record; l.seen != "" && (r.Missing > 0 || r.Ref != t.ref || r.Repo != t.worker.repo.Name) {
-		if err := l.apply(ctx, nil, func(r *record) { r.of(t) }); err != nil {
+	if r := l.page; l.seen != "" && (r.Missing > 0 || r.Ref != t.ref || r.Repo != t.worker.repo.Name) {
+		if err := l.apply(ctx, nil, func(r *page) { r.of(t) }); err != nil {
 			return err
 		}
 	}
@@ -147,27 +147,27 @@ func (t *target) runMissing(ctx context.Context) error {
 	if err := l.open(ctx); err != nil {
 		return err
 	}
-	t.report.Commit, t.report.Tree = l.record.Commit, l.record.Tree
-	if l.seen == "" || l.record.Ref != t.ref || l.record.Repo != t.worker.repo.Name {
+	t.report.Commit, t.report.Tree = l.page.Commit, l.page.Tree
+	if l.seen == "" || l.page.Ref != t.ref || l.page.Repo != t.worker.repo.Name {
 		return errors.New("there is no such branch or tag")
 	}
 	if !t.worker.repo.RemoveDeleted {
 		return nil
 	}
-	if l.record.Missing < missingPasses {
-		if err := l.apply(ctx, nil, func(r *record) { r.Missing++ }); err != nil {
+	if l.page.Missing < missingPasses {
+		if err := l.apply(ctx, nil, func(r *page) { r.Missing++ }); err != nil {
 			return err
 		}
 	}
-	if l.record.Missing < missingPasses {
+	if l.page.Missing < missingPasses {
 		return nil
 	}
 	return t.remove(ctx, l)
 }
 
-// remove takes all keys of the target away, what readers look at first, and at last the record.
+// remove takes all keys of the target away, what readers look at first, and at last the ledger.
 func (t *target) remove(ctx context.Context, l *ledger) error {
-	if l.record.Mode == InPlace {
+	if l.page.Mode == InPlace {
 		if err := t.removeInPlace(ctx, l); err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func (t *target) remove(ctx context.Context, l *ledger) error {
 	}
 	ops := []coord.Op{{Key: l.key, Delete: true, If: &l.seen}, {Key: l.list, Delete: true}}
 	if err := l.kv.Apply(ctx, ops); err != nil {
-		return fmt.Errorf("remove the record: %w", err)
+		return fmt.Errorf("remove the ledger: %w", err)
 	}
 	t.worker.s.places.forget(t)
 	t.report.Removed, t.report.Commit, t.report.Tree = true, "", ""
@@ -193,7 +193,7 @@ func (t *target) removeInPlace(ctx context.Context, l *ledger) error {
 		return err
 	}
 	// From here on it is not that commit that is there, even if the branch comes back.
-	if err := l.apply(ctx, nil, func(r *record) { r.Commit, r.Next = "", "" }); err != nil {
+	if err := l.apply(ctx, nil, func(r *page) { r.Commit, r.Next = "", "" }); err != nil {
 		return err
 	}
 	return l.applyAll(ctx, ops)
@@ -201,7 +201,7 @@ func (t *target) removeInPlace(ctx context.Context, l *ledger) error {
 
 func (t *target) removeTrees(ctx context.Context, l *ledger) error {
 	pointer := []coord.Op{{Key: t.slash() + current, Delete: true}}
-	err := l.apply(ctx, pointer, func(r *record) {
+	err := l.apply(ctx, pointer, func(r *page) {
 		r.Garbage = append(r.Garbage, r.Trees...)
 		if r.Next != "" {
 			r.Garbage = append(r.Garbage, r.Next)

@@ -37,7 +37,7 @@ type worker struct {
 
 func (w *worker) ledger(prefix string) *ledger {
 	root := w.s.o.Root
-	return &ledger{kv: w.s.o.Coord, key: recordKey(root, prefix), list: listKey(root, prefix), writer: w.writer, steps: &w.s.steps}
+	return &ledger{kv: w.s.o.Coord, key: ledgerKey(root, prefix), list: listKey(root, prefix), writer: w.writer, steps: &w.s.steps}
 }
 
 func (w *worker) newReport(ref string) *Target {
@@ -56,7 +56,7 @@ func (w *worker) target(ref string) (*target, error) {
 		}
 	}
 	if within(w.s.o.Root, prefix) {
-		return nil, fmt.Errorf("the prefix %q is where the records are", prefix)
+		return nil, fmt.Errorf("the prefix %q is where the ledgers are", prefix)
 	}
 	if err := w.s.places.take(prefix, placeName{w.repo.Name, ref}); err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func (w *worker) pass(ctx context.Context, compare bool) ([]Target, error) {
 	return append(done, gone...), err
 }
 
-// missing looks after what is not there: what is wanted by its whole name, and what has a record.
+// missing looks after what is not there: what is wanted by its whole name, and what has a ledger.
 func (w *worker) missing(ctx context.Context, refs map[string]string) ([]Target, error) {
 	absent := map[string]bool{}
 	for kind, names := range map[string][]string{headsPrefix: w.repo.Branches, tagsPrefix: w.repo.Tags} {
@@ -126,11 +126,11 @@ func (w *worker) missing(ctx context.Context, refs map[string]string) ([]Target,
 			}
 		}
 	}
-	records, err := w.records(ctx)
+	pages, err := w.pages(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range records {
+	for _, r := range pages {
 		if _, ok := refs[r.Ref]; !ok && w.repo.wants(r.Ref) && r.Prefix == w.repo.prefix(r.Ref) {
 			absent[r.Ref] = true
 		}
