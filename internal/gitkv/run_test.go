@@ -1,8 +1,13 @@
 package gitkv
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -530,4 +535,61 @@ func overCoordinator(t *testing.T, c coord.Coordinator, mode Mode) {
 			}
 		}
 	}
+}
+
+// A push, and the call that tells of it, end to end: the key is there long before the next poll.
+func TestPushAndHook(t *testing.T) {
+	server := gitserver.Start(t, gitserver.Options{})
+	repository := server.Create(t, "conf")
+	first := repository.Push("main", map[string]string{"a": "1"})
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("s3cret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := newLab(t, Repo{Name: "conf", Poll: time.Hour, Hooks: []Hook{{Type: Gitea, SecretFile: secret}}})
+	l.repo.Remote.URL = repository.URL()
+	a := &agent{client: l.server.Open()}
+	var err error
+	if a.s, err = New(Options{Coord: a.client, Repos: []Repo{l.repo}}); err != nil {
+		t.Fatal(err)
+	}
+	hooks := httptest.NewServer(a.s.Hook())
+	defer hooks.Close()
+	a.run(t)
+	moved := make(chan string, 10)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		l.admin.Watch(ctx, "conf/main/current", true, func(all []coord.Pair, _ error) {
+			for _, p := range all {
+				moved <- string(p.Value)
+			}
+		})
+	})
+	defer watch.Wait()
+	defer cancel()
+	for i, commit := range []string{first, ""} {
+		if i > 0 {
+			commit = repository.Push("main", map[string]string{"a": "2"})
+			call := gitserver.Hook{Forge: "gitea", URL: hooks.URL + "/conf/gitea", Secret: "s3cret", Body: []byte("{}")}
+			r, err := call.Request(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := hooks.Client().Do(r)
+			if err != nil || answer.StatusCode != http.StatusAccepted {
+				t.Fatalf("%v, %v", answer, err)
+			}
+			_ = answer.Body.Close()
+		}
+		select {
+		case tree := <-moved:
+			if tree != commit {
+				t.Errorf("current is %s, want %s", tree, commit)
+			}
+		case <-ctx.Done():
+			t.Fatal("nothing came")
+		}
+	}
+	want(t, "after the hook", l.read("conf/main"), files{"a": "2"})
 }
