@@ -49,6 +49,7 @@ type Status struct {
 	Watches    []Watch    `json:"watches,omitempty"`
 	Templates  []Template `json:"templates,omitempty"`
 	Rolls      []Roll     `json:"rolls,omitempty"`
+	Git        *Git       `json:"git,omitempty"`      // if there are repositories
 	Secrets    *Secrets   `json:"secrets,omitempty"`  // of Vault, if there is one
 	Diverged   []string   `json:"diverged,omitempty"` // snapshots kept by this instance
 	Started    time.Time  `json:"started,omitzero"`
@@ -197,6 +198,38 @@ type Secrets struct {
 	Since   time.Time `json:"since,omitzero"`
 	Error   string    `json:"error,omitempty"`
 	Failing []string  `json:"failing,omitempty"` // secrets that could not be had lately: path, and why
+}
+
+// Git is how the keys are that come from Git.
+type Git struct {
+	Writer       bool            `json:"writer"`          // this instance is the one that writes
+	Error        string          `json:"error,omitempty"` // why it cannot become the writer
+	Repositories []GitRepository `json:"repositories,omitempty"`
+}
+
+// GitRepository is one repository; the writer knows all of it.
+type GitRepository struct {
+	Name    string      `json:"name"`
+	Looked  time.Time   `json:"looked,omitzero"` // when it was looked at last
+	Error   string      `json:"error,omitempty"` // of that look
+	Targets []GitTarget `json:"targets,omitempty"`
+}
+
+// GitTarget is a branch or a tag, and the keys that it became.
+type GitTarget struct {
+	Repository string   `json:"repository"`
+	Ref        string   `json:"ref"`
+	Prefix     string   `json:"prefix"`           // of its keys
+	Mode       string   `json:"mode"`             // atomic or in-place
+	Commit     string   `json:"commit,omitempty"` // that is there, whole
+	Tree       string   `json:"tree,omitempty"`   // what current names
+	Changed    bool     `json:"changed,omitempty"`
+	Written    int      `json:"written,omitempty"` // keys
+	Deleted    int      `json:"deleted,omitempty"` // keys
+	Drift      int      `json:"drift,omitempty"`   // keys that somebody else had changed, and that were put right
+	Missing    bool     `json:"missing,omitempty"` // the branch is gone
+	Notes      []string `json:"notes,omitempty"`
+	Error      string   `json:"error,omitempty"`
 }
 
 // Check is one check of a job's health.

@@ -28,6 +28,7 @@ import (
 	"drover/internal/config"
 	"drover/internal/control"
 	"drover/internal/event"
+	"drover/internal/gitkv"
 	"drover/internal/objstore"
 	"drover/internal/supervise"
 	"drover/internal/volume"
@@ -88,6 +89,13 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	}
 	a.watches = newWatches(co.catalog, co.kv, bus, opt.Log)
 	a.watches.follow(cfg)
+	if a.git, err = newSyncer(cfg, co, bus, opt.Log); err != nil {
+		return 1, err
+	}
+	hooks, err := listenForHooks(cfg)
+	if err != nil {
+		return 1, err
+	}
 	if a.secrets, err = openSecrets(cfg, opt.Log); err != nil {
 		return 1, err
 	}
@@ -129,6 +137,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	parts.Go(func() { a.services.run(ctx, ofServices) })
 	parts.Go(func() { a.watches.run(ctx) })
 	parts.Go(func() { a.renders.run(ctx) })
+	parts.Go(func() { runGit(ctx, a.git, hooks, opt.Log) })
 	if cfg.Store.URL == "" {
 		err = a.superviseOnly(ctx)
 	} else {
@@ -163,6 +172,7 @@ type agent struct {
 	watches  *watches
 	renders  *renders
 	secrets  *secrets
+	git      *gitkv.Syncer                  // nil: there are no repositories
 	load     func() (*config.Config, error) // nil: there is nothing to reload
 
 	reloading   sync.Mutex

@@ -199,7 +199,7 @@ func TestBinary(t *testing.T) {
 		"supervisor": testSupervisor, "jobs by hand": testJobsByHand, "reload": testReload, "monitoring": testMonitoring, "many lines": testManyLines,
 		"store": testStore, "agent": testAgent, "history": testHistory, "two agents": testTwoAgents,
 		"warm standby": testWarmStandby, "takeover": testTakeover, "standby in the holder's directory": testStandbyInPlace,
-		"same disk": testSameDisk, "slots": testSlots, "slots, strictly": testSlotsStrictly, "slots and a mirror": testSlotsMirror, "fewer slots": testFewerSlots, "killed prune": testKilledPrune, "converted": testConverted,
+		"same disk": testSameDisk, "slots": testSlots, "slots, strictly": testSlotsStrictly, "slots and a mirror": testSlotsMirror, "fewer slots": testFewerSlots, "killed prune": testKilledPrune, "converted": testConverted, "git": testGit,
 		"same id": testSameID, "bad input": testBadStores, "careless store": testCarelessStore, "full disk": testFullDisk, "unreadable": testUnreadable, "interrupt": testInterrupt, "flipped bits": testFlippedBits,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -153,7 +153,7 @@ directories in object storage while it runs, and restores them wherever it start
 		s.initCommand(), s.snapshotCommand(), s.restoreCommand(), s.restoreTestCommand(),
 		s.snapshotsCommand(), s.lsCommand(), s.diffCommand(), s.rollbackCommand(), s.exportCommand(), s.cloneCommand(), s.copyCommand(), s.keyCommand(),
 		s.verifyCommand(), s.forgetCommand(), s.pruneCommand(), s.probeCommand(), s.doctorCommand(),
-		s.resticEnvCommand(), s.configCommand(), s.convertCommand(), s.demoCommand(), s.versionCommand(), s.completionCommand(),
+		s.resticEnvCommand(), s.gitCommand(), s.configCommand(), s.convertCommand(), s.demoCommand(), s.versionCommand(), s.completionCommand(),
 	)
 	for _, cmd := range root.Commands() {
 		cmd.DisableFlagsInUseLine = true

@@ -48,6 +48,12 @@ type fakeOps struct {
 	closed    bool
 }
 
+func (f *fakeOps) GitSync(context.Context) ([]client.GitTarget, error) {
+	return []client.GitTarget{{Repository: "conf", Ref: "refs/heads/main", Commit: "0123456789abcdef", Written: 3, Changed: true}}, f.err
+}
+
+func (f *fakeOps) GitFollow(context.Context) error { return f.err }
+
 func (f *fakeOps) report(fn func(app.Progress)) {
 	if fn != nil {
 		fn(f.progress)

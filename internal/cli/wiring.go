@@ -36,6 +36,8 @@ type operations interface {
 	Status(ctx context.Context) (client.Status, error)
 	Volumes(ctx context.Context) ([]string, error)
 	LongestBackup(ctx context.Context) (time.Duration, error)
+	GitSync(ctx context.Context) ([]client.GitTarget, error)
+	GitFollow(ctx context.Context) error
 	Close() error
 }
 
