@@ -271,7 +271,7 @@ func (s *services) show(one *service, h jobHealth) {
 }
 
 // withdrawLimit bounds how long a stop waits for the catalog.
-const withdrawLimit = 5 * time.Second
+const withdrawLimit = 3 * time.Second
 
 // withdraw takes an entry out, and lets the job's stop go on after its drain.
 func (s *services) withdraw(ctx context.Context, one *service, job *stoppingJob) {

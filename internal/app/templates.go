@@ -349,6 +349,30 @@ func (t *templates) rollStates() []client.Roll {
 	return list
 }
 
+// unsettled says what is not as it should be, or not known to be: "" is nothing. A job on
+// its way from one run to the next is neither well nor ill yet.
+func unsettled(jobs []client.Job) string {
+	for _, job := range jobs {
+		switch {
+		case job.State == "waiting" || job.Held:
+		case job.State == "exited":
+			if job.Exit != nil && *job.Exit != 0 {
+				return fmt.Sprintf("job %s ended with status %d", job.Name, *job.Exit)
+			}
+		case job.State != "running":
+			return "job " + job.Name + " is " + job.State
+		case !job.Ready:
+			return "job " + job.Name + " is not ready"
+		}
+		for _, c := range job.Checks {
+			if job.State == "running" && c.Health != "healthy" {
+				return "check " + c.Name + " of job " + job.Name + " is " + c.Health
+			}
+		}
+	}
+	return ""
+}
+
 // healthyFor waits until the instance was healthy for a while; an error says why it was not, in time.
 func (a *agent) healthyFor(ctx context.Context, settle, timeout time.Duration) error {
 	tick := time.NewTicker(min(settle/10, 500*time.Millisecond))
@@ -357,15 +381,15 @@ func (a *agent) healthyFor(ctx context.Context, settle, timeout time.Duration) e
 	since := begin
 	for {
 		now := time.Now()
-		h := a.Health("ready")
-		if !h.Healthy {
+		bad := unsettled(a.Status().Jobs)
+		if bad != "" {
 			since = now
 		}
 		switch {
-		case h.Healthy && now.Sub(since) >= settle:
+		case bad == "" && now.Sub(since) >= settle:
 			return nil
 		case now.Sub(begin) >= timeout:
-			return fmt.Errorf("within %s: %s", timeout, strings.Join(h.Failing, ", "))
+			return fmt.Errorf("within %s: %s", timeout, bad)
 		}
 		select {
 		case <-tick.C:
