@@ -47,6 +47,13 @@ func (t *Teller[T]) Failed(ctx context.Context, err error) {
 	t.fn(none, err)
 }
 
+// Refuse tells an error that stays, and returns when ctx ends: a watch that cannot be.
+func Refuse[T any](ctx context.Context, fn func(T, error), err error) {
+	var none T
+	fn(none, err)
+	<-ctx.Done()
+}
+
 // EqualPairs compares the states of a watched prefix.
 func EqualPairs(a, b []Pair) bool {
 	return slices.EqualFunc(a, b, func(x, y Pair) bool {

@@ -29,6 +29,7 @@ func kvTests() []test {
 		{"TooLarge", testTooLarge, "TooLarge"},
 		{"CountersLoseNothing", testCounters, ""},
 		{"BatchesAreWhole", testBatches, ""},
+		{"BatchesLoseNothing", testTransfers, ""},
 		{"Cancelled", testCancelled, ""},
 		{"CutOff", testCutOff, "Partition"},
 		{"NoAnswer", testNoAnswer, "Hang"},
@@ -106,7 +107,7 @@ func testRoundTrip(t *testing.T, s *suite) {
 		"empty": "", "plain": "value", "binary": string(binary), "not-utf8": "\xff\xfe", "lines": "a\r\nb\n", "zero": "\x00",
 		"größe/日本/🐄": "ünïcode", "with space": " ", "per%20cent": "%", "query?x=1&y#z": "?", "quote\"'`": "\"", "plus+": "+",
 		"folder/": "of a folder", "folder": "beside it", "folder/in": "in it", "back\\slash": "\\", "semi;colon": ";", "a:b@c": "@", "...": "dots",
-		"json": `{"a":1}`, "large": strings.Repeat("0123456789abcdef", 4<<10), "deep/" + strings.Repeat("x/", 60) + "y": "deep",
+		strings.Repeat("k", 512-len(s.key(""))): "of the longest key", "json": `{"a":1}`, "large": strings.Repeat("0123456789abcdef", 4<<10), "deep/" + strings.Repeat("x/", 60) + "y": "deep",
 	}
 	keys := make([]string, 0, len(values))
 	for key, value := range values {
@@ -439,4 +440,64 @@ func testBatches(t *testing.T, s *suite) {
 		}
 	}
 	wantValue(t, reader, s.key("pair/b"), strconv.Itoa(rounds-1))
+}
+
+// testTransfers has many move one from account to account, by batches that are conditional
+// on both: whoever looks finds the same sum.
+func testTransfers(t *testing.T, s *suite) {
+	const accounts, movers, each = 5, 4, 6
+	clients := []coord.Coordinator{s.Open(t), s.Open(t)}
+	for i := range accounts {
+		put(t, clients[0], s.key(fmt.Sprintf("account/%d", i)), "100 at first")
+	}
+	sum := func(c coord.KV) (pairs []coord.Pair, err error) {
+		pairs, err = c.List(call(t), s.key("account/"))
+		total := 0
+		for _, p := range pairs {
+			total += balance(p)
+		}
+		if err == nil && total != 100*accounts {
+			err = fmt.Errorf("the sum is %d, want %d", total, 100*accounts)
+		}
+		return pairs, err
+	}
+	var group sync.WaitGroup
+	for m := range movers {
+		group.Go(func() {
+			c := clients[m%len(clients)]
+			for n := 0; n < each; {
+				pairs, err := sum(c)
+				if err != nil {
+					t.Errorf("mover %d: %v", m, err)
+					return
+				}
+				from, to := pairs[(m+n)%accounts], pairs[(m+2*n+1)%accounts]
+				if from.Key == to.Key {
+					n++
+					continue
+				}
+				err = c.Apply(call(t), []coord.Op{
+					{Key: from.Key, Value: fmt.Appendf(nil, "%d by %d.%d", balance(from)-1, m, n), If: &from.Revision},
+					{Key: to.Key, Value: fmt.Appendf(nil, "%d by %d.%d", balance(to)+1, m, n), If: &to.Revision},
+				})
+				if err != nil && !errors.Is(err, coord.ErrConflict) {
+					t.Errorf("mover %d: %v", m, err)
+					return
+				}
+				if err == nil {
+					n++
+				}
+			}
+		})
+	}
+	group.Wait()
+	if _, err := sum(clients[0]); err != nil {
+		t.Error(err)
+	}
+}
+
+func balance(p coord.Pair) int {
+	text, _, _ := strings.Cut(string(p.Value), " ")
+	n, _ := strconv.Atoi(text)
+	return n
 }

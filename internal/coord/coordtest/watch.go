@@ -22,6 +22,8 @@ func watchTests() []test {
 		{"WatchBadPrefix", testWatchBadPrefix, ""},
 		{"WatchNeverGoesBack", testWatchForward, ""},
 		{"WatchSlowReader", testWatchSlow, ""},
+		{"WatchSlowNeighbour", testWatchNeighbour, ""},
+		{"WatchAll", testWatchAll, ""},
 		{"WatchMany", testWatchMany, ""},
 		{"WatchEnds", testWatchEnds, ""},
 		{"WatchCutOff", testWatchCutOff, "Partition"},
@@ -193,6 +195,32 @@ func testWatchSlow(t *testing.T, s *suite) {
 	wantForward(t, w.all())
 	if n := len(w.all()); n > last/2 {
 		t.Errorf("%d calls: states that were overtaken were told to a slow reader", n)
+	}
+}
+
+// testWatchNeighbour has a reader that takes its time beside one that does not wait for it.
+func testWatchNeighbour(t *testing.T, s *suite) {
+	c := s.Open(t)
+	slow := watch(t, coord.EqualPairs, 3*s.Settle, func(ctx context.Context, fn func(pairs, error)) {
+		c.Watch(ctx, s.key("n"), true, fn)
+	})
+	slow.await("first", s.Settle, s.is())
+	w := s.watch(t, c, "n", true)
+	w.await("first", s.Settle, s.is())
+	put(t, c, s.key("n"), "1")
+	w.await("a change, while the neighbour has not returned", s.Settle, s.is("n", "1"))
+	wantValue(t, c, s.key("n"), "1")
+}
+
+// testWatchAll watches everything, which on a shared server is not this test's alone.
+func testWatchAll(t *testing.T, s *suite) {
+	c := s.Open(t)
+	w := watch(t, coord.EqualPairs, 0, func(ctx context.Context, fn func(pairs, error)) { c.Watch(ctx, "", false, fn) })
+	for _, value := range []string{"1", "2"} {
+		put(t, c, s.key("a/b"), value)
+		w.await("my key among all", s.Settle, func(ps pairs, err error) bool {
+			return err == nil && slices.ContainsFunc(ps, func(p coord.Pair) bool { return p.Key == s.key("a/b") && string(p.Value) == value })
+		})
 	}
 }
 

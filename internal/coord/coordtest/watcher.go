@@ -21,6 +21,7 @@ type told[T any] struct {
 type watcher[T any] struct {
 	t      *testing.T
 	equal  func(a, b T) bool
+	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan struct{}
 	pause  time.Duration // how long each call takes
@@ -35,7 +36,7 @@ type watcher[T any] struct {
 // watch starts a watch, which the test's end stops if stop was not called.
 func watch[T any](t *testing.T, equal func(a, b T) bool, pause time.Duration, run func(context.Context, func(T, error))) *watcher[T] {
 	ctx, cancel := context.WithCancel(t.Context())
-	w := &watcher[T]{t: t, equal: equal, cancel: cancel, pause: pause, ended: make(chan struct{}), more: make(chan struct{})}
+	w := &watcher[T]{t: t, equal: equal, ctx: ctx, cancel: cancel, pause: pause, ended: make(chan struct{}), more: make(chan struct{})}
 	var group sync.WaitGroup
 	group.Go(func() {
 		defer close(w.ended)
@@ -73,7 +74,7 @@ func (w *watcher[T]) call(state T, err error) {
 	w.busy = true
 	w.mu.Unlock()
 	if w.pause > 0 {
-		coord.Wait(context.Background(), w.pause)
+		coord.Wait(w.ctx, w.pause)
 	}
 	w.mu.Lock()
 	w.busy = false

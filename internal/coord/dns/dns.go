@@ -83,10 +83,10 @@ func (c *Catalog) WatchService(ctx context.Context, q coord.Query, fn func([]coo
 	record, ok := c.record(q.Name)
 	switch {
 	case q.Datacenter != "":
-		refuse(ctx, fn, fmt.Errorf("watch service %s: datacenter %q: %w", q.Name, q.Datacenter, coord.ErrUnsupported))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch service %s: datacenter %q: %w", q.Name, q.Datacenter, coord.ErrUnsupported))
 		return
 	case !ok:
-		refuse(ctx, fn, fmt.Errorf("watch service %s: no name in DNS is given for it: %w", q.Name, coord.ErrNotFound))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch service %s: no name in DNS is given for it: %w", q.Name, coord.ErrNotFound))
 		return
 	}
 	tell := coord.NewTeller(fn, coord.EqualInstances)
@@ -134,7 +134,7 @@ func (r Record) in(service string) Record {
 // change. What else is in the domain DNS does not say.
 func (c *Catalog) WatchServices(ctx context.Context, datacenter string, fn func(map[string][]string, error)) {
 	if datacenter != "" {
-		refuse(ctx, fn, fmt.Errorf("watch services: datacenter %q: %w", datacenter, coord.ErrUnsupported))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch services: datacenter %q: %w", datacenter, coord.ErrUnsupported))
 		return
 	}
 	all := map[string][]string{}
@@ -142,13 +142,6 @@ func (c *Catalog) WatchServices(ctx context.Context, datacenter string, fn func(
 		all[name] = nil
 	}
 	fn(all, nil)
-	<-ctx.Done()
-}
-
-// refuse tells an error that stays, until ctx ends.
-func refuse[T any](ctx context.Context, fn func(T, error), err error) {
-	var none T
-	fn(none, err)
 	<-ctx.Done()
 }
 

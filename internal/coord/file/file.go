@@ -5,9 +5,9 @@
 //	  db:
 //	    - {address: 10.0.0.5, port: 5432, tags: [primary], meta: {zone: a}}
 //
-// The file is read again and again, and told when it says something else; one that is
-// missing or wrong is a failure, told with its line, and what it said last stays. It can only be read: an
-// instance has the status that stands there.
+// The file is read again and again, and told when it says something else and has held still
+// for a moment, since who writes it may not be done. One that is missing, empty or wrong is a failure, told
+// with its line, and what it said last stays. It can only be read: an instance has the status that stands there.
 package file
 
 import (
@@ -26,6 +26,9 @@ import (
 
 	"drover/internal/coord"
 )
+
+// still is how long new contents must have stayed the same before they are believed.
+const still = 200 * time.Millisecond
 
 // Options are the limits; zero values mean the defaults given here.
 type Options struct {
@@ -53,17 +56,36 @@ func New(path string, opt Options) *Catalog {
 }
 
 // load reads the file, and parses it if it is not what it was.
-func (c *Catalog) load() (services, error) {
+func (c *Catalog) load(ctx context.Context) (services, error) {
 	data, err := readFile(c.path)
-	if err != nil {
-		return nil, err
+	for err == nil {
+		if said, wrong, known := c.known(data); known {
+			return said, wrong
+		}
+		coord.Wait(ctx, still)
+		var again []byte
+		if again, err = readFile(c.path); err == nil && bytes.Equal(again, data) {
+			return c.keep(data)
+		}
+		data = again
+		if err == nil {
+			err = ctx.Err()
+		}
 	}
+	return nil, err
+}
+
+func (c *Catalog) known(data []byte) (services, error, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.read || !bytes.Equal(c.data, data) {
-		c.said, c.err = parse(c.path, data)
-		c.data, c.read = data, true
-	}
+	return c.said, c.err, c.read && bytes.Equal(c.data, data)
+}
+
+func (c *Catalog) keep(data []byte) (services, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.said, c.err = parse(c.path, data)
+	c.data, c.read = data, true
 	return c.said, c.err
 }
 
@@ -89,7 +111,7 @@ func readFile(path string) ([]byte, error) {
 func watch[T any](ctx context.Context, c *Catalog, equal func(a, b T) bool, fn func(T, error), pick func(services) T) {
 	tell := coord.NewTeller(fn, equal)
 	for ctx.Err() == nil {
-		if said, err := c.load(); err != nil {
+		if said, err := c.load(ctx); err != nil {
 			tell.Failed(ctx, err)
 		} else {
 			tell.State(pick(said))
@@ -98,17 +120,10 @@ func watch[T any](ctx context.Context, c *Catalog, equal func(a, b T) bool, fn f
 	}
 }
 
-// refuse tells an error that stays, until ctx ends.
-func refuse[T any](ctx context.Context, fn func(T, error), err error) {
-	var none T
-	fn(none, err)
-	<-ctx.Done()
-}
-
 // WatchService implements coord.Catalog. There are no distances: Near changes nothing.
 func (c *Catalog) WatchService(ctx context.Context, q coord.Query, fn func([]coord.Instance, error)) {
 	if q.Datacenter != "" {
-		refuse(ctx, fn, fmt.Errorf("watch service %s: datacenter %q: %w", q.Name, q.Datacenter, coord.ErrUnsupported))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch service %s: datacenter %q: %w", q.Name, q.Datacenter, coord.ErrUnsupported))
 		return
 	}
 	watch(ctx, c, coord.EqualInstances, fn, func(said services) (found []coord.Instance) {
@@ -125,7 +140,7 @@ func (c *Catalog) WatchService(ctx context.Context, q coord.Query, fn func([]coo
 // WatchServices implements coord.Catalog.
 func (c *Catalog) WatchServices(ctx context.Context, datacenter string, fn func(map[string][]string, error)) {
 	if datacenter != "" {
-		refuse(ctx, fn, fmt.Errorf("watch services: datacenter %q: %w", datacenter, coord.ErrUnsupported))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch services: datacenter %q: %w", datacenter, coord.ErrUnsupported))
 		return
 	}
 	watch(ctx, c, coord.EqualServices, fn, func(said services) map[string][]string {

@@ -47,7 +47,7 @@ func (s *said) add(line string) {
 // want waits for two looks at the file.
 func (s *said) want(what string, lines ...string) {
 	s.t.Helper()
-	coord.Wait(s.t.Context(), 5*time.Second)
+	coord.Wait(s.t.Context(), 4900*time.Millisecond)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if got := fmt.Sprintf("%q", s.lines); got != fmt.Sprintf("%q", lines) {
@@ -92,7 +92,19 @@ func TestFile(t *testing.T) {
 			{"address": "x", "status": "critical"}, {"address": "y", "status": "maintenance"}]}}`)
 		s.want("JSON, sorted by node", "c ::1:0 [] map[] passing, b db.example:0 [] map[] passing")
 		s.write("")
-		s.want("empty", "")
+		s.want("empty", "error: FILE:1:1: it is empty; of no services it says services: {}")
+		s.write("services: {}")
+		s.want("none", "")
+		s.write("services: {db: [{address: x}]}")
+		s.want("one", "db-x-0 x:0 [] map[] passing")
+		for i := range 50 { // written again and again, and never whole when it is looked at
+			s.write("services: {db: [" + strings.Repeat("{address: y},", i) + "]}")
+			coord.Wait(s.t.Context(), 150*time.Millisecond)
+			s.write(fmt.Sprintf("services: {} # %d", i))
+			coord.Wait(s.t.Context(), 150*time.Millisecond)
+		}
+		s.write("services: {db: [{address: z}]}")
+		s.want("what it says when it holds still", "db-z-0 z:0 [] map[] passing")
 		cancel()
 		group.Wait()
 	})

@@ -58,6 +58,9 @@ func parse(name string, data []byte) (services, error) {
 	if err != nil {
 		return nil, r.syntax(err)
 	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, &Error{name, 1, 1, "it is empty; of no services it says services: {}"}
+	}
 	for i, doc := range tree.Docs {
 		if doc.Body == nil {
 			continue

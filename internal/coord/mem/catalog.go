@@ -137,7 +137,7 @@ func (c *Client) Deregister(ctx context.Context, id string) error {
 // WatchService implements coord.Catalog. There are no distances: Near changes nothing.
 func (c *Client) WatchService(ctx context.Context, q coord.Query, fn func([]coord.Instance, error)) {
 	if q.Datacenter != "" {
-		refuse(ctx, fn, fmt.Errorf("watch service %s: datacenter %q: %w", q.Name, q.Datacenter, coord.ErrUnsupported))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch service %s: datacenter %q: %w", q.Name, q.Datacenter, coord.ErrUnsupported))
 		return
 	}
 	watch(ctx, c, "watch service "+q.Name, coord.EqualInstances, fn, func() ([]coord.Instance, time.Time) {
@@ -157,7 +157,7 @@ func (c *Client) WatchService(ctx context.Context, q coord.Query, fn func([]coor
 // WatchServices implements coord.Catalog.
 func (c *Client) WatchServices(ctx context.Context, datacenter string, fn func(map[string][]string, error)) {
 	if datacenter != "" {
-		refuse(ctx, fn, fmt.Errorf("watch services: datacenter %q: %w", datacenter, coord.ErrUnsupported))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch services: datacenter %q: %w", datacenter, coord.ErrUnsupported))
 		return
 	}
 	watch(ctx, c, "watch services", coord.EqualServices, fn, func() (map[string][]string, time.Time) {

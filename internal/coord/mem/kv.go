@@ -135,7 +135,7 @@ func (c *Client) Watch(ctx context.Context, prefix string, exact bool, fn func([
 		check = coord.CheckKey
 	}
 	if err := check(prefix); err != nil {
-		refuse(ctx, fn, fmt.Errorf("watch: %w", err))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch: %w", err))
 		return
 	}
 	watch(ctx, c, "watch "+prefix, coord.EqualPairs, fn, func() ([]coord.Pair, time.Time) {

@@ -202,10 +202,3 @@ func watch[T any](ctx context.Context, c *Client, what string, equal func(a, b T
 		}
 	}
 }
-
-// refuse tells an error that stays, until ctx ends.
-func refuse[T any](ctx context.Context, fn func(T, error), err error) {
-	var none T
-	fn(none, err)
-	<-ctx.Done()
-}

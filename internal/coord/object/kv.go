@@ -152,7 +152,7 @@ func (c *Client) Watch(ctx context.Context, prefix string, exact bool, fn func([
 		check = coord.CheckKey
 	}
 	if err := check(prefix); err != nil {
-		refuse(ctx, fn, fmt.Errorf("watch: %w", err))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch: %w", err))
 		return
 	}
 	look(ctx, c, coord.EqualPairs, fn, func(ctx context.Context) ([]coord.Pair, error) {

@@ -58,7 +58,8 @@ type Client struct {
 
 var _ coord.Coordinator = (*Client)(nil)
 
-// New returns a coordinator in store. It makes no call.
+// New returns a coordinator in store. It makes no call. The store should repeat nothing by
+// itself: watches, renewals and reports do so, and tell meanwhile that they must.
 func New(store objstore.Store, opt Options) *Client {
 	opt.Prefix = cmp.Or(opt.Prefix, "drover/coord")
 	opt.Interval = cmp.Or(opt.Interval, 5*time.Second)
@@ -148,11 +149,4 @@ func look[T any](ctx context.Context, c *Client, equal func(a, b T) bool, fn fun
 			return
 		}
 	}
-}
-
-// refuse tells an error that stays, until ctx ends.
-func refuse[T any](ctx context.Context, fn func(T, error), err error) {
-	var none T
-	fn(none, err)
-	<-ctx.Done()
 }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,15 +20,22 @@ const (
 	grave    = time.Hour // how long a mark of a removed instance, or a beat of none, must have lain there before it is deleted
 )
 
-// view is what the watches of one client have seen of the services below a prefix.
+// view is what the watches of one client have seen of the services below a prefix. Who has
+// the turn has it all.
 type view struct {
 	c      *Client
 	prefix string
 	turn   chan struct{} // one look at a time
 
-	mu        sync.Mutex
 	looked    time.Time // when the last whole look was begun; zero: none yet
 	instances map[string]*sight
+	abouts    map[string]reading // as read, by folder; of a look that failed, too, so that the next one has less to do
+}
+
+// reading is one version of what an instance says of itself.
+type reading struct {
+	etag  objstore.ETag
+	about *about
 }
 
 // sight is what is known of one instance, by its folder's key. Durations are by our own
@@ -39,7 +45,7 @@ type sight struct {
 	about    *about        // nil: there is none, only a beat
 	sign     string        // version of the beat
 	silent   time.Duration // how long the sign has been the same
-	critical time.Duration // how long it has been critical, silent or not
+	critical time.Duration // how long it has been critical, or silent
 	still    time.Duration // how long neither of the objects has changed
 }
 
@@ -51,13 +57,18 @@ func (s *sight) status() coord.Status {
 	return s.about.Status
 }
 
+// down says whether its time until it is removed runs.
+func (s *sight) down() bool {
+	return s.there() && (s.about.Status == coord.Critical || s.silent >= s.about.ttl())
+}
+
 func (s *sight) there() bool { return s.about != nil && !s.about.Gone }
 
 func (c *Client) view(prefix string) *view {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.views[prefix] == nil {
-		c.views[prefix] = &view{c: c, prefix: prefix, turn: make(chan struct{}, 1), instances: map[string]*sight{}}
+		c.views[prefix] = &view{c: c, prefix: prefix, turn: make(chan struct{}, 1), instances: map[string]*sight{}, abouts: map[string]reading{}}
 	}
 	return c.views[prefix]
 }
@@ -104,11 +115,12 @@ func (v *view) look(ctx context.Context) error {
 		if !changed {
 			s.still = old.still + passed
 		}
-		if s.there() && s.status() == coord.Critical && old != nil && old.there() && old.status() == coord.Critical && !gap {
+		if s.down() && old != nil && old.down() && !gap {
 			s.critical = old.critical + passed
 		}
 	}
 	v.instances, v.looked = next, began
+	maps.DeleteFunc(v.abouts, func(dir string, _ reading) bool { return next[dir] == nil })
 	v.bury(ctx)
 	return nil
 }
@@ -151,7 +163,7 @@ func (v *view) read(ctx context.Context, folders map[string]listing) (map[string
 	for dir, f := range folders {
 		s := &sight{}
 		next[dir] = s
-		if old := v.instances[dir]; old != nil && f.about.ETag != "" && old.etag == f.about.ETag {
+		if old, ok := v.abouts[dir]; ok && f.about.ETag != "" && old.etag == f.about.ETag {
 			s.etag, s.about = old.etag, old.about
 			continue
 		}
@@ -176,7 +188,13 @@ func (v *view) read(ctx context.Context, folders map[string]listing) (map[string
 			return nil
 		})
 	}
-	return next, group.Wait()
+	err := group.Wait()
+	for dir, s := range next {
+		if s.about != nil {
+			v.abouts[dir] = reading{s.etag, s.about}
+		}
+	}
+	return next, err
 }
 
 // bury marks who was critical for too long as gone, and deletes what has lain there for long
@@ -199,8 +217,7 @@ func (v *view) bury(ctx context.Context) {
 				return now, nil
 			})
 			if err == nil {
-				s.about = &about{Gone: true}
-				s.etag = "" // to be read
+				s.about, s.etag = &about{Gone: true}, "" // until it is read
 			}
 		case !s.there() && s.still >= max(grave, after):
 			_ = v.c.remove(ctx, i)
@@ -224,7 +241,7 @@ func (s *sight) shown() coord.Instance {
 // WatchService implements coord.Catalog. There are no distances: Near changes nothing.
 func (c *Client) WatchService(ctx context.Context, q coord.Query, fn func([]coord.Instance, error)) {
 	if q.Datacenter != "" {
-		refuse(ctx, fn, fmt.Errorf("watch service %s: datacenter %q: %w", q.Name, q.Datacenter, coord.ErrUnsupported))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch service %s: datacenter %q: %w", q.Name, q.Datacenter, coord.ErrUnsupported))
 		return
 	}
 	v := c.view(c.services() + element(q.Name) + "/")
@@ -247,7 +264,7 @@ func (c *Client) WatchService(ctx context.Context, q coord.Query, fn func([]coor
 // WatchServices implements coord.Catalog.
 func (c *Client) WatchServices(ctx context.Context, datacenter string, fn func(map[string][]string, error)) {
 	if datacenter != "" {
-		refuse(ctx, fn, fmt.Errorf("watch services: datacenter %q: %w", datacenter, coord.ErrUnsupported))
+		coord.Refuse(ctx, fn, fmt.Errorf("watch services: datacenter %q: %w", datacenter, coord.ErrUnsupported))
 		return
 	}
 	v := c.view(c.services())
