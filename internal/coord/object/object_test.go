@@ -2,6 +2,7 @@ package object_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -195,4 +196,53 @@ func TestConformanceInABucket(t *testing.T) {
 		h.RestartServer = func(*testing.T) { server.Stop(); server.StartAgain() }
 		return h
 	})
+}
+
+// TestServerHangs stops a real server in the middle: its connections stay, and nothing answers.
+// A holder knows in time all the same, and a watch goes on afterwards.
+func TestServerHangs(t *testing.T) {
+	server := s3server.Start(t, s3server.Options{})
+	server.Setenv()
+	u, err := url.Parse(server.URL("hang"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := s3.ParseURL(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := s3.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	c := object.New(s, often)
+	defer func() { _ = c.Close() }()
+	const ttl = 3 * time.Second
+	l, err := c.Acquire(t.Context(), "lock", coord.LeaseOptions{Holder: "a", TTL: ttl})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Pause()
+	paused := time.Now()
+	select {
+	case <-l.Done():
+	case <-time.After(2 * ttl):
+		t.Errorf("%v after the server hung, the holder does not know", time.Since(paused))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := c.Put(ctx, "a", nil); coord.Kind(err) != coord.ErrUnavailable {
+		t.Errorf("put: %v", err)
+	}
+	server.Resume()
+	if err := l.Release(t.Context()); err != nil {
+		t.Errorf("release: %v", err)
+	}
+	if l, err = c.Acquire(t.Context(), "lock", coord.LeaseOptions{Holder: "a", TTL: ttl}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
