@@ -35,6 +35,13 @@ func openStore(ctx context.Context, cfg *config.Config, reg prometheus.Registere
 			return nil, fmt.Errorf("register store metrics: %w", err)
 		}
 	}
+	if cfg.Lease.Head == config.HeadCoordinator {
+		co, err := openCoordinator(ctx, cfg, log)
+		if err != nil {
+			return nil, err
+		}
+		st = &headStore{Store: st, kv: co.kv, prefix: cfg.CoordinatorPrefix() + "/volumes"}
+	}
 	return retry.New(st, retry.Options{
 		Attempts: attempts,
 		Failed: func(op, key string, err error, attempt int, pause time.Duration) {

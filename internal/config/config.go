@@ -129,7 +129,8 @@ type Hook struct {
 
 // Lease says how the claim is kept alive.
 type Lease struct {
-	TTL Duration `yaml:"ttl" doc:"How long a holder may be silent before a standby may claim. It renews every third of it. At least 1s."`
+	Head HeadPlace `yaml:"head" doc:"Where the head is, whose compare-and-swap decides who holds the volume. store: in the store. coordinator: it is a key there, for a store that has no conditional writes."`
+	TTL  Duration  `yaml:"ttl" doc:"How long a holder may be silent before a standby may claim. It renews every third of it. At least 1s."`
 }
 
 // Limits bounds what Drover itself uses.
@@ -184,7 +185,7 @@ func Default() *Config {
 		},
 		RestoreTest: RestoreTest{Check: Hook{Timeout: DefaultCheck}},
 		Upkeep:      Upkeep{Every: DefaultUpkeep, Grace: DefaultUpkeepGrace},
-		Lease:       Lease{TTL: DefaultTTL},
+		Lease:       Lease{TTL: DefaultTTL, Head: HeadStore},
 		Coordinator: Coordinator{Every: DefaultPoll},
 		Secrets:     Secrets{Vault: Vault{Poll: DefaultVaultPoll}},
 		Ownership:   OwnershipSingle,

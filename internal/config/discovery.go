@@ -57,6 +57,20 @@ type Watch struct {
 
 func (Watch) short() string { return "service" }
 
+// HeadPlace is where the head is.
+type HeadPlace string
+
+// Its values.
+const (
+	HeadStore       HeadPlace = "store"
+	HeadCoordinator HeadPlace = "coordinator"
+)
+
+func (HeadPlace) choices() []string { return words(HeadStore, HeadCoordinator) }
+
+// UnmarshalText takes one of the words.
+func (h *HeadPlace) UnmarshalText(text []byte) error { return choose(h, text) }
+
 // CatalogStatus is a status of the catalog.
 type CatalogStatus string
 
@@ -165,6 +179,9 @@ func (c *Config) checkCoordinator() error {
 		if k.URL != "" {
 			return c.origin.at(at, fmt.Sprintf("no coordinator is written as %q", k.URL), coordinatorKinds)
 		}
+	}
+	if c.Lease.Head == HeadCoordinator && kind != CoordinatorConsul && kind != CoordinatorEtcd {
+		return c.origin.at("lease.head", "the head is to be in the coordinator, which is none that has keys of its own", "set coordinator.url to consul://… or etcd://…, or write head: store")
 	}
 	return c.checkCoordinatorAccess(kind)
 }

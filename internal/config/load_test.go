@@ -159,7 +159,7 @@ func TestFileErrors(t *testing.T) {
 		{"backup:\n  evry: 1h", `2:3: unknown key "evry" in backup; did you mean "every"?`},
 		{"on_change: 2s", `1:1: unknown key "on_change"; it belongs to backup`},
 		{"lease: {fence: strict}", `1:9: unknown key "fence" in lease; it belongs to the top of the file`},
-		{"lease: {zzzzzz: 1}", `1:9: unknown key "zzzzzz" in lease; known here: ttl`},
+		{"lease: {zzzzzz: 1}", `1:9: unknown key "zzzzzz" in lease; known here: head, ttl`},
 		{"state: [{path: /a, excludes: [x]}]", `1:20: unknown key "excludes" in state[0]; did you mean "exclude"?`},
 		{"jobs: {a: {comand: x}}", `1:12: unknown key "comand" in jobs.a; did you mean "command"?`},
 		{"volume: a\nvolume: b", `2:1: not valid YAML: mapping key "volume" already defined at [1:1]; see`},
