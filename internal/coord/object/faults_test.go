@@ -331,7 +331,7 @@ func TestTooManyKeys(t *testing.T) {
 func TestNothingPlain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, ctx := mem.New(), t.Context()
-		c := lines{under: store, opt: object.Options{Sealer: mask{}}}.open(t)
+		c := lines{under: store, opt: object.Options{Sealer: seal(t, "0123456789abcdef")}}.open(t)
 		_, errPut := c.Put(ctx, "plain-key", []byte("plain-value"))
 		l, err := c.Acquire(ctx, "lock", coord.LeaseOptions{Holder: "plain-holder", TTL: time.Minute})
 		if err != nil {
@@ -355,6 +355,51 @@ func TestNothingPlain(t *testing.T) {
 		slices.Sort(seen)
 		if want := []string{"drover/coord/kv", "drover/coord/leases/lock", "drover/coord/services/web/i/about", "drover/coord/services/web/i/beat"}; !slices.Equal(seen, want) {
 			t.Errorf("objects %q", seen)
+		}
+	})
+}
+
+// TestSealedObjects: what another secret sealed, what was moved to another place and what was
+// changed is an error, and never nothing.
+func TestSealedObjects(t *testing.T) {
+	one, other := seal(t, "0123456789abcdef"), seal(t, "0123456789abcdeg")
+	sealed := one.Seal("kv", []byte("plain"))
+	if again := one.Seal("kv", []byte("plain")); string(again) == string(sealed) {
+		t.Error("twice the same")
+	}
+	if plain, err := one.Open("kv", sealed); err != nil || string(plain) != "plain" {
+		t.Errorf("%q, %v", plain, err)
+	}
+	for i := range sealed {
+		changed := slices.Clone(sealed)
+		changed[i] ^= 1
+		if _, err := one.Open("kv", changed); err == nil {
+			t.Errorf("byte %d was changed", i)
+		}
+		if _, err := one.Open("kv", sealed[:i]); err == nil {
+			t.Errorf("%d bytes were opened", i)
+		}
+	}
+	if _, err := one.Open("leases/kv", sealed); err == nil {
+		t.Error("it was opened in another place")
+	}
+	if _, err := other.Open("kv", sealed); err == nil {
+		t.Error("it was opened with another secret")
+	}
+	if _, err := object.NewSealer(make([]byte, 15)); err == nil {
+		t.Error("a short secret is accepted")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := mem.New()
+		if _, err := (lines{under: store}).open(t).Put(t.Context(), "a", []byte("1")); err != nil {
+			t.Fatal(err)
+		}
+		c := lines{under: store, opt: object.Options{Sealer: one}}.open(t)
+		if _, err := c.Get(t.Context(), "a"); err == nil || coord.Kind(err) != nil {
+			t.Errorf("what is plain was read by one that seals: %v", err)
+		}
+		if _, err := c.Put(t.Context(), "a", nil); err == nil {
+			t.Error("what is plain was overwritten by one that seals")
 		}
 	})
 }
