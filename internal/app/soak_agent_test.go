@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/metrics"
+	"runtime/pprof"
 	"time"
 
 	"go.uber.org/goleak"
@@ -55,6 +57,13 @@ func soakRun(ctx context.Context, dir string, shimGone <-chan struct{}) (int, er
 	ended := make(chan struct{})
 	go func() { defer close(ended); calls.ServeConn(standard{os.Stdin, os.Stdout}) }()
 	before := goleak.IgnoreCurrent()
+	if file := os.Getenv("DROVER_SOAK_PROFILE"); file != "" {
+		stop, err := profile(file)
+		if err != nil {
+			return 1, err
+		}
+		defer stop()
+	}
 	status, err := Run(ctx, cfg, RunOptions{
 		Stdout: io.Discard, Stderr: io.Discard, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Load: load, ShimGone: shimGone,
 		made: func(a *agent) { s.agent = a; close(s.made) },
@@ -69,6 +78,18 @@ func soakRun(ctx context.Context, dir string, shimGone <-chan struct{}) (int, er
 		status = soakLeft
 	}
 	return status, err
+}
+
+// profile writes where the worker's CPU time goes, until stop.
+func profile(file string) (stop func(), err error) {
+	to, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(to); err != nil {
+		return nil, errors.Join(err, to.Close())
+	}
+	return func() { pprof.StopCPUProfile(); _ = to.Close() }, nil
 }
 
 // standard is a connection by the standard files.

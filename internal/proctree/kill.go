@@ -17,6 +17,9 @@ const (
 
 // Killer kills selections of processes. It must not be shared between
 // goroutines. Its memory is allocated by NewKiller.
+//
+// Who has questions about several selections takes one reading for all of them:
+// Look, and then Select, and what acts on the selection, for each.
 type Killer struct {
 	table *Table
 	self  Proc
@@ -24,16 +27,11 @@ type Killer struct {
 
 // NewKiller prepares for killing on behalf of the calling process.
 func NewKiller() (*Killer, error) {
-	k := &Killer{table: NewTable()}
-	if err := k.table.Read(); err != nil {
-		return nil, err
+	self, ok := lookup("self")
+	if !ok || self.PID != unix.Getpid() {
+		return nil, fmt.Errorf("find process %d in /proc: it is not mounted, or shows another PID namespace", unix.Getpid())
 	}
-	self := k.table.Find(unix.Getpid())
-	if self == nil {
-		return nil, fmt.Errorf("find process %d in /proc: it shows another PID namespace", unix.Getpid())
-	}
-	k.self = *self
-	return k, nil
+	return &Killer{table: NewTable(), self: self}, nil
 }
 
 // Self is the calling process, as it was when the Killer was made.
@@ -54,15 +52,15 @@ func (k *Killer) Kill(root func(*Proc) bool) (int, error) {
 	found := 0
 	pause := firstPause
 	for refused := 0; ; {
-		if err := k.table.Read(); err != nil {
+		if err := k.Look(); err != nil {
 			return found, err
 		}
-		alive := k.table.Select(k.self.PID, root)
+		alive := k.Select(root)
 		if alive == 0 {
 			return found, nil
 		}
 		found = max(found, alive)
-		if k.signalSelected() == 0 {
+		if k.KillSelected() == 0 {
 			refused++
 		} else {
 			refused = 0
@@ -80,13 +78,26 @@ func (k *Killer) Kill(root func(*Proc) bool) (int, error) {
 func (k *Killer) KillOnce(root func(*Proc) bool) (int, error) {
 	n, err := k.Count(root)
 	if err == nil && n > 0 {
-		k.signalSelected()
+		k.KillSelected()
 	}
 	return n, err
 }
 
-// signalSelected returns how many processes took the signal.
-func (k *Killer) signalSelected() int {
+// Look takes a new reading.
+func (k *Killer) Look() error { return k.table.Read() }
+
+// Select chooses the processes of the last reading that root names, and all their
+// descendants, and returns how many of them live.
+func (k *Killer) Select(root func(*Proc) bool) int { return k.table.Select(k.self.PID, root) }
+
+// Selected calls f for every living process of the selection.
+func (k *Killer) Selected(f func(*Proc)) { k.table.Selected(f) }
+
+// Find returns the process of the last reading that has this PID, or nil.
+func (k *Killer) Find(pid int) *Proc { return k.table.Find(pid) }
+
+// KillSelected sends SIGKILL to the selection, and returns how many took it.
+func (k *Killer) KillSelected() int {
 	taken := 0
 	lastGroup := 0
 	k.table.Selected(func(p *Proc) {
@@ -104,31 +115,30 @@ func (k *Killer) signalSelected() int {
 	return taken
 }
 
-// Signal sends sig once to each living process that root names and their
-// descendants, and returns how many there were.
-func (k *Killer) Signal(root func(*Proc) bool, sig unix.Signal) (int, error) {
-	n, err := k.Count(root)
-	if err != nil || n == 0 {
-		return 0, err
-	}
+// SignalSelected sends sig to the selection.
+func (k *Killer) SignalSelected(sig unix.Signal) {
 	k.table.Selected(func(p *Proc) { _ = unix.Kill(p.PID, sig) })
-	return n, nil
 }
 
 // Count returns how many processes that root names, and descendants of them, live.
 func (k *Killer) Count(root func(*Proc) bool) (int, error) {
-	if err := k.table.Read(); err != nil {
+	if err := k.Look(); err != nil {
 		return 0, err
 	}
-	return k.table.Select(k.self.PID, root), nil
+	return k.Select(root), nil
 }
 
 // ReapZombies collects the zombie children of the calling process that which
 // names, and returns how many there were.
 func (k *Killer) ReapZombies(which func(*Proc) bool) (int, error) {
-	if err := k.table.Read(); err != nil {
+	if err := k.Look(); err != nil {
 		return 0, err
 	}
+	return k.ReapSeen(which), nil
+}
+
+// ReapSeen is ReapZombies by the last reading.
+func (k *Killer) ReapSeen(which func(*Proc) bool) int {
 	n := 0
 	for i := range k.table.Procs {
 		p := &k.table.Procs[i]
@@ -139,5 +149,13 @@ func (k *Killer) ReapZombies(which func(*Proc) bool) (int, error) {
 			n++
 		}
 	}
-	return n, nil
+	return n
+}
+
+// AnyZombie tells whether any child of the calling process has ended and was not
+// collected yet. It is the cheap question: one system call.
+func AnyZombie() bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0
 }

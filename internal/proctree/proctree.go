@@ -227,8 +227,10 @@ func (t *Table) Selected(f func(*Proc)) {
 }
 
 // Lookup reads one process; ok is false if there is none.
-func Lookup(pid int) (p Proc, ok bool) {
-	line, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+func Lookup(pid int) (p Proc, ok bool) { return lookup(strconv.Itoa(pid)) }
+
+func lookup(name string) (p Proc, ok bool) {
+	line, err := os.ReadFile("/proc/" + name + "/stat")
 	if err != nil {
 		return Proc{}, false
 	}

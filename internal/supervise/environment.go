@@ -96,6 +96,26 @@ func newRunID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// jobOf is the job that the process was started by, in this life of the agent's jobs;
+// "": none, or it cannot be read (another user's, or ending).
+func jobOf(pid int, run string) string {
+	environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return ""
+	}
+	job, ours := "", false
+	for e := range bytes.SplitSeq(environ, []byte{0}) {
+		if name, ok := bytes.CutPrefix(e, []byte(jobVar+"=")); ok {
+			job = string(name)
+		}
+		ours = ours || string(e) == runVar+"="+run
+	}
+	if !ours {
+		return ""
+	}
+	return job
+}
+
 // hasEnvironment tells whether the process was started with all of these
 // variables. A process that cannot be read (another user's) was not.
 func hasEnvironment(pid int, want []string) bool {

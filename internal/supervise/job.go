@@ -82,17 +82,13 @@ type job struct {
 	mu      sync.Mutex
 	process *os.Process // nil: not running
 
-	// The loop's own, of the last run: the first process, whose PID is also its
-	// session's, and what carries its output.
-	pid     int
-	start   uint64
+	// The loop's own, of the last run, and what carries its output.
+	kin     *kin
 	exited  bool
-	strays  map[recordedJob]bool // known to be the job's by their environment
 	pumps   []*pump
 	streams *streams
 	since   time.Time // of the last change of its state, for people
 	runs    int
-	killAt  time.Time // when SIGKILL was first sent to this run
 	turn    time.Time // the next one of its Schedule
 }
 

@@ -43,28 +43,6 @@ func (s *Supervisor) isJobs(p *proctree.Proc) bool {
 	return p.PPID == self.PID && p.Session != self.Session
 }
 
-// isOf returns a test for the processes of one job: its session, and orphans of
-// any other session that carry its mark. An orphan that has erased its
-// environment is taken for this job's only if there is no other job.
-func (s *Supervisor) isOf(j *job) func(*proctree.Proc) bool {
-	mark := marks(j.Name, s.run)
-	return func(p *proctree.Proc) bool {
-		if p.Session == j.pid && p.Start >= j.start {
-			return true
-		}
-		if !s.isJobs(p) || s.isFirst(p.PID) {
-			return false
-		}
-		// A process that is ending has no environment any more: once seen is enough.
-		id := recordedJob{p.PID, p.Start}
-		if len(s.jobs) == 1 || j.strays[id] || hasEnvironment(p.PID, mark) {
-			j.strays[id] = true
-			return true
-		}
-		return false
-	}
-}
-
 func (s *Supervisor) isFirst(pid int) bool {
 	s.pids.Lock()
 	defer s.pids.Unlock()

@@ -9,18 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"drover/internal/proctree"
-)
-
-const (
-	// pollEvery is how often a job whose first process has ended is looked at
-	// while others of it live: nobody tells us about processes that are not
-	// our children.
-	pollEvery = 20 * time.Millisecond
-	// giveUpAfter bounds the wait for a rest that survives SIGKILL: processes
-	// that we may not signal.
-	giveUpAfter = 10 * time.Second
 )
 
 // message is an Input for the loop, with what came of a spawn; or something that
@@ -29,7 +17,7 @@ type message struct {
 	input   Input
 	process *os.Process
 	streams *streams
-	start   uint64
+	kin     *kin // of the run that started, or that the census tells of
 	err     error
 	sent    chan struct{} // closed when the message is with the loop
 
@@ -42,7 +30,6 @@ type message struct {
 // driver is the loop's state: the machine's, and the means to act on it.
 type driver struct {
 	*Supervisor
-	killer *proctree.Killer
 	begin  time.Time
 	specs  []Spec
 	state  State
@@ -54,15 +41,8 @@ type driver struct {
 func (s *Supervisor) loop(launch chan<- *job) {
 	defer close(launch)
 	defer close(s.finished)
-	killer, err := proctree.NewKiller()
-	if err != nil {
-		// /proc was there a moment ago, in New.
-		s.log.Error("jobs cannot be supervised", "error", err)
-		s.status = statusNotStarted
-		return
-	}
 	d := &driver{
-		Supervisor: s, killer: killer, begin: time.Now(), specs: specs(s.jobs),
+		Supervisor: s, begin: time.Now(), specs: specs(s.jobs),
 		state: State{Jobs: make([]JobState, len(s.jobs)), Seed: newSeed(), Shut: s.hold},
 	}
 	d.step(Input{Event: Start})
@@ -97,7 +77,6 @@ func (d *driver) loop(launch chan<- *job) {
 			killed = nil
 			d.step(Input{Event: Kill})
 		case <-timer.C:
-			d.look()
 			d.turns()
 			d.step(Input{Event: Tick})
 		}
@@ -126,10 +105,7 @@ func (d *driver) wait() time.Duration {
 	if d.reload != nil {
 		wait = min(wait, max(0, d.reload.settles-d.now()))
 	}
-	for i, j := range d.jobs {
-		if p := d.state.Jobs[i].Phase; p == Clearing || p == Killing {
-			wait = min(wait, pollEvery)
-		}
+	for _, j := range d.jobs {
 		if j.Schedule != nil && j.turn.IsZero() { // a new one
 			j.turn = j.Schedule.Next(time.Now())
 		}
@@ -172,15 +148,15 @@ func (d *driver) receive(m message) {
 		m.input.Job = j.index
 	}
 	j := d.jobs[m.input.Job]
-	if m.run != nil && !j.isRun(m.run) {
+	if m.run != nil && !j.isRun(m.run) || m.kin != nil && m.process == nil && m.kin != j.kin {
 		return // of an earlier run
 	}
 	switch m.input.Event {
 	case Started:
-		j.pid, j.start, j.exited, j.strays, j.killAt = m.process.Pid, m.start, false, map[recordedJob]bool{}, time.Time{}
+		j.kin, j.exited = m.kin, false
 		j.pumps = append(j.running(), m.streams.pumps...)
 		j.streams = m.streams
-		d.log.Info("job started", "job", j.Name, "pid", j.pid)
+		d.log.Info("job started", "job", j.Name, "pid", j.kin.pid)
 	case Failed:
 		j.exited = true
 		if errors.Is(m.err, ErrKilled) {
@@ -190,11 +166,6 @@ func (d *driver) receive(m message) {
 	case Exited:
 		j.exited = true
 		d.log.Info("job ended", "job", j.Name, "status", m.input.Status)
-		left, err := d.killer.Count(d.isOf(j))
-		if err != nil {
-			d.log.Error("what a job left cannot be seen", "job", j.Name, "error", err)
-		}
-		m.input.Left = left > 0
 	}
 	if m.input.Event != Started || m.process != nil {
 		d.step(m.input)
@@ -240,14 +211,9 @@ func (d *driver) act(a Action) {
 	case RunStop:
 		d.runStop(j)
 	case SignalRest:
-		if n, err := d.killer.Signal(d.isOf(j), a.Signal); err == nil {
-			d.log.Info("processes of a job outlive its first", "job", j.Name, "count", n, "signal", unix.SignalName(a.Signal))
-		}
+		d.census.signal(j.kin, a.Signal)
 	case KillJob:
-		j.killAt = time.Now()
-		if n, err := d.killer.KillOnce(d.isOf(j)); err == nil && n > 0 {
-			d.log.Warn("job is killed", "job", j.Name, "processes", n)
-		}
+		d.census.kill(j.kin)
 	case Finish:
 		d.status = a.Status
 	case Emit:
@@ -292,41 +258,9 @@ func (s *Supervisor) send(m message) bool {
 	}
 }
 
-// look finds out which jobs are gone whose first process has ended.
-func (d *driver) look() {
-	for i, j := range d.jobs {
-		var n int
-		var err error
-		switch d.state.Jobs[i].Phase {
-		case Clearing:
-			n, err = d.killer.Count(d.isOf(j))
-		case Killing:
-			n, err = d.killer.KillOnce(d.isOf(j))
-		default:
-			continue
-		}
-		if err != nil || !j.exited {
-			continue
-		}
-		if n > 0 && (j.killAt.IsZero() || time.Since(j.killAt) < giveUpAfter) {
-			continue
-		}
-		if n > 0 {
-			d.log.Error("processes of a job cannot be killed", "job", j.Name, "count", n)
-		}
-		d.step(Input{Event: Cleared, Job: i})
-	}
-}
-
 // cleanUp removes what no job was held to account for, and lets output end.
 func (d *driver) cleanUp() {
-	if n, err := d.killer.KillOnce(d.isJobs); err != nil {
-		d.log.Error("what the jobs left cannot be seen", "error", err)
-	} else if n > 0 {
-		if _, err := d.killer.Kill(d.isJobs); err != nil {
-			d.log.Error("what the jobs left cannot be killed", "error", err)
-		}
-	}
+	d.killRest()
 	deadline := time.Now().Add(flushLimit)
 	for _, j := range d.jobs {
 		for _, p := range j.pumps {
@@ -336,6 +270,15 @@ func (d *driver) cleanUp() {
 		}
 	}
 	d.removeRecord()
+}
+
+// killRest kills what no job was held to account for.
+func (d *driver) killRest() {
+	d.fence.Lock() // the killer is Kill's
+	defer d.fence.Unlock()
+	if _, err := d.killer.Kill(d.isJobs); err != nil {
+		d.log.Error("what the jobs left cannot be killed", "error", err)
+	}
 }
 
 // processNow is the first process of the run, nil if there is none.

@@ -42,8 +42,7 @@ func (s *Supervisor) launcher(launch <-chan *job) {
 		if err := s.writeRecord(); err != nil {
 			s.log.Warn("should the agent die, the next one will not know this job", "job", j.Name, "error", err)
 		}
-		process := m.process
-		s.group.Go(func() { s.await(j, process) })
+		s.group.Go(func() { s.await(j, m.process, m.kin) })
 	}
 }
 
@@ -85,13 +84,16 @@ func (s *Supervisor) spawn(j *job) (message, error) {
 		o.closeOurs()
 		return message{}, err
 	}
-	m := message{input: Input{Event: Started, Job: j.index}, process: process, streams: o, sent: make(chan struct{})}
+	m := message{
+		input: Input{Event: Started, Job: j.index}, process: process, streams: o, sent: make(chan struct{}),
+		kin: &kin{job: j.index, name: j.Name, pid: process.Pid},
+	}
 	o.start(&s.group, func() {
 		<-m.sent // a quick job is ready before anyone knows that it was started
 		s.send(message{input: Input{Event: Ready, Job: j.index}, run: process})
 	})
 	if p, ok := proctree.Lookup(process.Pid); ok {
-		m.start = p.Start
+		m.kin.start = p.Start
 	}
 	return m, nil
 }
@@ -127,7 +129,7 @@ func (s *Supervisor) fork(j *job, path string, attr *os.ProcAttr) (*os.Process, 
 }
 
 // await collects the job's first process.
-func (s *Supervisor) await(j *job, process *os.Process) {
+func (s *Supervisor) await(j *job, process *os.Process, k *kin) {
 	state, err := process.Wait()
 	status := statusNotStarted
 	if err == nil {
@@ -140,7 +142,7 @@ func (s *Supervisor) await(j *job, process *os.Process) {
 		s.log.Error("the exit status of a job is lost", "job", j.Name, "error", err)
 	}
 	s.forget(j, process)
-	s.messages <- message{input: Input{Event: Exited, Job: j.index, Status: status}}
+	s.census.ended(k, status)
 }
 
 // forget takes a first process that was collected off the books.

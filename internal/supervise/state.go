@@ -71,7 +71,7 @@ func (d *driver) show() {
 			Restarts: state.Restarts, Runs: j.runs, Exit: state.Status, Ended: j.exited,
 		}
 		if state.Phase.lives() && state.Phase != Starting && !j.exited {
-			one.PID = j.pid
+			one.PID = j.kin.pid
 		}
 		switch {
 		case state.Phase == Waiting:
@@ -88,4 +88,11 @@ func (d *driver) show() {
 	close(d.changed)
 	d.changed = make(chan struct{})
 	d.mu.Unlock()
+}
+
+// onlyOne tells whether there is one job, and no other.
+func (s *Supervisor) onlyOne() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.jobs) == 1
 }

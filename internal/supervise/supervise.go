@@ -87,7 +87,7 @@ type Supervisor struct {
 	messages chan message
 	killed   chan struct{} // closed by Kill
 	killOnce sync.Once
-	finished chan struct{} // no process is left; the launcher and the reaper end
+	finished chan struct{} // no process is left; the launcher and the census end
 	done     chan struct{}
 	status   int
 
@@ -97,6 +97,7 @@ type Supervisor struct {
 	forking atomic.Bool
 	fence   sync.Mutex // serialises Kill; held for nothing but killing
 	killer  *proctree.Killer
+	census  *census
 
 	// births is held from a fork until the new process is in first, and while
 	// orphans are reaped: first processes have an owner that waits for them.
@@ -131,6 +132,9 @@ func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
 		killer:   killer,
 		first:    make(map[int]*job),
 	}
+	if s.census, err = newCensus(s); err != nil {
+		return nil, fmt.Errorf("prepare to look for processes: %w", err)
+	}
 	if s.emit == nil {
 		s.emit = func(Emitted) {}
 	}
@@ -163,12 +167,12 @@ func (s *Supervisor) Start(ctx context.Context) error {
 		}
 	})
 	s.group.Go(func() { s.launcher(launch) })
-	s.group.Go(s.reaper)
+	s.group.Go(s.census.run)
 	s.group.Go(func() {
 		defer stopWatching()
 		s.loop(launch)
 	})
-	// Not before the reaper has ended: it would take the jobs of the next
+	// Not before the census has ended: it would take the jobs of the next
 	// Supervisor for orphans.
 	go func() {
 		s.group.Wait()

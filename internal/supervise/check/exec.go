@@ -128,7 +128,7 @@ type stray struct {
 func (s *strays) collect() error {
 	var seen map[stray]bool
 	defer func() { s.seen = seen }()
-	if !anyZombie() {
+	if !proctree.AnyZombie() {
 		return nil
 	}
 	killer, err := proctree.NewKiller()
@@ -145,13 +145,6 @@ func (s *strays) collect() error {
 		return s.seen[id]
 	})
 	return err
-}
-
-// anyZombie is the cheap question: one system call.
-func anyZombie() bool {
-	var info unix.Siginfo
-	err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-	return err == nil && info.Signo != 0
 }
 
 // lookPath finds a command in the PATH that it will have. A relative entry or
