@@ -56,7 +56,6 @@ func soakRun(ctx context.Context, dir string, shimGone <-chan struct{}) (int, er
 	}
 	ended := make(chan struct{})
 	go func() { defer close(ended); calls.ServeConn(standard{os.Stdin, os.Stdout}) }()
-	before := goleak.IgnoreCurrent()
 	if file := os.Getenv("DROVER_SOAK_PROFILE"); file != "" {
 		stop, err := profile(file)
 		if err != nil {
@@ -64,6 +63,7 @@ func soakRun(ctx context.Context, dir string, shimGone <-chan struct{}) (int, er
 		}
 		defer stop()
 	}
+	before := goleak.IgnoreCurrent()
 	status, err := Run(ctx, cfg, RunOptions{
 		Stdout: io.Discard, Stderr: io.Discard, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Load: load, ShimGone: shimGone,
 		made: func(a *agent) { s.agent = a; close(s.made) },

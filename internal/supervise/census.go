@@ -23,6 +23,9 @@ const (
 	// reapEvery is how long orphans may be zombies, for jobs that shed them by the
 	// thousand.
 	reapEvery = 50 * time.Millisecond
+	// doubtFor is how long an orphan without an environment may be anybody's: it may be
+	// in the middle of an exec.
+	doubtFor = 50 * time.Millisecond
 	// giveUpAfter bounds the wait for a rest that survives SIGKILL: processes
 	// that we may not signal.
 	giveUpAfter = 10 * time.Second
@@ -69,12 +72,20 @@ type census struct {
 	open []*kin     // about which something is to be found out
 
 	// The goroutine's own.
-	fresh   bool                   // a wish has come since the last reading
-	zombies time.Time              // when a child ended; zero: none has since they were collected
-	looked  time.Time              // the last look, a reading or not
-	read    time.Time              // the begin of the last reading
-	took    time.Duration          // it
-	owners  map[recordedJob]string // of orphans: the job whose mark they carry
+	fresh   bool          // a wish has come since the last reading
+	zombies time.Time     // when a child ended; zero: none has since they were collected
+	looked  time.Time     // the last look, a reading or not
+	read    time.Time     // the begin of the last reading
+	took    time.Duration // it
+	orphans map[recordedJob]*orphan
+	doubt   bool // an orphan may be of the run that was asked about last
+}
+
+// orphan is a process that left its job's session and was given to us.
+type orphan struct {
+	owner       string // the job whose mark it carries; "": none that could be seen
+	blank       bool   // it had no environment at the last reading
+	since, read time.Time
 }
 
 func newCensus(s *Supervisor) (*census, error) {
@@ -82,7 +93,7 @@ func newCensus(s *Supervisor) (*census, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &census{s: s, killer: killer, asked: make(chan struct{}, 1), owners: map[recordedJob]string{}}, nil
+	return &census{s: s, killer: killer, asked: make(chan struct{}, 1), orphans: map[recordedJob]*orphan{}}, nil
 }
 
 // ended is told that the first process was collected.
@@ -228,8 +239,12 @@ func (c *census) worthwhile(open []*kin) bool {
 func (c *census) answer(k *kin, seen bool) (m message, over bool) {
 	left := 0
 	if seen {
+		c.doubt = false
 		left = c.killer.Select(c.of(k))
 		c.act(k, left)
+		if left == 0 && c.doubt {
+			return message{}, false
+		}
 	}
 	switch {
 	case k.now.ended && !k.told:
@@ -290,28 +305,33 @@ func (c *census) of(k *kin) func(*proctree.Proc) bool {
 		if !c.s.isJobs(p) || c.s.isFirst(p.PID) {
 			return false
 		}
-		return alone || c.owner(p) == k.name
+		owner, sure := c.owner(p)
+		c.doubt = c.doubt || !sure
+		return alone || owner == k.name
 	}
 }
 
-// owner is the job whose mark an orphan carries; "": none that can be seen.
-func (c *census) owner(p *proctree.Proc) string {
-	// A process that is ending has no environment any more: once seen is enough.
+// owner is the job whose mark an orphan carries. A process that is ending has no
+// environment any more: once seen is enough.
+func (c *census) owner(p *proctree.Proc) (job string, sure bool) {
 	id := recordedJob{p.PID, p.Start}
-	name, known := c.owners[id]
-	if !known {
-		name = jobOf(p.PID, c.s.run)
-		c.owners[id] = name
+	o := c.orphans[id]
+	if o == nil {
+		o = &orphan{since: c.read}
+		c.orphans[id] = o
 	}
-	return name
+	if o.owner == "" && o.read != c.read {
+		o.read = c.read
+		o.owner, o.blank = jobOf(p.PID, c.s.run)
+	}
+	return o.owner, !o.blank || !p.Alive() || c.read.Sub(o.since) >= doubtFor
 }
 
-// forget drops what is known of processes that are not there any more, and asks anew
-// about those of which nothing was seen.
+// forget drops what is known of orphans that are not there any more.
 func (c *census) forget() {
-	for id, name := range c.owners {
-		if p := c.killer.Find(id.pid); name == "" || p == nil || p.Start != id.start {
-			delete(c.owners, id)
+	for id := range c.orphans {
+		if p := c.killer.Find(id.pid); p == nil || p.Start != id.start {
+			delete(c.orphans, id)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -53,18 +54,22 @@ func runWith(t *testing.T, cfg Config) *Supervisor {
 	return s
 }
 
-// Each way to tell readiness is believed when it is told, and not before.
-func TestReadiness(t *testing.T) {
-	gate := t.TempDir() + "/gate"
-	wait := "while [ ! -e " + gate + " ]; do sleep 0.01; done; "
-	const notify = `python3 -c '
+// tellNotify is a Python program that tells readiness as systemd's services do.
+const tellNotify = `
 import os, socket
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 name = os.environ["NOTIFY_SOCKET"]
 s.connect("\0" + name[1:] if name[0] == "@" else name)
 s.send(b"STATUS=nearly")
 s.send(b"STATUS=there\nREADY=1")
-'; `
+print("told")
+`
+
+// Each way to tell readiness is believed when it is told, and not before.
+func TestReadiness(t *testing.T) {
+	gate := t.TempDir() + "/gate"
+	wait := "while [ ! -e " + gate + " ]; do sleep 0.01; done; "
+	const notify = "python3 -c '" + tellNotify + "'; "
 	ways := map[string]Job{
 		"fd":     {Command: []string{"sh", "-c", wait + "echo >&5; exec sleep 600"}, Ready: Readiness{FD: 5}},
 		"notify": {Command: []string{"sh", "-c", wait + notify + "exec sleep 600"}, Ready: Readiness{Notify: true}},
@@ -314,5 +319,49 @@ func TestUnknownJobs(t *testing.T) {
 	}
 	if err := s.StartJob(t.Context(), "main"); !errors.Is(err, ErrKilled) {
 		t.Error(err)
+	}
+}
+
+// A job can be quicker than the news of its start: that it is ready comes after that
+// it was started, in whatever way it tells.
+func TestReadyComesAfterStarted(t *testing.T) {
+	ways := map[string]Job{
+		"fd":     {Command: []string{"sh", "-c", "echo >&5; echo told; exec sleep 600"}, Ready: Readiness{FD: 5}},
+		"notify": {Command: []string{"python3", "-c", tellNotify}, Ready: Readiness{Notify: true}},
+		"log":    {Command: []string{"sh", "-c", "echo told; exec sleep 600"}, Ready: Readiness{Log: regexp.MustCompile("told")}},
+	}
+	for name, job := range ways {
+		t.Run(name, func(t *testing.T) {
+			runtime.LockOSThread() // the first process dies with the thread that forked it
+			defer runtime.UnlockOSThread()
+			said := newBuffer()
+			job.Name, job.Env, job.Stdout = name, os.Environ(), said
+			s, err := New(Config{Jobs: []Job{job}}, testLog(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			j := s.jobs[0]
+			m, err := s.spawn(j)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name != "log" { // its line is held back until the start is known
+				said.waitFor(t, "told")
+			}
+			s.messages <- m
+			close(m.sent)
+			for _, want := range []Event{Started, Ready} {
+				if got := <-s.messages; got.input.Event != want {
+					t.Errorf("%v, want %v", got.input.Event, want)
+				}
+			}
+			if err := s.Kill(); err != nil {
+				t.Error(err)
+			}
+			_, _ = m.process.Wait() // SIGKILL
+			m.streams.stopWaiting()
+			s.group.Wait()
+			m.streams.pumps[0].finish(time.Now().Add(time.Minute))
+		})
 	}
 }

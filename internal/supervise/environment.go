@@ -97,13 +97,14 @@ func newRunID() string {
 }
 
 // jobOf is the job that the process was started by, in this life of the agent's jobs;
-// "": none, or it cannot be read (another user's, or ending).
-func jobOf(pid int, run string) string {
+// "": none. blank: it has no environment, or none that can be read (another user's, or
+// it is ending, or in the middle of an exec).
+func jobOf(pid int, run string) (job string, blank bool) {
 	environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-	if err != nil {
-		return ""
+	if err != nil || len(environ) == 0 {
+		return "", true
 	}
-	job, ours := "", false
+	ours := false
 	for e := range bytes.SplitSeq(environ, []byte{0}) {
 		if name, ok := bytes.CutPrefix(e, []byte(jobVar+"=")); ok {
 			job = string(name)
@@ -111,9 +112,9 @@ func jobOf(pid int, run string) string {
 		ours = ours || string(e) == runVar+"="+run
 	}
 	if !ours {
-		return ""
+		return "", false
 	}
-	return job
+	return job, false
 }
 
 // hasEnvironment tells whether the process was started with all of these

@@ -109,10 +109,8 @@ func (j *Journal) add(l Line) {
 		j.bytes -= len(j.lines[drop].Text)
 		drop++
 	}
-	// Moved only now and then, not for each line.
-	if drop > 0 {
-		j.lines = slices.Delete(j.lines, 0, drop)
-	}
+	clear(j.lines[:drop]) // the text goes now, its place when append moves the rest
+	j.lines = j.lines[drop:]
 	close(j.all.changed)
 	j.all.changed = make(chan struct{})
 }
