@@ -120,6 +120,9 @@ func (s *soak) inspect() {
 			continue
 		}
 		count++
+		if !p.Alive() && p.PPID != f.PID && p.PPID != shim {
+			continue // a job's own to collect, which it does not while it is stopped
+		}
 		if what := outOfPlace(p, worker.Session, jobs, table); what != "" {
 			now[soakProcess{p.PID, p.Start}] = what
 		}
