@@ -295,13 +295,13 @@ func (c *Config) checkCycles() error {
 }
 
 // metricName is what Prometheus takes, less the colon, which is for recording rules.
-var metricName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]{0,127}$`)
+var metricName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 func (c *Config) checkMetrics() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Metrics)) {
 		m, at := c.Metrics[name], "metrics."+name
 		switch {
-		case !metricName.MatchString(name):
+		case len(name) > 128, !metricName.MatchString(name):
 			return c.origin.at(at, fmt.Sprintf("metric name %q is not valid", name), "use letters, digits and '_', and begin with a letter")
 		case strings.HasPrefix(name, "drover_") || strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_"):
 			return c.origin.at(at, fmt.Sprintf("metric name %q has a prefix of the agent's own", name), "begin it with the application's name")

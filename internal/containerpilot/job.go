@@ -22,11 +22,15 @@ type job struct {
 }
 
 var (
-	validName  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	nameForm   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	notOfNames = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
-	// validService is what Consul's DNS can ask for.
-	validService = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+	// serviceForm is what Consul's DNS can ask for.
+	serviceForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 )
+
+func validName(name string) bool { return len(name) <= 63 && nameForm.MatchString(name) }
+
+func validService(name string) bool { return len(name) <= 63 && serviceForm.MatchString(name) }
 
 // nameOf is the name of a job: the one that was given, or its program's.
 func nameOf(n, command *node) (string, bool) {
@@ -66,7 +70,7 @@ func cleanName(name string) string {
 			b.WriteString(p.text)
 		}
 		return b.String()
-	case !validName.MatchString(name):
+	case !validName(name):
 		name = strings.Trim(notOfNames.ReplaceAllString(name, "-"), "-._")
 		if name = name[:min(len(name), 50)]; name == "" {
 			return "job"

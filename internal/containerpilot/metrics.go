@@ -58,7 +58,7 @@ func (c *conversion) metrics(n *node, at string) {
 		switch {
 		case e.value.kind != object || e.value.conditional():
 			c.leave(2, e.value, at, noBetween)
-		case !templated(name) && !validMetric.MatchString(name):
+		case !templated(name) && !validMetric(name):
 			c.leave(2, e.value, at, "has no valid name: letters, digits and _, and none that begins with drover_, go_ or process_")
 		case names[name]:
 			c.leave(2, e.value, at, "has the name of another metric")
@@ -69,7 +69,9 @@ func (c *conversion) metrics(n *node, at string) {
 	})
 }
 
-var validMetric = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]{0,127}$`)
+var metricForm = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+
+func validMetric(name string) bool { return len(name) <= 128 && metricForm.MatchString(name) }
 
 // metricName joins the parts that were given.
 func metricName(n *node) string {

@@ -210,7 +210,7 @@ func (c *conversion) checkOf(indent int, n *node, at string, names map[string]bo
 		return
 	}
 	name, _ := nameOf(n.get("name"), k.exec)
-	if !templated(name) && !validName.MatchString(name) || names[name] {
+	if !templated(name) && !validName(name) || names[name] {
 		name = fmt.Sprintf("service-%d", len(names))
 	}
 	names[name] = true

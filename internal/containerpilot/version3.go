@@ -168,7 +168,7 @@ func (c *conversion) unregistered(j *job) string {
 
 // service is the name of the service that a job is.
 func (j *job) service() string {
-	if validService.MatchString(j.name) {
+	if validService(j.name) {
 		return j.name
 	}
 	if templated(j.key) {
