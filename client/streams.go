@@ -40,14 +40,20 @@ type LogsOptions struct {
 	Follow bool   // go on with those that come, until the agent ends
 }
 
-// Logs reads the lines that jobs wrote, oldest first. It ends as Events does. A slow
-// reader loses the oldest lines.
-func (c *Client) Logs(ctx context.Context, opt LogsOptions) iter.Seq2[LogLine, error] {
+// LogsLine is one line of a stream of output: a line of a job, or how many were lost
+// before the next one because the reader was slow.
+type LogsLine struct {
+	LogLine
+	Missed int `json:"missed,omitempty"` // not 0: there is no line
+}
+
+// Logs reads the lines that jobs wrote, oldest first. It ends as Events does.
+func (c *Client) Logs(ctx context.Context, opt LogsOptions) iter.Seq2[LogsLine, error] {
 	q := url.Values{"lines": {strconv.Itoa(opt.Lines)}, "follow": {strconv.FormatBool(opt.Follow)}}
 	if opt.Job != "" {
 		q.Set("job", opt.Job)
 	}
-	return stream[LogLine](ctx, c, "/v1/logs?"+q.Encode())
+	return stream[LogsLine](ctx, c, "/v1/logs?"+q.Encode())
 }
 
 // stream reads an answer of JSON lines.

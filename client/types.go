@@ -302,8 +302,8 @@ type Event struct {
 	Status *int      `json:"status,omitempty"` // exit status, of a job's end
 }
 
-// Missed is the line of a stream of events that stands for those which were lost,
-// because the reader was slow.
+// Missed is the line of a stream, of events or of lines, that stands for those which
+// were lost because the reader was slow.
 type Missed struct {
 	Missed int `json:"missed"`
 }

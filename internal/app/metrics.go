@@ -193,17 +193,21 @@ func (a *agent) PutMetric(values map[string]float64) error {
 	return nil
 }
 
+// jobLabel is not "job", which Prometheus sets itself to the scraped target's: it would
+// rename ours.
+const jobLabel = "job_name"
+
 // registerJobs registers what the jobs do: one time series for each.
 func registerJobs(reg *prometheus.Registry, a *agent) {
 	reg.MustRegister(&jobCollector{
 		agent:    a,
-		up:       prometheus.NewDesc("drover_job_up", "1 while the job's first process runs.", []string{"job"}, nil),
-		ready:    prometheus.NewDesc("drover_job_ready", "1 while the job runs and is ready.", []string{"job"}, nil),
-		starts:   prometheus.NewDesc("drover_job_starts_total", "Runs of the job that were begun since the jobs were started.", []string{"job"}, nil),
-		restarts: prometheus.NewDesc("drover_job_restarts", "Restarts in a row by the job's policy.", []string{"job"}, nil),
-		status:   prometheus.NewDesc("drover_job_exit_status", "Exit status of the last run that ended.", []string{"job"}, nil),
-		check:    prometheus.NewDesc("drover_check_healthy", "1 while the check passes, 0 while it fails, -1 while it is not known.", []string{"job", "check", "level"}, nil),
-		took:     prometheus.NewDesc("drover_check_duration_seconds", "How long the last run of the check took.", []string{"job", "check", "level"}, nil),
+		up:       prometheus.NewDesc("drover_job_up", "1 while the job's first process runs.", []string{jobLabel}, nil),
+		ready:    prometheus.NewDesc("drover_job_ready", "1 while the job runs and is ready.", []string{jobLabel}, nil),
+		starts:   prometheus.NewDesc("drover_job_starts_total", "Runs of the job that were begun since the jobs were started.", []string{jobLabel}, nil),
+		restarts: prometheus.NewDesc("drover_job_restarts", "Restarts in a row by the job's policy.", []string{jobLabel}, nil),
+		status:   prometheus.NewDesc("drover_job_exit_status", "Exit status of the last run that ended.", []string{jobLabel}, nil),
+		check:    prometheus.NewDesc("drover_check_healthy", "1 while the check passes, 0 while it fails, -1 while it is not known.", []string{jobLabel, "check", "level"}, nil),
+		took:     prometheus.NewDesc("drover_check_duration_seconds", "How long the last run of the check took.", []string{jobLabel, "check", "level"}, nil),
 	})
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "drover", Name: "maintenance", Help: "1 while maintenance is on."},
 		func() float64 { return truth(a.maintenance.Load()) }))

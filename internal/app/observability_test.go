@@ -98,6 +98,9 @@ func TestMetricsAreWhatTheyAreSaidToBe(t *testing.T) {
 	text := everyMetric(t).scrape()
 	promtool(t, strings.NewReader(text), "check", "metrics")
 	shown := families(text)
+	if of := regexp.MustCompile(`drover_\w+\{(?:[^}]*,)?(?:job|instance)=`).FindString(text); of != "" {
+		t.Errorf("%s…: that label is Prometheus's own", of)
+	}
 	for _, file := range []string{"dashboard.json", "rules.yaml", "rules_test.yaml"} {
 		about, err := os.ReadFile(filepath.Join(observability, file))
 		fstest.Must(t, err)

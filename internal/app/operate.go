@@ -175,6 +175,9 @@ func (a *agent) Logs(job string, newest int) control.Lines {
 	return &lines{a.jobs.journals.Follow(job, newest)}
 }
 
+// Missed is how many lines were lost before those that were returned last.
+func (l *lines) Missed() int { return l.f.Missed() }
+
 // Next returns what came since the last call.
 func (l *lines) Next() []client.LogLine { return told(l.f.Next()) }
 

@@ -541,14 +541,21 @@ func TestBackup(t *testing.T) {
 	}
 }
 
-// A hook backs up while somebody edits the configuration file.
-func TestBackupBesideABrokenFile(t *testing.T) {
+// An agent is asked, and a hook backs up, while somebody edits the configuration file.
+func TestBesideABrokenFile(t *testing.T) {
 	env := serve(t, agent{})
 	env["DROVER_CONFIG"] = filepath.Join(t.TempDir(), "drover.yaml")
 	if err := os.WriteFile(env["DROVER_CONFIG"], []byte("jobs: {half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if got := try(t, nil, env, "backup", "--queue"); got != (result{0, "queued\n", ""}) {
+		t.Errorf("%+v", got)
+	}
+	if got := try(t, nil, env, "status"); got.code != 0 || got.err != "" || !strings.Contains(got.out, "web-1 (this instance)") {
+		t.Errorf("%+v", got)
+	}
+	env["DROVER_SOCKET"] = "/no/agent" // now the file must be read
+	if got := try(t, nil, env, "status"); got.code != 2 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -48,15 +48,21 @@ JSON object.
 	return cmd
 }
 
+// printMissed tells of what a slow reader lost.
+func (s *session) printMissed(n int, what string) error {
+	if s.json {
+		return s.printLine(client.Missed{Missed: n})
+	}
+	_, err := fmt.Fprintf(s.Err, "drover: %s missed: they came faster than they were read\n", count(int64(n), what))
+	return err
+}
+
 func (s *session) printEvent(line client.EventLine) error {
 	switch {
-	case s.json && line.Missed > 0:
-		return s.printLine(client.Missed{Missed: line.Missed})
+	case line.Missed > 0:
+		return s.printMissed(line.Missed, "event")
 	case s.json:
 		return s.printLine(line.Event)
-	case line.Missed > 0:
-		_, err := fmt.Fprintf(s.Err, "drover: %s missed: they came faster than they were read\n", count(int64(line.Missed), "event"))
-		return err
 	}
 	name := line.Name
 	if line.Source != "" {

@@ -18,7 +18,8 @@ func (s *session) logsCommand() *cobra.Command {
 		Long: `Prints the newest lines that a job wrote on stdout and stderr, as far as the agent on
 the control socket keeps them; without a job, those of all jobs, each after the job's
 name. With --follow it goes on with what comes, until the agent ends. With --json each
-line is one JSON object with its time and stream.
+line is one JSON object with its time and stream. Lines that come faster than they are
+read are lost, the oldest first; how many is said.
 
 ` + agentExits(),
 		Example: `  drover logs
@@ -52,9 +53,12 @@ line is one JSON object with its time and stream.
 	return cmd
 }
 
-func (s *session) printLog(line client.LogLine, named bool) error {
-	if s.json {
-		return s.printLine(line)
+func (s *session) printLog(line client.LogsLine, named bool) error {
+	switch {
+	case line.Missed > 0:
+		return s.printMissed(line.Missed, "line")
+	case s.json:
+		return s.printLine(line.LogLine)
 	}
 	text := line.Text
 	if s.OutTerm {

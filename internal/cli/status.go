@@ -56,20 +56,22 @@ is the time that the last restore, or restore test, took.
 }
 
 func (s *session) status(cmd *cobra.Command) error {
-	cfg, err := s.load(cmd, nil)
-	if err != nil {
-		return err
-	}
-	var status client.Status
-	err = client.ErrNoAgent
+	status, err := client.Status{}, error(client.ErrNoAgent)
 	if f := cmd.Flags().Lookup(slotFlag); !f.Changed {
-		status, err = askStatus(cmd.Context(), cfg.Socket)
+		socket, bad := s.socket(cmd)
+		if bad != nil {
+			return bad
+		}
+		status, err = askStatus(cmd.Context(), socket)
 	}
 	if errors.Is(err, client.ErrNoAgent) {
-		if cfg.Store.URL == "" {
+		cfg, bad := s.load(cmd, nil)
+		switch {
+		case bad != nil:
+			return bad
+		case cfg.Store.URL == "":
 			return fmt.Errorf("status: %w, and no store is given; set --socket, or --store to read the store", err)
-		}
-		if cfg.Slots > 0 {
+		case cfg.Slots > 0:
 			return s.statusOfSlots(cmd.Context(), cfg)
 		}
 		err = s.withOps(cmd, func(ctx context.Context, o operations) error {

@@ -81,6 +81,8 @@ func (a agent) Logs(job string, newest int) control.Lines {
 // fixedLines are all there will ever be.
 type fixedLines []client.LogLine
 
+func (l *fixedLines) Missed() int { return 0 }
+
 func (l *fixedLines) Next() []client.LogLine { all := *l; *l = nil; return all }
 
 func (l *fixedLines) Wait(ctx context.Context) ([]client.LogLine, error) {
@@ -235,8 +237,8 @@ $`)
 	}
 }
 
-// TestMissedEvents: a reader learns that it was too slow.
-func TestMissedEvents(t *testing.T) {
+// TestMissed: a reader learns that it was too slow.
+func TestMissed(t *testing.T) {
 	var out, errs strings.Builder
 	s := &session{World: World{Out: &out, Err: &errs}}
 	if err := s.printEvent(client.EventLine{Missed: 3}); err != nil || out.String() != "" || errs.String() != "drover: 3 events missed: they came faster than they were read\n" {
@@ -245,6 +247,15 @@ func TestMissedEvents(t *testing.T) {
 	s.json = true
 	if err := s.printEvent(client.EventLine{Missed: 3}); err != nil || out.String() != "{\"missed\":3}\n" {
 		t.Errorf("%v, %q", err, out.String())
+	}
+	out.Reset()
+	if err := s.printLog(client.LogsLine{Missed: 5}, true); err != nil || out.String() != "{\"missed\":5}\n" {
+		t.Errorf("%v, %q", err, out.String())
+	}
+	s.json = false
+	errs.Reset()
+	if err := s.printLog(client.LogsLine{Missed: 1}, true); err != nil || errs.String() != "drover: 1 line missed: they came faster than they were read\n" {
+		t.Errorf("%v, %q", err, errs.String())
 	}
 }
 

@@ -77,6 +77,9 @@ type Lines interface {
 	Next() []client.LogLine
 	// Wait waits until there is something, or until ctx ends.
 	Wait(ctx context.Context) ([]client.LogLine, error)
+	// Missed is how many lines were lost before those that were returned last: they
+	// came faster than they were read.
+	Missed() int
 }
 
 // Bounds on a request: time to send its head and its body, and their sizes in bytes.

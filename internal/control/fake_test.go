@@ -19,6 +19,7 @@ type calls struct {
 	refusal  error
 	made     []string
 	lines    []client.LogLine
+	lost     int           // lines, before whatever is read
 	more     chan struct{} // closed when there are more lines, and replaced
 	changed  client.Reload
 	unhealth []string
@@ -111,6 +112,12 @@ func (f *fakeLines) take() ([]client.LogLine, <-chan struct{}) {
 	}
 	f.at = len(f.c.lines)
 	return found, f.c.more
+}
+
+func (f *fakeLines) Missed() int {
+	f.c.mu.Lock()
+	defer f.c.mu.Unlock()
+	return f.c.lost
 }
 
 func (f *fakeLines) Next() []client.LogLine { found, _ := f.take(); return found }

@@ -111,6 +111,9 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	defer closing()
 	batch := lines.Next()
 	for out.err == nil {
+		if missed := lines.Missed(); missed > 0 {
+			out.line(client.Missed{Missed: missed})
+		}
 		for _, line := range batch {
 			out.line(line)
 		}

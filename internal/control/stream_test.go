@@ -237,6 +237,10 @@ func TestLogs(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
+			if line.Missed > 0 {
+				texts = append(texts, fmt.Sprint(line.Missed, " missed"))
+				continue
+			}
 			texts = append(texts, line.Job+line.Text[:3])
 		}
 		return texts
@@ -247,6 +251,15 @@ func TestLogs(t *testing.T) {
 	if got := strings.Join(read(client.LogsOptions{Job: "db", Lines: 4}), " "); got != "db<6> db<8>" {
 		t.Errorf("of db: %s", got)
 	}
+	a.mu.Lock()
+	a.lost = 4
+	a.mu.Unlock()
+	if got := strings.Join(read(client.LogsOptions{Lines: 1}), " "); got != "4 missed web<9>" {
+		t.Errorf("of a slow reader: %s", got)
+	}
+	a.mu.Lock()
+	a.lost = 0
+	a.mu.Unlock()
 	for _, err := range c.Logs(t.Context(), client.LogsOptions{Job: "none"}) {
 		var refusal *client.Error
 		if !errors.As(err, &refusal) || refusal.Kind != client.KindUnknown || refusal.Message != "there is no job none" {

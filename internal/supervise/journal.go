@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -66,6 +67,7 @@ type Journal struct {
 	// Guarded by all.mu.
 	lines []entry
 	bytes int
+	total uint64 // lines that ever came
 }
 
 type entry struct {
@@ -102,6 +104,7 @@ func (j *Journal) add(l Line) {
 	j.all.mu.Lock()
 	defer j.all.mu.Unlock()
 	j.all.seq++
+	j.total++
 	j.lines = append(j.lines, entry{j.all.seq, l})
 	j.bytes += len(l.Text)
 	drop := 0
@@ -120,6 +123,9 @@ type Follower struct {
 	all *Journals
 	job string
 	seq uint64 // of the last one that was read
+
+	passed map[*Journal]uint64 // lines of each that came and are done with
+	missed int
 }
 
 // Follow begins with the newest lines, so many; job "": of all.
@@ -131,7 +137,24 @@ func (all *Journals) Follow(job string, newest int) *Follower {
 	if skip := len(entries) - max(0, newest); skip > 0 {
 		f.seq = entries[skip-1].seq
 	}
+	f.pass(func(j *Journal) uint64 { return j.total - uint64(len(j.from(f.seq))) })
 	return f
+}
+
+// pass notes for each job how many of its lines are done with; with all.mu held.
+func (f *Follower) pass(of func(*Journal) uint64) {
+	f.passed = map[*Journal]uint64{}
+	for name, j := range f.all.jobs {
+		if f.job == "" || name == f.job {
+			f.passed[j] = of(j)
+		}
+	}
+}
+
+// from are the lines that are kept and follow seq; with all.mu held.
+func (j *Journal) from(seq uint64) []entry {
+	at, _ := slices.BinarySearchFunc(j.lines, seq+1, func(e entry, seq uint64) int { return cmp.Compare(e.seq, seq) })
+	return j.lines[at:]
 }
 
 // after lists what follows the last one read, oldest first; with all.mu held.
@@ -141,17 +164,17 @@ func (f *Follower) after() []entry {
 		if f.job != "" && name != f.job {
 			continue
 		}
-		at, _ := slices.BinarySearchFunc(j.lines, f.seq+1, func(e entry, seq uint64) int {
-			return int(int64(e.seq) - int64(seq))
-		})
-		found = append(found, j.lines[at:]...)
+		found = append(found, j.from(f.seq)...)
 	}
-	slices.SortFunc(found, func(a, b entry) int { return int(int64(a.seq) - int64(b.seq)) })
+	slices.SortFunc(found, func(a, b entry) int { return cmp.Compare(a.seq, b.seq) })
 	return found
 }
 
+// Missed is how many lines were dropped, because they came faster than they were read,
+// before those which the last call returned.
+func (f *Follower) Missed() int { return f.missed }
+
 // Next returns the lines that came since the last call, nothing if there are none.
-// Lines that were dropped meanwhile are passed over.
 func (f *Follower) Next() []Line {
 	lines, _ := f.next()
 	return lines
@@ -161,6 +184,12 @@ func (f *Follower) next() ([]Line, <-chan struct{}) {
 	f.all.mu.Lock()
 	defer f.all.mu.Unlock()
 	entries := f.after()
+	was := f.passed // of a new journal: nothing
+	f.missed = -len(entries)
+	f.pass(func(j *Journal) uint64 {
+		f.missed += int(j.total - was[j])
+		return j.total
+	})
 	lines := make([]Line, len(entries))
 	for i, e := range entries {
 		lines[i], f.seq = e.Line, e.seq

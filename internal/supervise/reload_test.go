@@ -143,6 +143,10 @@ func TestJournals(t *testing.T) {
 	if len(lines) == 0 || len(lines) > journalLines {
 		t.Fatalf("%d lines", len(lines))
 	}
+	// The follower began with the newest one, if there was any: a thousand are left at most.
+	if all := len(lines) + f.Missed(); all > 3001 || f.Missed() < 1000 {
+		t.Errorf("%d lines and %d missed", len(lines), f.Missed())
+	}
 	if last := lines[len(lines)-1]; last.Text != "end" || last.Stream != 1 || last.Job != "noisy" {
 		t.Errorf("the last is %+v", last)
 	}
@@ -151,6 +155,23 @@ func TestJournals(t *testing.T) {
 	}
 	if newest := all.Follow("", 3).Next(); len(newest) != 3 {
 		t.Errorf("%d of the newest 3", len(newest))
+	}
+	for i := range 3 * journalLines {
+		all.Of("noisy").add(Line{Text: fmt.Sprint(i)})
+	}
+	all.Of("quiet").add(Line{Text: "there"})
+	if lines, missed := f.Next(), f.Missed(); len(lines) != journalLines || missed != 2*journalLines || lines[0].Text != fmt.Sprint(missed) {
+		t.Errorf("%d lines, %d missed", len(lines), missed)
+	}
+	both := all.Follow("", 2)
+	if lines, missed := both.Next(), both.Missed(); len(lines) != 2 || missed != 0 {
+		t.Errorf("%d of the newest 2, %d missed", len(lines), missed)
+	}
+	for range journalLines + 7 {
+		all.Of("new").add(Line{Text: "x"})
+	}
+	if lines, missed := both.Next(), both.Missed(); len(lines) != journalLines || missed != 7 {
+		t.Errorf("%d lines of a new job, %d missed", len(lines), missed)
 	}
 	all.Keep(nil)
 	if rest := all.Follow("", 10).Next(); len(rest) != 0 {
