@@ -338,7 +338,7 @@ func TestSupervisorMemory(t *testing.T) {
 		rss, pss, count := table[int]{}, table[int]{}, map[string]int{}
 		for round := range *rounds {
 			runs := y.startAll(inTurn(all, round), n, nil)
-			time.Sleep(3 * time.Second) // what a start leaves is given back by then, or never
+			time.Sleep(8 * time.Second) // what a start leaves is given back by then, or never
 			for _, run := range runs {
 				own, _ := y.below(run)
 				rss[run.name] = append(rss[run.name], rssKiB(own))

@@ -29,6 +29,7 @@ import (
 	"drover/internal/control"
 	"drover/internal/event"
 	"drover/internal/gitkv"
+	"drover/internal/initproc"
 	"drover/internal/objstore"
 	"drover/internal/supervise"
 	"drover/internal/volume"
@@ -138,6 +139,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	parts.Go(func() { a.watches.run(ctx) })
 	parts.Go(func() { a.renders.run(ctx) })
 	parts.Go(func() { runGit(ctx, a.git, hooks, opt.Log) })
+	parts.Go(func() { shrink(ctx) })
 	if cfg.Store.URL == "" {
 		err = a.superviseOnly(ctx)
 	} else {
@@ -148,6 +150,18 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	parts.Wait()
 	jobs.waits.Wait()
 	return exitStatus(jobs.exitStatus(), err), err
+}
+
+// shrinkAfter is when the start is over, as a rule.
+const shrinkAfter = 5 * time.Second
+
+// shrink gives back, once, the pages of code that only the start has run.
+func shrink(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(shrinkAfter):
+		initproc.DropFilePages()
+	}
 }
 
 func exitStatus(job int, err error) int {

@@ -265,5 +265,5 @@ func becomeSmall() {
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(10)
 	debug.FreeOSMemory()
-	dropFilePages()
+	DropFilePages()
 }

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropFilePages unmaps the binary's own code and constants, which start-up code
+// DropFilePages unmaps the binary's own code and constants, which start-up code
 // of every package linked in has touched; what is needed again comes back from
 // the page cache. Only private, unwritable mappings of files are dropped that
 // have no page of their own (a linker's relocations would make some): they hold
 // nothing that the file does not. Any failure leaves things as they are.
-func dropFilePages() {
+func DropFilePages() {
 	smaps, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return

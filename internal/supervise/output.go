@@ -12,7 +12,8 @@ import (
 
 const (
 	pumpBuffer = 256 << 10       // bytes between a job and a slow reader
-	pumpChunk  = 32 << 10        // bytes read at once
+	pumpChunk  = 32 << 10        // bytes read at once, of a job that writes much
+	firstChunk = 2 << 10         // of one that does not: many jobs are silent
 	longLine   = 16 << 10        // bytes after which a line is cut in two
 	stallLimit = 5 * time.Second // before output is dropped
 	flushLimit = 2 * time.Second // how long the end of the output may take to be written
@@ -70,7 +71,7 @@ func (p *pump) finish(deadline time.Time) bool {
 
 func (p *pump) read() {
 	defer p.from.Close()
-	chunk := make([]byte, pumpChunk)
+	chunk := make([]byte, firstChunk)
 	stalled := false
 	for {
 		n, err := p.from.Read(chunk)
@@ -79,6 +80,9 @@ func (p *pump) read() {
 				tap(chunk[:n])
 			}
 			stalled = p.add(p.format(chunk[:n]), stalled)
+		}
+		if n == len(chunk) && n < pumpChunk {
+			chunk = make([]byte, 2*n)
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -130,6 +130,7 @@ func (s *Supervisor) fork(j *job, path string, attr *os.ProcAttr) (*os.Process, 
 
 // await collects the job's first process.
 func (s *Supervisor) await(j *job, process *os.Process, k *kin) {
+	awaitEnd(process.Pid)
 	state, err := process.Wait()
 	status := statusNotStarted
 	if err == nil {
@@ -143,6 +144,26 @@ func (s *Supervisor) await(j *job, process *os.Process, k *kin) {
 	}
 	s.forget(j, process)
 	s.census.ended(k, status)
+}
+
+// awaitEnd returns when a child has ended, without collecting it. It holds no thread
+// meanwhile, as Wait would for each job (50 KiB). Where the kernel does not let it, it
+// returns at once.
+func awaitEnd(pid int) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return
+	}
+	file := os.NewFile(uintptr(fd), "pidfd")
+	defer func() { _ = file.Close() }()
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = conn.Read(func(fd uintptr) bool {
+		ended, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return ended > 0 || err != nil && err != unix.EINTR
+	})
 }
 
 // forget takes a first process that was collected off the books.
