@@ -85,7 +85,7 @@ func (t *target) syncAtomic(ctx context.Context, l *ledger) error {
 		if moved {
 			ops = nil // it is right, only the ledger is not
 		}
-		if err := l.apply(ctx, ops, func(r *page) { r.moved(t, name) }); err != nil {
+		if err := l.apply(ctx, ops, func(r *page) { r.moved(t, name, want.sum()) }); err != nil {
 			return fmt.Errorf("move %s: %w", current, err)
 		}
 		t.report.Changed = true
@@ -98,14 +98,11 @@ func (t *target) untouched(ctx context.Context, l *ledger, prefix string) (bool,
 	if !t.compare {
 		return true, nil
 	}
-	if t.known.commit != t.commit {
-		return false, nil
-	}
 	have, err := l.kv.List(ctx, prefix)
 	if err != nil {
 		return false, fmt.Errorf("list the tree: %w", err)
 	}
-	return len(have) == len(t.known.sums) && t.known.in(have, prefix), nil
+	return sum(have, prefix) == l.page.Sum, nil
 }
 
 // begin notes a tree before its first key is written.
@@ -123,9 +120,9 @@ func (r *page) of(t *target) {
 }
 
 // moved notes that current names a tree.
-func (r *page) moved(t *target, name string) {
+func (r *page) moved(t *target, name, sum string) {
 	r.of(t)
-	r.Commit, r.Tree = t.commit, name
+	r.Commit, r.Tree, r.Sum = t.commit, name, sum
 	r.Trees = append([]string{name}, without(r.Trees, name)...)
 	if r.Next == name {
 		r.Next = ""

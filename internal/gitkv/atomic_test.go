@@ -78,6 +78,7 @@ func TestDriftIsPutRight(t *testing.T) {
 	}
 	fetches := l.git.fetches
 	w.ok(true)
+	l.writer("a third").ok(true)
 	if l.git.fetches != fetches {
 		t.Error("it fetched to compare though nothing had changed")
 	}

@@ -110,7 +110,7 @@ func (t *target) refKey() string {
 // syncInPlace makes the keys below the prefix what they should be: in one transaction, if they fit, else the
 // new ones first and then, when they are all there, the deletions.
 func (t *target) syncInPlace(ctx context.Context, l *ledger) error {
-	if l.page.Commit == t.commit && l.page.Next == "" && l.page.Ref == t.ref && l.page.Made == t.mapping.tree(t.commit) {
+	if t.isThere(l) {
 		same, err := t.untouchedInPlace(ctx, l)
 		if same || err != nil {
 			return err
@@ -128,29 +128,30 @@ func (t *target) syncInPlace(ctx context.Context, l *ledger) error {
 	if err != nil {
 		return err
 	}
-	if err := t.worker.s.places.own(t, want); err != nil {
+	if err := t.worker.s.places.own(t, slices.Collect(maps.Keys(want))); err != nil {
 		return err
 	}
 	ops, drift, err := t.changes(ctx, l, want, ours)
 	if err != nil {
 		return err
 	}
-	final := list{}
-	for key := range want {
-		final[key] = true
-	}
-	done := l.page.Commit == t.commit && l.page.Next == "" && l.page.Made == t.mapping.tree(t.commit)
-	if len(ops) == 0 && done && maps.Equal(final, ours) {
+	done := t.isThere(l) // the branch may have moved meanwhile
+	if len(ops) == 0 && done && l.page.Sum == want.sum() {
 		return nil
 	}
-	if done && len(ops) > 0 {
+	if done {
 		t.report.Drift += drift
 	}
-	if err := t.write(ctx, l, ops, final, ours); err != nil {
+	if err := t.write(ctx, l, ops, want, ours); err != nil {
 		return err
 	}
 	t.report.Changed = t.report.Changed || !done
 	return nil
+}
+
+// isThere says whether the ledger has the commit, whole, and made as it would be now.
+func (t *target) isThere(l *ledger) bool {
+	return l.page.Commit == t.commit && l.page.Next == "" && l.page.Made == t.mapping.tree(t.commit)
 }
 
 // withPrefix are whole keys, and git2consul's.
@@ -176,23 +177,21 @@ func (t *target) untouchedInPlace(ctx context.Context, l *ledger) (bool, error) 
 	if !t.compare {
 		return true, nil
 	}
-	if t.known.commit != t.commit {
-		return false, nil
+	ours, err := l.readList(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err := t.worker.s.places.own(t, slices.Collect(maps.Keys(ours))); err != nil {
+		return false, err
 	}
 	have, err := t.list(ctx, l)
 	if err != nil {
 		return false, err
 	}
-	have = slices.DeleteFunc(have, func(p coord.Pair) bool {
-		_, ok := t.known.sums[strings.TrimPrefix(p.Key, t.slash())]
-		return !ok && p.Key != t.refKey()
-	})
-	ref := slices.IndexFunc(have, func(p coord.Pair) bool { return p.Key == t.refKey() && string(p.Value) == t.commit })
-	if ref < 0 {
-		return false, nil
-	}
-	have = slices.Delete(have, ref, ref+1)
-	return len(have) == len(t.known.sums) && t.known.in(have, t.slash()), nil
+	all := len(have)
+	have = slices.DeleteFunc(have, func(p coord.Pair) bool { return !ours[p.Key] })
+	t.report.Others = all - len(have)
+	return sum(have, "") == l.page.Sum, nil
 }
 
 // slash is the prefix as what all keys below it begin with.
@@ -242,13 +241,17 @@ func (t *target) changes(ctx context.Context, l *ledger, want pairs, ours list) 
 }
 
 // write does ops and notes whose keys they are: what is new before it is written, what is gone after.
-func (t *target) write(ctx context.Context, l *ledger, ops []coord.Op, final, ours list) error {
+func (t *target) write(ctx context.Context, l *ledger, ops []coord.Op, want pairs, ours list) error {
+	final := list{}
+	for key := range want {
+		final[key] = true
+	}
 	finish := func(ops []coord.Op) ([]coord.Op, func(*page), error) {
 		ops, noted, err := l.withList(ops, final)
 		return ops, func(r *page) {
 			r.of(t)
 			noted(r)
-			r.Commit, r.Made, r.Next = t.commit, t.mapping.tree(t.commit), ""
+			r.Commit, r.Made, r.Next, r.Sum = t.commit, t.mapping.tree(t.commit), "", want.sum()
 		}, err
 	}
 	all, change, err := finish(ops)

@@ -21,6 +21,7 @@ type page struct {
 	Prefix  string `json:"prefix"`
 	Mode    Mode   `json:"mode"`
 	Commit  string `json:"commit,omitempty"` // the one that is there, whole
+	Sum     string `json:"sum,omitempty"`    // of its keys and values
 
 	// Atomic. Each tree that may have a key is in one of these, from before its first key is written.
 	Tree    string   `json:"tree,omitempty"`    // the current one

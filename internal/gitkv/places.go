@@ -2,8 +2,6 @@ package gitkv
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 )
 
@@ -42,13 +40,13 @@ func (p *places) leave(prefix string, who placeName) {
 }
 
 // own reserves keys for a target.
-func (p *places) own(t *target, keys pairs) error {
+func (p *places) own(t *target, keys []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.owner == nil {
 		p.owner, p.owned = map[string]*target{}, map[*target][]string{}
 	}
-	for key := range keys {
+	for _, key := range keys {
 		if other := p.owner[key]; other != nil && other != t {
 			return fmt.Errorf("key %q is made by %s of %s, too", key, other.ref, other.worker.repo.Name)
 		}
@@ -56,10 +54,10 @@ func (p *places) own(t *target, keys pairs) error {
 	for _, key := range p.owned[t] {
 		delete(p.owner, key)
 	}
-	for key := range keys {
+	for _, key := range keys {
 		p.owner[key] = t
 	}
-	p.owned[t] = slices.Collect(maps.Keys(keys))
+	p.owned[t] = keys
 	return nil
 }
 

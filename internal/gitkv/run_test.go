@@ -347,6 +347,22 @@ func TestBranchIsGone(t *testing.T) {
 	}
 }
 
+// A server that shows no branch at all has perhaps lost them, or shows them to others.
+func TestNoBranchAtAll(t *testing.T) {
+	l := newLab(t, Repo{RemoveDeleted: true})
+	l.git.push("c1", files{"a": "1"})
+	w := l.writer("a")
+	w.ok(true)
+	before := l.keys()
+	l.git.remove("refs/heads/main")
+	for range 5 {
+		if targets := w.ok(true); !targets[0].Missing || targets[0].Removed {
+			t.Errorf("told %+v", targets[0])
+		}
+	}
+	want(t, "no branch at all", l.keys(), before)
+}
+
 // Two repositories at one place: different keys are well, the same one is told.
 func TestTwoRepositoriesAtOnePlace(t *testing.T) {
 	l := newLab(t, Repo{})
@@ -357,11 +373,15 @@ func TestTwoRepositoriesAtOnePlace(t *testing.T) {
 		r.Remote.URL = "https://example.com/app.git"
 		return r
 	}
-	s, err := New(Options{Coord: client, Repos: []Repo{repo("one"), repo("one/two")}})
-	if err != nil {
-		t.Fatal(err)
+	start := func() *Syncer {
+		s, err := New(Options{Coord: client, Repos: []Repo{repo("one"), repo("one/two")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
 	}
-	pass := func() string {
+	s := start()
+	pass := func(s *Syncer) string {
 		said := ""
 		for _, w := range s.workers {
 			w.source = l.git
@@ -378,15 +398,17 @@ func TestTwoRepositoriesAtOnePlace(t *testing.T) {
 	}
 	l.git.push("c1", files{"a": "1", "two/b": "1"}, "refs/heads/one")
 	l.git.push("c2", files{"c": "2"}, "refs/heads/one/two")
-	if said := pass(); said != "" {
+	if said := pass(s); said != "" {
 		t.Error(said)
 	}
 	want(t, "one in the other", l.keys(), map[string]string{
 		"shared/one/a": "1", "shared/one/two/b": "1", "shared/one/two/c": "2", "shared/one.ref": sha("c1"), "shared/one/two.ref": sha("c2"),
 	})
 	l.git.push("c3", files{"b": "3"}, "refs/heads/one/two")
-	if said := pass(); !strings.Contains(said, `key "shared/one/two/b" is made by`) {
-		t.Errorf("said %q", said)
+	for _, s := range []*Syncer{s, start()} {
+		if said := pass(s); !strings.Contains(said, `key "shared/one/two/b" is made by`) {
+			t.Errorf("said %q", said)
+		}
 	}
 	if l.keys()["shared/one/two/b"] != "1" {
 		t.Error("the later one has taken it")

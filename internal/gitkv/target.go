@@ -3,8 +3,10 @@ package gitkv
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"drover/internal/coord"
@@ -16,7 +18,6 @@ type target struct {
 	ref     string
 	prefix  string
 	mapping mapping
-	known   sums
 	done    string // the commit that this writer has brought it to
 	last    Target // and what there is to say of that
 
@@ -33,29 +34,23 @@ type refused struct {
 	err    error
 }
 
-// sums are what the values of a commit are known by: the values themselves would take the memory that
-// they take in Git.
-type sums struct {
-	commit string
-	sums   map[string][sha256.Size]byte
+// sum is what the keys and values of a commit are known by, so that they can be compared without
+// fetching the commit again.
+func sum(all []coord.Pair, prefix string) string {
+	h := sha256.New()
+	for _, p := range slices.SortedFunc(slices.Values(all), func(a, b coord.Pair) int { return strings.Compare(a.Key, b.Key) }) {
+		v := sha256.Sum256(p.Value)
+		fmt.Fprintf(h, "%d %s %x\n", len(p.Key)-len(prefix), strings.TrimPrefix(p.Key, prefix), v)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-func sumsOf(commit string, made pairs) sums {
-	s := sums{commit, map[string][sha256.Size]byte{}}
+func (made pairs) sum() string {
+	var all []coord.Pair
 	for key, v := range made {
-		s.sums[key] = sha256.Sum256(v)
+		all = append(all, coord.Pair{Key: key, Value: v})
 	}
-	return s
-}
-
-// in says whether each pair is one of them.
-func (s sums) in(have []coord.Pair, prefix string) bool {
-	for _, p := range have {
-		if sum, ok := s.sums[strings.TrimPrefix(p.Key, prefix)]; !ok || sum != sha256.Sum256(p.Value) {
-			return false
-		}
-	}
-	return true
+	return sum(all, "")
 }
 
 // keys fetches the commit that the branch is at now, which may be a newer one than was listed.
@@ -79,7 +74,6 @@ func (t *target) keys(ctx context.Context) (pairs, error) {
 		t.bad = refused{t.commit, fmt.Errorf("commit %s: %w", t.commit, err)}
 		return nil, t.bad.err
 	}
-	t.known = sumsOf(t.commit, made)
 	return made, nil
 }
 
@@ -130,11 +124,12 @@ func (t *target) run(ctx context.Context) error {
 
 // missing counts that the branch was not there, and removes the keys if it was asked to and this is the
 // second time in a row: whoever renames a branch deletes it for a moment.
-func (t *target) missing(ctx context.Context) Target {
+// A list without any branch may be a server's that shows nothing any more: it does not count.
+func (t *target) missing(ctx context.Context, counts bool) Target {
 	t.report = t.worker.newReport(t.ref)
 	t.report.Missing = true
 	t.done = ""
-	if err := t.runMissing(ctx); err != nil {
+	if err := t.runMissing(ctx, counts); err != nil {
 		t.report.Error = err.Error()
 	}
 	return *t.report
@@ -142,7 +137,7 @@ func (t *target) missing(ctx context.Context) Target {
 
 const missingPasses = 2
 
-func (t *target) runMissing(ctx context.Context) error {
+func (t *target) runMissing(ctx context.Context, counts bool) error {
 	l := t.worker.ledger(t.prefix)
 	if err := l.open(ctx); err != nil {
 		return err
@@ -151,7 +146,7 @@ func (t *target) runMissing(ctx context.Context) error {
 	if l.seen == "" || l.page.Ref != t.ref || l.page.Repo != t.worker.repo.Name {
 		return errors.New("there is no such branch or tag")
 	}
-	if !t.worker.repo.RemoveDeleted {
+	if !t.worker.repo.RemoveDeleted || !counts {
 		return nil
 	}
 	if l.page.Missing < missingPasses {

@@ -141,7 +141,7 @@ func (w *worker) missing(ctx context.Context, refs map[string]string) ([]Target,
 		if err != nil {
 			continue // another has its place now
 		}
-		report := t.missing(ctx)
+		report := t.missing(ctx, len(refs) > 0)
 		if done = append(done, report); report.Removed || report.Commit == "" {
 			delete(w.targets, ref)
 			w.s.places.leave(t.prefix, placeName{w.repo.Name, ref})

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -302,4 +305,33 @@ func FuzzEntries(f *testing.F) {
 			t.Errorf("%d bytes of %d", size, len(tree))
 		}
 	})
+}
+
+// Credentials do not follow to where a server sends one: another one, or one that anybody can listen to.
+func TestCredentialsStayWithTheServer(t *testing.T) {
+	s := gitserver.Start(t, gitserver.Options{TLS: true, User: "git", Password: "s3cret"})
+	var calls atomic.Int32
+	steal := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		if r.Header.Get("Authorization") != "" {
+			t.Error("another server was told the password")
+		}
+		http.Error(w, "who is there?", http.StatusUnauthorized)
+	})
+	plain, secured := httptest.NewServer(steal), httptest.NewTLSServer(steal)
+	defer plain.Close()
+	defer secured.Close()
+	for _, thief := range []*httptest.Server{plain, secured} {
+		guide := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, thief.URL+r.URL.RequestURI(), http.StatusMovedPermanently)
+		}))
+		defer guide.Close()
+		r := open(t, Options{URL: guide.URL + "/conf.git", CAFile: s.CAFile, PasswordFile: s.PasswordFile})
+		if _, err := r.Refs(t.Context()); err == nil {
+			t.Error("it has listed branches")
+		}
+	}
+	if calls.Load() != 1 {
+		t.Errorf("%d calls, want one, by TLS", calls.Load())
+	}
 }
