@@ -15,10 +15,14 @@ import (
 	"time"
 
 	"drover/internal/coord"
+	"drover/internal/coord/consul"
+	"drover/internal/coord/etcd"
 	"drover/internal/coord/mem"
 	"drover/internal/coord/object"
 	"drover/internal/event"
 	storemem "drover/internal/objstore/mem"
+	"drover/internal/testkit/consulserver"
+	"drover/internal/testkit/etcdserver"
 	"drover/internal/testkit/gitserver"
 )
 
@@ -503,20 +507,74 @@ func TestRestCostsNothing(t *testing.T) {
 	}
 }
 
-// The same over each coordinator that needs no server.
+// The same over each coordinator.
 func TestEachCoordinator(t *testing.T) {
-	for name, open := range map[string]func() coord.Coordinator{
-		"memory": func() coord.Coordinator { return mem.New() },
-		"store":  func() coord.Coordinator { return object.New(storemem.New(), object.Options{}) },
+	for name, open := range map[string]func(t *testing.T) (coord.Coordinator, error){
+		"memory": func(*testing.T) (coord.Coordinator, error) { return mem.New(), nil },
+		"store":  func(*testing.T) (coord.Coordinator, error) { return object.New(storemem.New(), object.Options{}), nil },
+		"consul": func(t *testing.T) (coord.Coordinator, error) {
+			return consul.New(consul.Options{Address: consulserver.Start(t, consulserver.Options{}).Address})
+		},
+		"etcd": func(t *testing.T) (coord.Coordinator, error) {
+			return etcd.Open(etcd.Options{Endpoints: etcdserver.Start(t, etcdserver.Options{}).Endpoints})
+		},
 	} {
 		for _, mode := range []Mode{Atomic, InPlace} {
-			t.Run(name+"/"+string(mode), func(t *testing.T) { overCoordinator(t, open(), mode) })
+			t.Run(name+"/"+string(mode), func(t *testing.T) {
+				c, err := open(t)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				overCoordinator(t, c, mode)
+			})
+		}
+	}
+}
+
+// A Consul that is stopped and started again has lost no key.
+func TestGit2consul126RealConsul(t *testing.T) {
+	server := consulserver.Start(t, consulserver.Options{})
+	c, err := consul.New(consul.Options{Address: server.Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, mode := range []Mode{Atomic, InPlace} {
+		git := newGit()
+		git.push("c1", many(100, "x"))
+		repo := Repo{Name: string(mode), Mode: mode, Branches: []string{"main"}, RemoveDeleted: true}
+		repo.Remote.URL = "https://example.com/app.git"
+		s, err := New(Options{Coord: c, Repos: []Repo{repo}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := s.workers[0]
+		w.source = git
+		if _, err := s.Once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		before, err := c.List(t.Context(), string(mode)+"/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		git.push("c2", many(90, "y"))
+		server.Stop()
+		if targets, err := w.pass(t.Context(), true); !failed(targets, err) {
+			t.Errorf("nobody is there, and it says %+v", targets)
+		}
+		server.StartAgain()
+		after, err := c.List(t.Context(), string(mode)+"/")
+		if err != nil || !coord.EqualPairs(before, after) {
+			t.Errorf("%d keys were %d, %v", len(after), len(before), err)
+		}
+		if report, err := s.Once(t.Context()); err != nil || report.Targets[0].Commit != sha("c2") {
+			t.Errorf("%+v, %v", report, err)
 		}
 	}
 }
 
 func overCoordinator(t *testing.T, c coord.Coordinator, mode Mode) {
-	defer c.Close()
 	git := newGit()
 	repo := Repo{Name: "app", Mode: mode, Branches: []string{"main"}, Keep: 1}
 	repo.Remote.URL = "https://example.com/app.git"
