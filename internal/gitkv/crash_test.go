@@ -327,3 +327,54 @@ func pausedAt(t *testing.T, mode Mode, at int, late bool) (met bool) {
 	}
 	return met
 }
+
+// TestRemovalFails: the removal of a branch's keys fails at a call. It is finished by the next look; if the
+// branch is back by then, so are its keys.
+func TestRemovalFails(t *testing.T) {
+	lost := fmt.Errorf("lost: %w", coord.ErrUnavailable)
+	points := 0
+	for _, mode := range []Mode{Atomic, InPlace} {
+		for _, f := range []fault{{before: lost}, {after: lost}} {
+			for _, back := range []bool{false, true} {
+				for at, met := 1, true; met; at++ {
+					l := newLab(t, Repo{Mode: mode, RemoveDeleted: true, Branches: []string{"*"}})
+					l.maxOps = 6
+					l.git.push("keep", files{"a": "1"}, "refs/heads/keep")
+					w := l.writer("a")
+					w.ok(true)
+					wanted := l.keys()
+					l.git.push("c1", many(20, "x"))
+					w.ok(true)
+					if back {
+						wanted = l.keys()
+					}
+					l.git.remove("refs/heads/main")
+					w.ok(false)
+					met = false
+					first := w.kv.n
+					w.kv.script = func(c call) fault {
+						if c.n != first+at {
+							return fault{}
+						}
+						met = true
+						return f
+					}
+					_, err := w.pass(false)
+					w.kv.script = nil
+					if back {
+						l.git.push("c1", many(20, "x"))
+					}
+					if err != nil || back {
+						w.ok(false)
+					}
+					if !back { // a ledger that was removed, though nobody heard of it
+						w.ok(true)
+					}
+					want(t, fmt.Sprintf("%s, call %d, back: %v", mode, at, back), l.keys(), wanted)
+					points++
+				}
+			}
+		}
+	}
+	t.Logf("%d points", points)
+}
