@@ -132,11 +132,12 @@ func TestGoroutinesAreCounted(t *testing.T) {
 // skip, each with its reason.
 var (
 	sleeping = map[string]string{
-		"bench/agent_test.go":  "it measures an agent at rest, which takes time",
-		"bench/watch_test.go":  "it measures an agent at rest, which takes time",
-		"bench/etcd_test.go":   "the same, of a thousand",
-		"bench/proxy_test.go":  "the delay that it adds to each call is what it is for",
-		"bench/consul_test.go": "it measures agents at rest, which takes time",
+		"bench/agent_test.go":     "it measures an agent at rest, which takes time",
+		"bench/supervise_test.go": "it measures supervisors at rest, which takes time",
+		"bench/watch_test.go":     "it measures an agent at rest, which takes time",
+		"bench/etcd_test.go":      "the same, of a thousand",
+		"bench/proxy_test.go":     "the delay that it adds to each call is what it is for",
+		"bench/consul_test.go":    "it measures agents at rest, which takes time",
 
 		"internal/objstore/probe/probe_test.go": "a faulty server has a gap between its check and its write",
 	}
