@@ -29,11 +29,16 @@ func everyMetric(t *testing.T) *supervisor {
 store: {url: "file://`+dir+`/bucket", password_command: "echo sesame"}
 data_dir: `+dir+`/data
 state: [{path: `+dir+`/state}]
+watches: {keys: {prefix: shop/}}
+templates: {conf: {content: "x", destination: `+dir+`/conf, roll: 1}}
+secrets: {vault: {address: "http://127.0.0.1:1", token: x}}
+git: {conf: {url: "http://127.0.0.1:1/conf.git"}}
 jobs:
   app:
     command: sleep infinity
     main: true
     checks: {here: {exec: "true", every: 100ms}}
+    service: {name: app, address: "static:127.0.0.1"}
   once: {command: "true"}
 `)
 	s.event("succeeded", "once")

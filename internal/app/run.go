@@ -108,6 +108,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	if err := a.renders.first(cfg); err != nil {
 		return 1, err
 	}
+	a.registry.MustRegister(newCoordinatorCollector(a))
 	registerMetrics(a.registry, a)
 	registerJobs(a.registry, a)
 	a.still = a.stiller()
