@@ -21,13 +21,14 @@ const (
 	eventSignal      = "signal"
 	eventWebhook     = "webhook"
 	eventMaintenance = "maintenance"
+	eventSynced      = "synced" // the keys of a Git repository are those of another commit
 )
 
 // outside are those that may cause runs of jobs. (What the supervisor makes itself it
 // has acted upon already.)
 var outside = map[string]bool{
 	eventClaimed: true, eventRestored: true, eventLost: true, eventCommitted: true,
-	eventSignal: true, eventWebhook: true, eventMaintenance: true, eventChanged: true, eventRendered: true,
+	eventSignal: true, eventWebhook: true, eventMaintenance: true, eventChanged: true, eventRendered: true, eventSynced: true,
 	supervise.EventHealthy: true, supervise.EventUnhealthy: true, // of watches
 }
 
