@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -214,6 +216,8 @@ func TestNoQuorum(t *testing.T) {
 	seen := follow(t, c, "n/")
 	putHard(t, c, "n/a", "1")
 	until(t, "the watch sees a write", seen.has("n/a", "1"))
+	const ttl = 6 * time.Second
+	lock := acquire(t, c, "held", "a", ttl)
 	last := s.Leader()
 	s.StopMember((last + 1) % 3)
 	s.StopMember((last + 2) % 3)
@@ -229,6 +233,10 @@ func TestNoQuorum(t *testing.T) {
 	defer cancel()
 	_, err = c.Acquire(ctx, "lock", coord.LeaseOptions{Holder: "a", TTL: time.Minute})
 	is(t, "acquire", err, context.DeadlineExceeded)
+	until(t, "the holder gives up", func() bool { return !held(lock) })
+	if n := asked(t, s, last); n > 100 {
+		t.Errorf("%d streams: it asks without a pause", n)
+	}
 	s.StartAgain()
 	putHard(t, c, "n/a", "3")
 	until(t, "the watch goes on", seen.has("n/a", "3"))
@@ -237,6 +245,31 @@ func TestNoQuorum(t *testing.T) {
 			t.Errorf("a failure was told as %v", kind)
 		}
 	}
+}
+
+// asked counts the streams, one for each renewal and watch, that a member was asked for.
+func asked(t *testing.T, s *etcdserver.Server, member int) int {
+	t.Helper()
+	resp, err := http.Get(s.MetricsURL(member))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "etcd_server_client_requests_total") && strings.Contains(line, `type="stream"`) {
+			n, err := strconv.ParseFloat(strings.Fields(line)[1], 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return int(n)
+		}
+	}
+	t.Fatal("etcd does not count streams")
+	return 0
 }
 
 func TestNoSpace(t *testing.T) {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
 
 	"drover/internal/coord"
 )
@@ -41,10 +43,21 @@ func (c *Client) grant(ctx context.Context, ttl time.Duration) (id clientv3.Leas
 	return id, granted, err
 }
 
-// keepAlive renews a lease of etcd. Errors: ErrNotFound.
+// keepAlive renews a lease of etcd by one message: clientv3's own hides when the one was sent
+// that was answered, or, when a connection breaks, tries again without a pause. Errors: ErrNotFound.
 func (c *Client) keepAlive(ctx context.Context, id clientv3.LeaseID) error {
 	return c.do(ctx, "renew a lease", func(ctx context.Context) error {
-		_, err := c.etcd.KeepAliveOnce(ctx, id)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel() // ends the stream
+		stream, err := etcdserverpb.NewLeaseClient(c.etcd.ActiveConnection()).LeaseKeepAlive(ctx, grpc.WaitForReady(true))
+		if err != nil {
+			return err
+		}
+		_ = stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(id)}) // Recv says why it failed
+		answer, err := stream.Recv()
+		if err == nil && answer.TTL <= 0 {
+			return coord.ErrNotFound
+		}
 		return err
 	})
 }
