@@ -162,6 +162,7 @@ func worst(t *testing.T, c coord.Catalog, name string) func() string {
 }
 
 func TestLeaderIsLost(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{Members: 3})
 	const ttl = 10 * time.Second
 	a, b := open(t, Options{Endpoints: s.Endpoints}), open(t, Options{Endpoints: s.Endpoints})
@@ -192,6 +193,7 @@ func TestLeaderIsLost(t *testing.T) {
 
 // TestMemberHangs has one of three accept connections and answer nothing.
 func TestMemberHangs(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{Members: 3})
 	const ttl = 10 * time.Second
 	c := open(t, Options{Endpoints: s.Endpoints, RequestTimeout: time.Second})
@@ -211,6 +213,7 @@ func TestMemberHangs(t *testing.T) {
 }
 
 func TestNoQuorum(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{Members: 3})
 	c := open(t, Options{Endpoints: s.Endpoints})
 	seen := follow(t, c, "n/")
@@ -273,6 +276,7 @@ func asked(t *testing.T, s *etcdserver.Server, member int) int {
 }
 
 func TestNoSpace(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{Args: []string{"--quota-backend-bytes", strconv.Itoa(8 << 20)}})
 	c := open(t, Options{Endpoints: s.Endpoints})
 	putHard(t, c, "small", "x")
@@ -301,6 +305,7 @@ func deleteKeys(t *testing.T, s *etcdserver.Server, prefix string) {
 }
 
 func TestKeysAreDeletedBehindTheBack(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{})
 	c := open(t, Options{Endpoints: s.Endpoints})
 	const ttl = 2 * time.Second
@@ -327,6 +332,7 @@ func TestKeysAreDeletedBehindTheBack(t *testing.T) {
 }
 
 func TestLeasesAreRevokedBehindTheBack(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{})
 	c := open(t, Options{Endpoints: s.Endpoints})
 	for after, want := range map[time.Duration]error{0: nil, time.Hour: coord.ErrNotFound} {
@@ -358,6 +364,7 @@ func TestLeasesAreRevokedBehindTheBack(t *testing.T) {
 // TestRelist holds that a watch which lists again now and then tells nothing by it, and that one
 // which waits for a revision to come sees that etcd is not so far.
 func TestRelist(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{})
 	c := open(t, Options{Endpoints: s.Endpoints, Relist: 50 * time.Millisecond})
 	seen := follow(t, c, "n/")
@@ -380,6 +387,7 @@ func TestRelist(t *testing.T) {
 }
 
 func TestForeignKeys(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{})
 	all, team := open(t, Options{Endpoints: s.Endpoints}), open(t, Options{Endpoints: s.Endpoints, Prefix: "team/"})
 	acquire(t, all, "a", "x", time.Minute)

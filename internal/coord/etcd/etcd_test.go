@@ -73,6 +73,7 @@ func openLinked(t *testing.T, s *etcdserver.Server, opts Options) *linked {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{Auth: true})
 	s.AddUser(user, password, prefix)
 	s.AddUser("stranger", password, "elsewhere/")

@@ -72,6 +72,7 @@ func TestKinds(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{TLS: true, ClientCerts: true})
 	good := TLS{CA: s.CA, Cert: s.Cert, Key: s.Key}
 	with := func(change func(*TLS)) TLS {
@@ -102,6 +103,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestPasswordIsReadAgain(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{Auth: true, Args: []string{"--auth-token-ttl", "1"}})
 	s.AddUser(user, "first", prefix)
 	file := filepath.Join(t.TempDir(), "password")
@@ -163,6 +165,7 @@ func token(c *Client) string {
 }
 
 func TestLoginThatNobodyAsksFor(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{})
 	c := open(t, Options{Endpoints: s.Endpoints, User: user, Password: password})
 	if _, err := c.Put(t.Context(), "a", nil); err != nil {
@@ -176,6 +179,7 @@ func TestLoginThatNobodyAsksFor(t *testing.T) {
 // TestRestoredEtcd has a client with a login from a log that is longer than etcd's: etcd waits then, and
 // does not say that the login is why.
 func TestRestoredEtcd(t *testing.T) {
+	t.Parallel()
 	s := etcdserver.Start(t, etcdserver.Options{Auth: true})
 	s.AddUser(user, password, prefix)
 	for range 50 {
