@@ -25,7 +25,7 @@ func (c *Client) kind(ctx context.Context, err error) error {
 	case kind == coord.ErrUnavailable && c.ctx.Err() != nil:
 		return errClosed
 	case kind == coord.ErrUnavailable && ctx.Err() != nil:
-		return fmt.Errorf("%w: %w (%v)", kind, ctx.Err(), err)
+		return fmt.Errorf("%w: %w: %w", kind, ctx.Err(), err)
 	}
 	return fmt.Errorf("%w: %w", kind, err)
 }

@@ -78,7 +78,7 @@ func (o Options) check() (*tls.Config, error) {
 	case !secure && o.TLS != TLS{}:
 		return nil, errors.New("the endpoints are http, which ignores what is set for TLS")
 	case !secure:
-		return nil, nil //nolint:nilnil // no TLS is a configuration, too
+		return nil, nil
 	}
 	return o.TLS.config()
 }

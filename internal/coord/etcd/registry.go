@@ -174,7 +174,7 @@ func (c *Client) register(ctx context.Context, i *instance, r coord.Registration
 // expire.
 func (c *Client) registration(ctx context.Context, seen state, r coord.Registration) (ops []clientv3.Op, err error) {
 	want, isNew := recordOf(r), seen.record == nil
-	life, pulse := leaseOf(seen.record), leaseOf(seen.health)
+	life := leaseOf(seen.record)
 	timed := isNew || want.TTL != seen.said.TTL || want.DeregisterAfter != seen.said.DeregisterAfter
 	if timed {
 		if life, err = c.bound(ctx, want.lifetime()); err != nil {
@@ -196,7 +196,8 @@ func (c *Client) registration(ctx context.Context, seen state, r coord.Registrat
 		}
 	}
 	if isNew || timed && seen.health != nil { // one that is silent stays so
-		if pulse = life; status.Status != coord.Maintenance {
+		pulse := life
+		if status.Status != coord.Maintenance {
 			if pulse, err = c.bound(ctx, want.ttl()); err != nil {
 				return nil, err
 			}

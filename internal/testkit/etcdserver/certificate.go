@@ -25,7 +25,7 @@ func certificate(t testing.TB, dir string) (cert, key string) {
 	}
 	template := &x509.Certificate{
 		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{Organization: []string{"drover test"}}, // a common name would be a user's
+		Subject:               pkix.Name{Locality: []string{"drover test"}}, // a common name would be a user's
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(24 * time.Hour),
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
