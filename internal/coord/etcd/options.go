@@ -29,7 +29,8 @@ type Options struct {
 	TLS                          TLS
 	DialTimeout                  time.Duration // for a connection; 0: 5 s
 	RequestTimeout               time.Duration // for a call and its answer; 0: 5 s
-	// Relist is how often a watch lists again although nothing is wrong; 0: 10 min.
+	// Relist is after how long a watch lists again although nothing is wrong, or up to twice
+	// as long; 0: 10 min.
 	Relist time.Duration
 }
 
