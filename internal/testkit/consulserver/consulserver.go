@@ -181,11 +181,22 @@ func (s *Server) start() error {
 		close(ended)
 	}()
 	s.cmd, s.ended = cmd, ended
-	if err := s.ready(); err != nil {
+	if err := errors.Join(moreFiles(cmd.Process.Pid), s.ready()); err != nil {
 		s.Stop()
 		return err
 	}
 	return nil
+}
+
+// moreFiles lets a process open as many files as it may: each query that waits is one, and
+// what was built with a Go before 1.19 does not ask for them.
+func moreFiles(pid int) error {
+	var limit unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		return err
+	}
+	limit.Cur = limit.Max
+	return unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil)
 }
 
 // ready waits until the server has a leader that knows its node: sessions need one.
