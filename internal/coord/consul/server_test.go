@@ -3,6 +3,7 @@ package consul_test
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -133,6 +134,37 @@ func TestACL(t *testing.T) {
 	if strings.Contains(fmt.Sprint(err), s.Token) {
 		t.Errorf("an error shows the token: %v", err)
 	}
+}
+
+// TestLeastRights: what docs/COORDINATORS.md says that a token needs is enough.
+func TestLeastRights(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/COORDINATORS.md")
+	must(t, err)
+	_, rules, found := strings.Cut(string(page), "```hcl\n")
+	rules, _, ended := strings.Cut(rules, "```")
+	if !found || !ended {
+		t.Fatal("the page has no rules")
+	}
+	s := consulserver.Start(t, consulserver.Options{ACL: true, LeastTTL: leastTTL})
+	_, err = open(t, consul.Options{Address: s.Address, Token: s.Token}).Put(t.Context(), "config/a", []byte("1"))
+	must(t, err)
+	c := open(t, consul.Options{Address: s.Address, Token: s.NewToken("agent", rules)})
+	if pairs, err := c.List(t.Context(), "config/"); err != nil || len(pairs) != 1 {
+		t.Errorf("list: %v, %v", pairs, err)
+	}
+	l := acquire(t, c, "x")
+	must(t, l.Release(t.Context()))
+	must(t, c.Register(t.Context(), instance("web", "w")))
+	must(t, c.Report(t.Context(), "w", coord.Maintenance, ""))
+	must(t, c.Report(t.Context(), "w", coord.Passing, ""))
+	r := newRecord(t)
+	r.run(func() {
+		c.WatchService(r.ctx, coord.Query{Name: "web"}, func(is []coord.Instance, err error) { r.add(fmt.Sprint(len(is), err)) })
+	})
+	r.awaitThat(10*time.Second, func(l []string) bool { return slices.Contains(l, "1 <nil>") }, "1 <nil>")
+	wantKind(t, "report of what is not there", c.Report(t.Context(), "web-2", coord.Passing, ""), coord.ErrNotFound)
+	must(t, c.Deregister(t.Context(), "w"))
+	must(t, c.Deregister(t.Context(), "web-2"))
 }
 
 func instance(name, id string) coord.Registration {
