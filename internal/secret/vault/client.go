@@ -19,8 +19,11 @@ import (
 )
 
 const (
-	requestLimit = 60 * time.Second // a database behind Vault may take its time
-	answerLimit  = 32 << 20         // bytes
+	// requestLimit is the longest that a request may take: a database behind Vault may need
+	// its time. requestLeast is what each has.
+	requestLimit = 30 * time.Second
+	requestLeast = 5 * time.Second
+	answerLimit  = 32 << 20 // bytes
 )
 
 // client makes requests. It is ours because a dozen endpoints are all that is needed, and
@@ -66,7 +69,6 @@ func (c *client) connections(config *tls.Config) *http.Client {
 			TLSHandshakeTimeout: 10 * time.Second,
 			IdleConnTimeout:     30 * time.Second,
 			MaxIdleConnsPerHost: 8,
-			ForceAttemptHTTP2:   true,
 		},
 		// A standby sends its clients to the active node, the token with them.
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
@@ -98,8 +100,13 @@ type call struct {
 	path   string // below /v1/
 	query  url.Values
 	token  string
-	body   any // made JSON; nil: none
+	body   any           // made JSON; nil: none
+	limit  time.Duration // 0: requestLimit
 }
+
+// patience is how long to wait for the renewal of what lasts for ttl: it may be that the
+// connection is dead, and another one will do, before the end.
+func patience(ttl time.Duration) time.Duration { return min(requestLimit, max(requestLeast, ttl/6)) }
 
 // answer is what Vault says, as far as it is used.
 type answer struct {
@@ -123,7 +130,11 @@ type grantedToken struct {
 // do makes a request. The error is an *Error, or the context's, or says that nobody
 // answered; it has nothing of what was sent or received but what Vault says is wrong.
 func (c *client) do(ctx context.Context, in call) (*answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	limit := in.limit
+	if limit == 0 {
+		limit = requestLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	req, sent, err := c.request(ctx, in)
 	if err != nil {
@@ -135,6 +146,9 @@ func (c *client) do(ctx context.Context, in call) (*answer, error) {
 		if errors.As(err, &u) {
 			err = u.Err // without the address, which a redirection may have made anything
 		}
+		// Other connections may be as dead as this one, and nobody has told us. (That a
+		// request ends is no end of its connection in HTTP/2, so that is not spoken.)
+		c.http.CloseIdleConnections()
 		return nil, &Error{Path: in.path, cause: err}
 	}
 	defer func() { _ = resp.Body.Close() }()

@@ -99,7 +99,9 @@ func TestRedirections(t *testing.T) {
 		_, _ = w.Write([]byte(`{"data":{"a":"b"}}`))
 	}))
 	defer active.Close()
-	away := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, active.URL+r.URL.Path, http.StatusTemporaryRedirect) })
+	away := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, active.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	})
 	standby, secure := httptest.NewServer(away), httptest.NewTLSServer(away)
 	defer standby.Close()
 	defer secure.Close()

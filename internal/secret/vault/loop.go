@@ -105,14 +105,12 @@ func (l *loop) begin(a lifetime.Action) {
 	in := lifetime.Input{What: a.What, ID: a.ID, Generation: a.Generation, Sent: l.now()}
 	had := l.session
 	var r secret.Request
-	var leaseID string
+	var lease *secret.Secret
 	var mount *string
 	if e := l.entries[a.ID]; e != nil {
 		r, mount = e.request, e.mount
 		e.request.Known = nil // once
-		if e.value != nil {
-			leaseID = e.value.LeaseID
-		}
+		lease = e.value
 	}
 	l.calls.Go(func() {
 		var done func(*loop)
@@ -132,10 +130,10 @@ func (l *loop) begin(a lifetime.Action) {
 		case lifetime.Fetch:
 			done = l.fetch(in, r, had.token, mount)
 		case lifetime.Renew:
-			got, err := l.s.c.renew(l.ctx, leaseID, had.token)
+			got, err := l.s.c.renew(l.ctx, lease, had.token)
 			done = func(l *loop) { l.renewed(in, got, err) }
 		case lifetime.Look:
-			err := l.s.c.look(l.ctx, leaseID, had.token)
+			err := l.s.c.look(l.ctx, lease, had.token)
 			done = func(l *loop) { l.checked(in, err) }
 		}
 		l.s.post(done)
@@ -162,9 +160,7 @@ func (l *loop) fetch(in lifetime.Input, r secret.Request, token string, mount *s
 
 // probe asks whether Vault serves.
 func (c *client) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err := c.do(ctx, call{method: http.MethodGet, path: "sys/health", query: map[string][]string{
+	_, err := c.do(ctx, call{method: http.MethodGet, path: "sys/health", limit: 2 * requestLeast, query: map[string][]string{
 		"standbyok": {"true"}, "perfstandbyok": {"true"}, // they pass on what they are asked
 	}})
 	return err
@@ -172,18 +168,22 @@ func (c *client) probe(ctx context.Context) error {
 
 // renew renews a lease. Vault answers alike whether the lease is gone or what is behind it
 // is away, so it is asked about the lease then.
-func (c *client) renew(ctx context.Context, leaseID, token string) (*answer, error) {
-	got, err := c.do(ctx, call{method: http.MethodPut, path: "sys/leases/renew", token: token, body: map[string]any{"lease_id": leaseID}})
+func (c *client) renew(ctx context.Context, lease *secret.Secret, token string) (*answer, error) {
+	got, err := c.do(ctx, call{
+		method: http.MethodPut, path: "sys/leases/renew", token: token, body: map[string]any{"lease_id": lease.LeaseID}, limit: patience(lease.LeaseDuration),
+	})
 	var e *Error
 	if errors.As(err, &e) && e.failure() == lifetime.Invalid {
-		e.broken = c.look(ctx, leaseID, token) == nil
+		e.broken = c.look(ctx, lease, token) == nil
 	}
 	return got, err
 }
 
 // look asks whether a lease is one.
-func (c *client) look(ctx context.Context, leaseID, token string) error {
-	_, err := c.do(ctx, call{method: http.MethodPut, path: "sys/leases/lookup", token: token, body: map[string]any{"lease_id": leaseID}})
+func (c *client) look(ctx context.Context, lease *secret.Secret, token string) error {
+	_, err := c.do(ctx, call{
+		method: http.MethodPut, path: "sys/leases/lookup", token: token, body: map[string]any{"lease_id": lease.LeaseID}, limit: patience(lease.LeaseDuration),
+	})
 	return err
 }
 

@@ -3,10 +3,12 @@ package vault_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -280,4 +282,123 @@ func TestDatabaseBehindVaultIsAway(t *testing.T) {
 	}
 	u.work("afterwards", 5*time.Second)
 	eventually(t, 10*time.Second, "a good health", func() bool { return len(src.Health().Failing) == 0 })
+}
+
+// Without the policy default a token may neither be looked up nor renewed, nor leases: both
+// are replaced in time.
+func TestWithoutThePolicyDefault(t *testing.T) {
+	t.Parallel()
+	pg, s := database(t, vaultserver.Options{}, 6*time.Second, time.Minute)
+	s.Auth("approle", "approle")
+	role := s.AppRole("app", map[string]any{"token_policies": "app", "token_ttl": "10s", "token_max_ttl": "20s", "token_no_default_policy": true})
+	src := open(t, vault.Options{Address: s.Address, Login: &vault.AppRole{RoleIDFile: role, SecretIDFile: s.SecretID("app", false)}, Poll: 2 * time.Second})
+	u := &user{t: t, pg: pg, w: src.watch(t, creds)}
+	u.w.state(1)
+	u.work("around the ends of leases and tokens", 30*time.Second)
+	u.w.mu.Lock()
+	states := len(u.w.states)
+	u.w.mu.Unlock()
+	if n := strings.Count(src.log.String(), "logged in"); n < 3 || n > 6 || states < 5 || states > 14 {
+		t.Errorf("%d logins, %d credentials", n, states)
+	}
+	// It cannot revoke itself either.
+	if err := src.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// pipe passes connections on. Those that were there when it was cut are dead from then on,
+// and nobody is told: as when a firewall has forgotten them.
+type pipe struct {
+	listener net.Listener
+	target   string
+	group    sync.WaitGroup
+	mu       sync.Mutex
+	open     []net.Conn
+	dead     chan struct{} // closed when what is open is cut
+}
+
+func newPipe(t *testing.T, target string) *pipe {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pipe{listener: l, target: target, dead: make(chan struct{})}
+	p.group.Go(p.accept)
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.mu.Lock()
+		for _, c := range p.open {
+			_ = c.Close()
+		}
+		p.mu.Unlock()
+		p.group.Wait()
+	})
+	return p
+}
+
+func (p *pipe) accept() {
+	for {
+		in, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		out, err := new(net.Dialer).Dial("tcp", p.target)
+		if err != nil {
+			_ = in.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.open = append(p.open, in, out)
+		dead := p.dead
+		p.mu.Unlock()
+		p.group.Go(func() { pass(in, out, dead) })
+		p.group.Go(func() { pass(out, in, dead) })
+	}
+}
+
+// pass copies until an end is closed; what comes when the connection is dead is lost.
+func pass(from, to net.Conn, dead chan struct{}) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		select {
+		case <-dead:
+		default:
+			_, _ = to.Write(buf[:n])
+		}
+		if err != nil {
+			select {
+			case <-dead:
+			default:
+				_ = to.Close()
+			}
+			return
+		}
+	}
+}
+
+func (p *pipe) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.dead)
+	p.dead = make(chan struct{})
+}
+
+// Connections that are dead without anybody knowing are given up before a lease ends.
+func TestDeadConnections(t *testing.T) {
+	t.Parallel()
+	pg, s := database(t, vaultserver.Options{TLS: true}, 24*time.Second, time.Hour)
+	p := newPipe(t, strings.TrimPrefix(s.Address, "https://"))
+	src := open(t, vault.Options{Address: "https://" + p.listener.Addr().String(), CAFile: s.CA, Login: approle(t, s, time.Hour, time.Hour), Poll: time.Second})
+	u := &user{t: t, pg: pg, w: src.watch(t, creds)}
+	u.w.state(1)
+	for range 3 {
+		p.cut()
+		u.work("after connections were cut", 15*time.Second)
+	}
+	if err := src.Health().Err; err != nil {
+		t.Errorf("health: %v", err)
+	}
 }

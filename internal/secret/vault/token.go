@@ -50,7 +50,7 @@ func (s *session) learn(ctx context.Context, c *client) error {
 // extend renews a token and returns what is known then.
 func (s *session) extend(ctx context.Context, c *client) (*session, error) {
 	sent := time.Now()
-	got, err := c.do(ctx, call{method: http.MethodPut, path: "auth/token/renew-self", token: s.token, body: map[string]any{}})
+	got, err := c.do(ctx, call{method: http.MethodPut, path: "auth/token/renew-self", token: s.token, body: map[string]any{}, limit: patience(s.ttl)})
 	if err != nil {
 		return nil, err
 	}

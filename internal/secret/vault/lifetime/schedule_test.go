@@ -318,7 +318,7 @@ func (w *world) check() {
 func TestSchedules(t *testing.T) {
 	seeds := uint64(60)
 	if os.Getenv("DROVER_SOAK") != "" {
-		seeds = 20_000
+		seeds = 5_000
 	}
 	for seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 1))
