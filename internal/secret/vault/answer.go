@@ -22,7 +22,7 @@ func life(r secret.Request, got *answer, now time.Time) lifetime.Input {
 		in.Life, in.TTL, in.Renewable = lifetime.Leased, seconds(json.Number(strconv.FormatInt(got.LeaseDuration, 10))), got.Renewable
 		return in
 	}
-	if cert := certificate(got.Data); cert != nil {
+	if cert := certificate(r, got.Data); cert != nil {
 		// One that has ended is asked for again, not kept for ever.
 		in.Life, in.TTL, in.Full = lifetime.Ending, max(time.Second, cert.NotAfter.Sub(now)), cert.NotAfter.Sub(cert.NotBefore)
 		return in
@@ -39,11 +39,11 @@ func life(r secret.Request, got *answer, now time.Time) lifetime.Input {
 	return in
 }
 
-// certificate is the one that was issued with a private key; nil: the data is another thing.
+// certificate is the one that was issued or signed; nil: the data is another thing.
 // (A certificate that is only read does not become another one by being read again.)
-func certificate(data map[string]any) *x509.Certificate {
+func certificate(r secret.Request, data map[string]any) *x509.Certificate {
 	text, _ := data["certificate"].(string)
-	if _, ok := data["private_key"].(string); !ok || text == "" {
+	if r.Params == nil {
 		return nil
 	}
 	block, _ := pem.Decode([]byte(text))
@@ -62,7 +62,7 @@ func reusable(r secret.Request, now time.Time) bool {
 	if r.Known == nil {
 		return false
 	}
-	cert := certificate(r.Known.Data)
+	cert := certificate(r, r.Known.Data)
 	if cert == nil || now.Before(cert.NotBefore) {
 		return false
 	}
@@ -73,7 +73,7 @@ func reusable(r secret.Request, now time.Time) bool {
 }
 
 // state is the port's form of an answer.
-func state(got *answer, in lifetime.Input, sent time.Time) *secret.Secret {
+func state(r secret.Request, got *answer, in lifetime.Input, sent time.Time) *secret.Secret {
 	s := &secret.Secret{
 		Data: got.Data, LeaseID: got.LeaseID, LeaseDuration: time.Duration(got.LeaseDuration) * time.Second,
 		Renewable: got.Renewable, RequestID: got.RequestID, Warnings: got.Warnings,
@@ -84,7 +84,7 @@ func state(got *answer, in lifetime.Input, sent time.Time) *secret.Secret {
 	if in.TTL > 0 {
 		s.Expires = sent.Add(in.TTL).Round(0)
 	}
-	if cert := certificate(got.Data); cert != nil && in.Life == lifetime.Ending {
+	if cert := certificate(r, got.Data); cert != nil && in.Life == lifetime.Ending {
 		s.Expires = cert.NotAfter
 	}
 	return s

@@ -209,7 +209,7 @@ func FuzzAnswer(f *testing.F) {
 			r.Params = map[string]any{}
 		}
 		in := life(r, got, now)
-		s := state(got, in, now)
+		s := state(r, got, in, now)
 		if in.TTL < 0 || s.Data == nil || s.LeaseDuration < 0 && in.TTL > 0 {
 			t.Errorf("%+v, %+v", in, s)
 		}

@@ -12,9 +12,9 @@ import (
 
 // leftover is what a source that ends has to give back.
 type leftover struct {
-	tokens []string // its own: their leases end with them
-	token  string   // somebody else's,
-	leases []string // which end one by one
+	tokens []*session // its own: their leases end with them
+	token  string     // somebody else's,
+	leases []string   // which end one by one
 }
 
 // Close implements secret.Source: it waits for the requests that are under way, revokes what
@@ -66,7 +66,7 @@ func (l *loop) leftover() leftover {
 	}
 	for _, s := range append(l.earlier, l.session) {
 		if s.own && !ended(s.end()) {
-			left.tokens = append(left.tokens, s.token)
+			left.tokens = append(left.tokens, s)
 		}
 	}
 	if l.session.own {
@@ -85,8 +85,11 @@ func (l *loop) leftover() leftover {
 func (s *Source) revoke(ctx context.Context, left leftover) error {
 	var errs []error
 	for _, token := range left.tokens {
-		_, err := s.c.do(ctx, call{method: http.MethodPut, path: "auth/token/revoke-self", token: token, body: map[string]any{}})
-		if err != nil && !errors.Is(err, secret.ErrUnauthorized) { // it is none any more
+		_, err := s.c.do(ctx, call{method: http.MethodPut, path: "auth/token/revoke-self", token: token.token, body: map[string]any{}})
+		if token.checkable && errors.Is(err, secret.ErrUnauthorized) {
+			continue // it is none any more; one that cannot be checked may lack the right
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("revoke the token: %w", err))
 		}
 	}

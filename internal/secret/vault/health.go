@@ -9,7 +9,7 @@ import (
 func (l *loop) show() {
 	h := Health{Err: l.loginErr, Since: l.told.Since}
 	switch {
-	case l.away != nil:
+	case l.machine.Away():
 		h.Err = l.away
 	case l.session == nil && h.Err == nil:
 		h.Err = l.told.Err // there was no answer yet

@@ -15,7 +15,7 @@ import (
 	"drover/internal/secret"
 )
 
-// Login is a way to get a token. Its files are read at each login, so that they may be
+// Login is a way to get a token, of one source. Its files are read at each login, so that they may be
 // replaced at any time.
 type Login interface {
 	// login returns a token that Vault has granted, or that was given: then nothing is

@@ -28,7 +28,7 @@ type loop struct {
 	earlier  []*session           // whose leases may still be in use
 	leases   map[string]time.Time // that were granted: when they end; zero: not known to
 	loginErr error                // of the last login; nil: it succeeded
-	away     error
+	away     error                // of the last request that nobody answered
 	told     Health
 
 	calls           sync.WaitGroup
@@ -86,6 +86,7 @@ func (l *loop) at(t time.Time) time.Duration { return t.Sub(l.s.begun) }
 
 // step tells the machine what happened and does what it says.
 func (l *loop) step(in lifetime.Input) {
+	was := l.machine.Away()
 	for _, a := range l.machine.Step(in, l.now()) {
 		if a.What == lifetime.Forget {
 			delete(l.ids, l.entries[a.ID].key)
@@ -93,6 +94,9 @@ func (l *loop) step(in lifetime.Input) {
 			continue
 		}
 		l.begin(a)
+	}
+	if !was && l.machine.Away() {
+		l.failAll(l.away)
 	}
 	l.show()
 }
@@ -155,7 +159,7 @@ func (l *loop) fetch(in lifetime.Input, r secret.Request, token string, mount *s
 	}
 	granted := life(r, got, time.Now())
 	in.Life, in.TTL, in.Full, in.Renewable = granted.Life, granted.TTL, granted.Full, granted.Renewable
-	return func(l *loop) { l.fetched(in, state(got, in, sent), mount, nil) }
+	return func(l *loop) { l.fetched(in, state(r, got, in, sent), mount, nil) }
 }
 
 // probe asks whether Vault serves.
@@ -188,9 +192,7 @@ func (c *client) look(ctx context.Context, lease *secret.Secret, token string) e
 }
 
 func (l *loop) loggedIn(in lifetime.Input, got *session, err error) {
-	l.heard(err)
-	l.loginErr = err
-	in.Failure = failureOf(err)
+	in.Failure, l.loginErr = l.heard(err), err
 	if err != nil {
 		l.loginErr = fmt.Errorf("log in: %w", err)
 		l.failAll(l.loginErr)
@@ -208,8 +210,7 @@ func (l *loop) loggedIn(in lifetime.Input, got *session, err error) {
 }
 
 func (l *loop) extended(in lifetime.Input, got *session, err error) {
-	l.heard(err)
-	in.Failure = failureOf(err)
+	in.Failure = l.heard(err)
 	if err == nil {
 		l.session = got
 		in.Sent, in.TTL, in.Renewable = l.at(got.sent), got.ttl, got.renewable
@@ -221,14 +222,12 @@ func (l *loop) extended(in lifetime.Input, got *session, err error) {
 
 // checked is the outcome of what only asks.
 func (l *loop) checked(in lifetime.Input, err error) {
-	l.heard(err)
-	in.Failure = failureOf(err)
+	in.Failure = l.heard(err)
 	l.step(in)
 }
 
 func (l *loop) fetched(in lifetime.Input, got *secret.Secret, mount *string, err error) {
-	l.heard(err)
-	in.Failure = failureOf(err)
+	in.Failure = l.heard(err)
 	e := l.entries[in.ID]
 	e.err, e.mount = err, mount
 	switch {
@@ -258,8 +257,7 @@ func (l *loop) hold(e *entry, in lifetime.Input) {
 }
 
 func (l *loop) renewed(in lifetime.Input, got *answer, err error) {
-	l.heard(err)
-	in.Failure = failureOf(err)
+	in.Failure = l.heard(err)
 	e := l.entries[in.ID]
 	e.err = err
 	if err == nil {
@@ -273,14 +271,13 @@ func (l *loop) renewed(in lifetime.Input, got *answer, err error) {
 	l.step(in)
 }
 
-// heard notes whether Vault answers.
-func (l *loop) heard(err error) {
-	if failureOf(err) != lifetime.Away {
-		l.away = nil
-	} else if l.away == nil {
+// heard turns the outcome of a request into the machine's words.
+func (l *loop) heard(err error) lifetime.Failure {
+	failure := failureOf(err)
+	if failure == lifetime.Away {
 		l.away = err
-		l.failAll(err)
 	}
+	return failure
 }
 
 // failAll tells those who have nothing yet.
@@ -321,7 +318,7 @@ func (l *loop) watch(r secret.Request, w *watcher) int {
 		w.fail(e.err)
 	case l.loginErr != nil:
 		w.fail(l.loginErr)
-	case l.away != nil:
+	case l.machine.Away():
 		w.fail(l.away)
 	}
 	l.step(lifetime.Input{What: lifetime.Watch, ID: id})

@@ -207,6 +207,9 @@ type gate struct {
 	answered time.Duration // when the newest call that was answered was sent
 }
 
+// Away says that nobody answers: nothing but probes is asked for.
+func (m *Machine) Away() bool { return m.gate.away }
+
 // noAnswer closes the gate, unless a later call was answered.
 func (m *Machine) noAnswer(sent time.Duration) {
 	if m.gate.away || sent < m.gate.answered {
