@@ -43,10 +43,6 @@ func (l *loop) show() {
 	l.s.mu.Lock()
 	l.s.health = h
 	l.s.mu.Unlock()
-	if l.s.o.Changed != nil {
-		h.Failing = maps.Clone(h.Failing)
-		l.s.o.Changed(h)
-	}
 }
 
 func sameKind(a, b error) bool {

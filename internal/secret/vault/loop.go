@@ -62,9 +62,6 @@ func (l *loop) run() {
 	defer l.cancel()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	if l.s.o.Changed != nil {
-		l.s.o.Changed(l.told)
-	}
 	for !l.closed {
 		select {
 		case f := <-l.s.posts:

@@ -35,9 +35,7 @@ type Options struct {
 	// TokenCache is a file on a tmpfs where the token is kept for a start after a crash;
 	// "": it is not. Only for a login that makes its own token.
 	TokenCache string
-	// Changed is called with the health, at first and when it changes. It must return soon.
-	Changed func(Health)
-	Log     *slog.Logger // nil: silent
+	Log        *slog.Logger // nil: silent
 }
 
 // Health says whether Vault serves this source.
