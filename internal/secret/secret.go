@@ -18,7 +18,7 @@ var (
 	// ErrNotFound: there is no such secret. It is known, not guessed.
 	ErrNotFound = errors.New("not found")
 	// ErrUnauthorized: the source does not let us in, or not there.
-	ErrUnauthorized = errors.New("unauthorized")
+	ErrUnauthorized = errors.New("unauthorised")
 	// ErrUnavailable: nobody answered, or the source is sealed.
 	ErrUnavailable = errors.New("unavailable")
 )

@@ -81,7 +81,7 @@ func (f *Files) open(path string) (*os.File, error) {
 	}
 	var where unix.Statfs_t
 	err = unix.Fstatfs(int(dir.Fd()), &where)
-	if err == nil && int64(where.Type) != unix.TMPFS_MAGIC && int64(where.Type) != unix.RAMFS_MAGIC {
+	if err == nil && where.Type != unix.TMPFS_MAGIC && where.Type != unix.RAMFS_MAGIC {
 		err = ErrNotMemory
 	}
 	if err != nil {
@@ -113,7 +113,7 @@ func write(dir int, name string, content []byte, o Options) (identity, error) {
 	if err == nil {
 		err = unix.Fstat(fd, &st)
 	}
-	return identity{device: uint64(st.Dev), inode: st.Ino}, errors.Join(err, file.Close())
+	return identity{device: st.Dev, inode: st.Ino}, errors.Join(err, file.Close())
 }
 
 // Adopt makes a file that an earlier run has left one of these, to be removed with them.
@@ -124,7 +124,7 @@ func (f *Files) Adopt(path string) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.files[path] = identity{device: uint64(st.Dev), inode: st.Ino}
+	f.files[path] = identity{device: st.Dev, inode: st.Ino}
 	return nil
 }
 
@@ -136,7 +136,7 @@ func (f *Files) Close() error {
 	for path, id := range f.files {
 		var st unix.Stat_t
 		err := unix.Lstat(path, &st)
-		if err == nil && (identity{device: uint64(st.Dev), inode: st.Ino}) == id {
+		if err == nil && (identity{device: st.Dev, inode: st.Ino}) == id {
 			err = unix.Unlink(path)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {

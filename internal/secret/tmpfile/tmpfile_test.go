@@ -14,7 +14,7 @@ import (
 // folder is an empty one below another that ends with the test.
 func folder(t *testing.T, below string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(below, "drover-test-")
+	dir, err := os.MkdirTemp(below, "drover-test-") //nolint:usetesting // in memory, or on a disk
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func (e *Error) Unwrap() []error {
 func (e *Error) failure() lifetime.Failure {
 	switch e.Status {
 	case 0, http.StatusNotImplemented, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
-		http.StatusTooManyRequests, 472, 473: // sealed, not initialized, a standby, a proxy without a server, over its limit
+		http.StatusTooManyRequests, 472, 473: // sealed, not set up, a standby, a proxy without a server, over its limit
 		return lifetime.Away
 	}
 	if e.broken || e.foreign { // what is foreign knows nothing of secrets and tokens

@@ -181,7 +181,7 @@ func TestLoginWithCertificate(t *testing.T) {
 func TestKeptToken(t *testing.T) {
 	t.Parallel()
 	s := serve(t, vaultserver.Options{})
-	dir, err := os.MkdirTemp("/dev/shm", "drover-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "drover-test-") //nolint:usetesting // in memory
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestKeptToken(t *testing.T) {
 func TestKeptTokenStaysInMemory(t *testing.T) {
 	t.Parallel()
 	s := serve(t, vaultserver.Options{})
-	disk, err := os.MkdirTemp("/var/tmp", "drover-test-")
+	disk, err := os.MkdirTemp("/var/tmp", "drover-test-") //nolint:usetesting // on a disk
 	if err != nil {
 		t.Fatal(err)
 	}

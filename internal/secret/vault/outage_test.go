@@ -80,7 +80,7 @@ func TestOutages(t *testing.T) {
 	t.Parallel()
 	pg, s := database(t, vaultserver.Options{}, 8*time.Second, 20*time.Second)
 	role := approle(t, s, 12*time.Second, 30*time.Second)
-	dir, err := os.MkdirTemp("/dev/shm", "drover-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "drover-test-") //nolint:usetesting // in memory
 	if err != nil {
 		t.Fatal(err)
 	}

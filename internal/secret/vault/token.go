@@ -122,7 +122,7 @@ func (s *Source) cached(ctx context.Context) (*session, error) {
 	case errors.Is(err, secret.ErrUnavailable):
 		return nil, err // it may be good
 	case err != nil || got.ttl != 0 && got.ttl < got.full/5:
-		return nil, nil
+		return nil, nil //nolint:nilerr // it is none any more: log in
 	}
 	if err := s.files.Adopt(s.o.TokenCache); err != nil {
 		s.log.Warn("a kept token will not be removed", "error", err)

@@ -46,7 +46,7 @@ type Server struct {
 func Start(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{Host: "127.0.0.1", User: "super", Password: rand.Text(), t: t, bin: binaries(t)}
-	dir, err := os.MkdirTemp("", "postgres-") // not the test's folder, which only we may enter
+	dir, err := os.MkdirTemp("", "postgres-") //nolint:usetesting // not the test's folder, which only we may enter
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func Start(t testing.TB) *Server {
 		}
 	})
 	s.become()
-	s.initialize()
+	s.makeCluster()
 	for range 5 { // another process may take the free port before the server does
 		s.Port = freePort(t)
 		if err = s.start(); err == nil {
@@ -111,7 +111,7 @@ func (s *Server) command(ctx context.Context, name string, args ...string) *exec
 	return cmd
 }
 
-func (s *Server) initialize() {
+func (s *Server) makeCluster() {
 	s.t.Helper()
 	secret := filepath.Join(s.dir, "password")
 	err := os.WriteFile(secret, []byte(s.Password), 0o600)

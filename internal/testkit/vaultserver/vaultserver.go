@@ -83,7 +83,7 @@ func Start(t testing.TB, opts Options) *Server {
 	for range 5 { // another process may take the free port before the server does
 		s.addr = freeAddress(t)
 		if err = s.start(); err == nil {
-			s.initialize()
+			s.setUp()
 			return s
 		}
 	}
@@ -182,7 +182,7 @@ func (s *Server) wait(fits func(status int) bool) error {
 	}
 }
 
-func (s *Server) initialize() {
+func (s *Server) setUp() {
 	s.t.Helper()
 	var answer struct {
 		Keys []string `json:"keys_base64"`
@@ -191,10 +191,10 @@ func (s *Server) initialize() {
 	status, body, err := s.Request(s.t.Context(), http.MethodPut, "sys/init", "",
 		map[string]any{"secret_shares": 1, "secret_threshold": 1})
 	if err != nil || status != http.StatusOK {
-		s.t.Fatalf("initialize Vault: %d, %v\n%s", status, err, body)
+		s.t.Fatalf("set up Vault: %d, %v\n%s", status, err, body)
 	}
 	if err := json.Unmarshal(body, &answer); err != nil || len(answer.Keys) != 1 {
-		s.t.Fatalf("initialize Vault: %v", err)
+		s.t.Fatalf("set up Vault: %v", err)
 	}
 	s.unseal, s.Root = answer.Keys[0], answer.Root
 	s.Unseal()

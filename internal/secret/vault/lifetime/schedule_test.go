@@ -20,13 +20,12 @@ type server struct {
 
 // paper is a token or a lease.
 type paper struct {
-	item        int
-	born, end   time.Duration
-	ttl, most   time.Duration
-	parent      *paper
-	revoked     bool
-	renewable   bool
-	lastRenewal time.Duration
+	item      int
+	born, end time.Duration
+	ttl, most time.Duration
+	parent    *paper
+	revoked   bool
+	renewable bool
 }
 
 func (p *paper) good(now time.Duration) bool {
