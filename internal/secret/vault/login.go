@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -43,6 +44,7 @@ type AppRole struct {
 	WrappedPath string
 
 	unwrapped *unwrapped
+	last      string // the secret-id of the last login, should its file be removed
 }
 
 // unwrapped is the secret-id of a token that can be shown only once.
@@ -99,16 +101,27 @@ func (a *AppRole) login(ctx context.Context, c *client) (*session, error) {
 	}
 	body := map[string]any{"role_id": role}
 	if a.SecretIDFile != "" {
-		id, err := readCredential("secret-id", a.SecretIDFile)
-		if err == nil && a.WrappedPath != "" {
-			id, err = a.unwrap(ctx, c, id)
-		}
-		if err != nil {
+		if body["secret_id"], err = a.secretID(ctx, c); err != nil {
 			return nil, err
 		}
-		body["secret_id"] = id
 	}
 	return c.login(ctx, a.Mount, "approle", body)
+}
+
+// secretID reads the secret-id. A file that was read and then removed stays good: there are
+// those who remove it for safety.
+func (a *AppRole) secretID(ctx context.Context, c *client) (string, error) {
+	id, err := readCredential("secret-id", a.SecretIDFile)
+	if errors.Is(err, fs.ErrNotExist) && a.last != "" {
+		return a.last, nil
+	}
+	if err == nil && a.WrappedPath != "" {
+		id, err = a.unwrap(ctx, c, id)
+	}
+	if err == nil {
+		a.last = id
+	}
+	return id, err
 }
 
 // unwrap exchanges a wrapping token for the secret-id. One that was exchanged is

@@ -106,6 +106,14 @@ func TestLoginWithWrappedSecretID(t *testing.T) {
 	expect(t, src.watch(t, app))
 	// Past the token's maximum the secret-id is used again, though its token is used up.
 	eventually(t, 30*time.Second, "a second login", func() bool { return strings.Count(src.log.String(), "logged in") >= 2 })
+	// And if its file was removed.
+	used := read(t, role.SecretIDFile)
+	if err := os.Remove(role.SecretIDFile); err != nil {
+		t.Fatal(err)
+	}
+	n := strings.Count(src.log.String(), "logged in")
+	eventually(t, 30*time.Second, "a login without the file", func() bool { return strings.Count(src.log.String(), "logged in") > n })
+	write(t, role.SecretIDFile, used)
 
 	// Another one with the same file: the token was used.
 	late := open(t, vault.Options{Address: s.Address, Login: &vault.AppRole{RoleIDFile: role.RoleIDFile, SecretIDFile: role.SecretIDFile, WrappedPath: role.WrappedPath}})

@@ -315,7 +315,7 @@ func (w *world) check() {
 }
 
 func TestSchedules(t *testing.T) {
-	seeds := uint64(60)
+	seeds := uint64(25)
 	if os.Getenv("DROVER_SOAK") != "" {
 		seeds = 5_000
 	}
