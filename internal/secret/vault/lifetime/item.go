@@ -114,6 +114,16 @@ func (m *Machine) renewedToken() {
 	}
 }
 
+// spread is what follows an outage: what is only asked for again waits a little, the longer
+// nobody answered, so that not all agents ask for everything at once.
+func (m *Machine) spread(outage time.Duration) {
+	for _, id := range m.order {
+		if it := m.items[id]; it.held && it.life == Polled && it.next <= m.now {
+			it.next = m.now + m.between(0, min(outage, m.poll/5))
+		}
+	}
+}
+
 func (m *Machine) itemOutcome(in Input) {
 	m.heard(in)
 	it := m.items[in.ID]

@@ -224,6 +224,7 @@ func (m *Machine) probed(in Input) {
 	m.gate.probing = false
 	if in.Failure == None {
 		m.gate.away = false
+		m.spread(m.now - m.gate.since)
 		m.gate.answered = max(m.gate.answered, in.Sent)
 		return
 	}
