@@ -142,8 +142,8 @@ func (o *Ops) LongestBackup(ctx context.Context) (time.Duration, error) {
 			break
 		}
 		if sn, err = v.Repo.LoadSnapshot(ctx, *sn.Parent); err != nil {
-			break //nolint:nilerr // it was removed, or the store went away: what is known is enough
+			break // it was removed, or the store went away: what is known is enough
 		}
 	}
-	return longest, nil
+	return longest, nil //nolint:nilerr // see above
 }

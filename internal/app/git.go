@@ -65,11 +65,11 @@ func repoOf(name string, c config.GitRepo) gitkv.Repo {
 const hookTimeout = 10 * time.Second
 
 // listenForHooks opens the port of web hooks; nil: none is configured.
-func listenForHooks(cfg *config.Config) (net.Listener, error) {
+func listenForHooks(ctx context.Context, cfg *config.Config) (net.Listener, error) {
 	if cfg.GitListen == "" {
 		return nil, nil
 	}
-	l, err := net.Listen("tcp", cfg.GitListen)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.GitListen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for web hooks: %w", err)
 	}
@@ -146,7 +146,7 @@ func (o *Ops) GitFollow(ctx context.Context) error {
 		return err
 	}
 	defer co.close()
-	hooks, err := listenForHooks(o.cfg)
+	hooks, err := listenForHooks(ctx, o.cfg)
 	if err != nil {
 		return err
 	}

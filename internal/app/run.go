@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -93,7 +94,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	if a.git, err = newSyncer(cfg, co, bus, opt.Log); err != nil {
 		return 1, err
 	}
-	hooks, err := listenForHooks(cfg)
+	hooks, err := listenForHooks(ctx, cfg)
 	if err != nil {
 		return 1, err
 	}
@@ -122,6 +123,14 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	if opt.made != nil {
 		opt.made(a)
 	}
+	err = a.runParts(ctx, server, hooks, opt)
+	return exitStatus(jobs.exitStatus(), err), err
+}
+
+// runParts runs all parts until the jobs, or the volume, have come to their end.
+func (a *agent) runParts(ctx context.Context, server *control.Server, hooks net.Listener, opt RunOptions) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var parts sync.WaitGroup
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	parts.Go(func() {
@@ -130,18 +139,18 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 		}
 	})
 	parts.Go(func() { a.signals(ctx, opt.ShimGone) })
-	outside := jobs.subscribe()
-	parts.Go(func() { jobs.listen(ctx, outside) })
-	runs := a.checks.jobEvents(bus)
+	outside := a.jobs.subscribe()
+	parts.Go(func() { a.jobs.listen(ctx, outside) })
+	runs := a.checks.jobEvents(a.bus)
 	parts.Go(func() { a.checks.run(ctx, runs) })
 	parts.Go(func() { a.metrics.run(ctx) })
-	ofServices := a.services.subscribe(bus)
+	ofServices := a.services.subscribe(a.bus)
 	parts.Go(func() { a.services.run(ctx, ofServices) })
 	parts.Go(func() { a.watches.run(ctx) })
 	parts.Go(func() { a.renders.run(ctx) })
 	parts.Go(func() { runGit(ctx, a.git, hooks, opt.Log) })
 	parts.Go(func() { shrink(ctx) })
-	if cfg.Store.URL == "" {
+	if a.cfg.Store.URL == "" {
 		err = a.superviseOnly(ctx)
 	} else {
 		err = a.runVolume(ctx)
@@ -149,8 +158,8 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	cancel()
 	stopServing()
 	parts.Wait()
-	jobs.waits.Wait()
-	return exitStatus(jobs.exitStatus(), err), err
+	a.jobs.waits.Wait()
+	return err
 }
 
 // shrinkAfter is when the start is over, as a rule.

@@ -308,7 +308,7 @@ func (a *agent) leaseMargin() time.Duration {
 	if t.cfg.Fence == config.FenceStrict {
 		good -= good / 5 // protocol.Config.Margin
 	}
-	return time.Duration(status.Renewed-volume.Now()) + good
+	return status.Renewed - volume.Now() + good
 }
 
 // registerRestoreTests registers what the last restore test came to.

@@ -53,7 +53,7 @@ func testSlotsStrictly(t *testing.T, m *machine) {
 	a.kill()
 	began := time.Now()
 	a.start()
-	st := a.holds(0)
+	a.holds(0)
 	if took := time.Since(began); took < ttl {
 		t.Errorf("it ran again %s after it was killed, with a TTL of %s", took, ttl)
 	}
@@ -63,7 +63,7 @@ func testSlotsStrictly(t *testing.T, m *machine) {
 	b.start()
 	b.waits()
 	fstest.Write(t, a.disk+"/late", "second")
-	st = a.holds(0)
+	st := a.holds(0)
 	agent := workerOf(t, st)
 	job, _ := proctree.Lookup(st.Jobs[0].PID)
 	fstest.Must(t, unix.Kill(agent, unix.SIGSTOP)) // its job runs on

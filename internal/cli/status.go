@@ -56,7 +56,7 @@ is the time that the last restore, or restore test, took.
 }
 
 func (s *session) status(cmd *cobra.Command) error {
-	status, err := client.Status{}, error(client.ErrNoAgent)
+	status, err := client.Status{}, client.ErrNoAgent
 	if f := cmd.Flags().Lookup(slotFlag); !f.Changed {
 		socket, bad := s.socket(cmd)
 		if bad != nil {

@@ -328,7 +328,6 @@ type keeper struct {
 	http.ResponseWriter
 	status  int
 	written bool
-	mu      sync.Mutex
 	body    bytes.Buffer
 }
 

@@ -184,7 +184,7 @@ func TestForms(t *testing.T) {
 	for line, want := range map[string]string{
 		`{"level":"info"}`:    `{"job":"a\"b","level":"info"}`,
 		`{}`:                  `{"job":"a\"b"}`,
-		` {"job":"x","n":1} `: `{"job":"x","n":1}`,
+		` {"job":"x","n":1} `: `{"job":"x","n":1}`, //nolint:gocritic // with the space around it
 	} {
 		if got := string(f.line(nil, []byte(line))); got != want+"\n" {
 			t.Errorf("%s: %s", line, got)

@@ -40,7 +40,7 @@ func (g *GRPC) Probe(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("call %s: %w", g.Address, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	answer, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: g.Service})
 	if err != nil {
 		s := status.Convert(err)

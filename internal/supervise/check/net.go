@@ -117,7 +117,7 @@ func (h *HTTP) Probe(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", req.Method, req.URL.Redacted(), err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	if err := h.judge(resp); err != nil {
 		return fmt.Errorf("%s %s: %w", req.Method, req.URL.Redacted(), err)
 	}
