@@ -379,19 +379,19 @@ func randomSpecs(rng *rand.Rand) []Spec {
 				spec.After = append(spec.After, After{j, 1 << rng.IntN(5)})
 			}
 		}
-		switch { //nolint:gocritic // a new number for each case
+		switch {
 		case spec.Main:
 		case rng.IntN(6) == 0:
 			spec.On = []Cause{{"changed", ""}, {"exit", fmt.Sprint(rng.IntN(count))}}
-		case rng.IntN(6) == 0:
+		case rng.IntN(6) == 0: //nolint:gocritic // a new number
 			spec.Once = []Cause{{EventShutdown, ""}}
-		case rng.IntN(6) == 0:
+		case rng.IntN(6) == 0: //nolint:gocritic // a new number
 			spec.Every = time.Duration(1+rng.IntN(9)) * time.Second
-		case rng.IntN(6) == 0:
+		case rng.IntN(6) == 0: //nolint:gocritic // a new number
 			spec.Turns = true
 		case rng.IntN(4) == 0 && i > 0 && !specs[i-1].hook():
 			spec.BeforeStop, spec.After = []int{i - 1}, nil
-		case rng.IntN(4) == 0 && i > 0 && !specs[i-1].hook():
+		case rng.IntN(4) == 0 && i > 0 && !specs[i-1].hook(): //nolint:gocritic // a new number
 			spec.AfterStop, spec.After = []int{i - 1}, nil
 		}
 		specs = append(specs, spec)
