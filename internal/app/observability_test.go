@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"drover/client"
 	"drover/internal/repo/fstest"
 )
 
@@ -41,8 +42,14 @@ jobs:
     service: {name: app, address: "static:127.0.0.1"}
   once: {command: "true"}
 `)
-	s.event("succeeded", "once")
-	s.event("healthy", "app")
+	// In either order.
+	s.until("both jobs have done what they are to do", func(st client.Status) bool {
+		done := map[string]bool{}
+		for _, j := range st.Jobs {
+			done[j.Name] = j.Exit != nil || j.Health == "healthy"
+		}
+		return done["app"] && done["once"]
+	})
 	_, err := s.Backup(t.Context(), false)
 	fstest.Must(t, err)
 	return s
