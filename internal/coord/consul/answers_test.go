@@ -116,7 +116,7 @@ func TestAnswersOfOthers(t *testing.T) {
 		answer{200, 5, pair("a", "b25l", 5)},
 	)
 	told(t, c).await(30*time.Second, "error unavailable", "one",
-		"error unavailable", "error unauthorized", "one")
+		"error unavailable", "error "+coord.ErrUnauthorized.Error(), "one")
 }
 
 func TestKindsOfAnswers(t *testing.T) {

@@ -1,7 +1,6 @@
 package consul_test
 
 import (
-	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -15,14 +14,12 @@ type proxy struct {
 	listen net.Listener
 	group  sync.WaitGroup
 
-	mu       sync.Mutex
-	open     *sync.Cond // of mu; told when hanging ends
-	conns    map[net.Conn]bool
-	down     bool
-	hanging  bool
-	closed   bool
-	accepted int
-	requests int // bytes from clients come in one piece for each request
+	mu      sync.Mutex
+	open    *sync.Cond // of mu; told when hanging ends
+	conns   map[net.Conn]bool
+	down    bool
+	hanging bool
+	closed  bool
 }
 
 func startProxy(t *testing.T, server string) *proxy {
@@ -56,7 +53,6 @@ func (p *proxy) accept() {
 			return
 		}
 		p.mu.Lock()
-		p.accepted++
 		refuse := p.down || p.closed
 		p.mu.Unlock()
 		if refuse {
@@ -69,13 +65,13 @@ func (p *proxy) accept() {
 			continue
 		}
 		p.set(func() { p.conns[client], p.conns[server] = true, true })
-		p.group.Go(func() { p.pipe(server, client, &p.requests) })
-		p.group.Go(func() { p.pipe(client, server, new(int)) })
+		p.group.Go(func() { p.pipe(server, client) })
+		p.group.Go(func() { p.pipe(client, server) })
 	}
 }
 
 // pipe copies until either end is closed; then both are.
-func (p *proxy) pipe(to, from net.Conn, count *int) {
+func (p *proxy) pipe(to, from net.Conn) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
@@ -83,7 +79,6 @@ func (p *proxy) pipe(to, from net.Conn, count *int) {
 		for p.hanging && !p.closed {
 			p.open.Wait()
 		}
-		*count++
 		p.mu.Unlock()
 		if n > 0 {
 			if _, failed := to.Write(buf[:n]); failed != nil {
@@ -91,9 +86,6 @@ func (p *proxy) pipe(to, from net.Conn, count *int) {
 			}
 		}
 		if err != nil {
-			if err != io.EOF {
-				_ = err // who is at the end sees a closed connection
-			}
 			_, _ = to.Close(), from.Close()
 			p.set(func() { delete(p.conns, to); delete(p.conns, from) })
 			return
@@ -124,10 +116,3 @@ func (p *proxy) cut() {
 
 func (p *proxy) hang() { p.set(func() { p.hanging = true }) }
 func (p *proxy) heal() { p.set(func() { p.down, p.hanging = false, false }) }
-
-// count returns how many connections and pieces of requests came so far.
-func (p *proxy) count() (connections, requests int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.accepted, p.requests
-}
