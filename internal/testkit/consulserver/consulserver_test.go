@@ -85,3 +85,10 @@ func TestFetchSaysWhatApt(t *testing.T) {
 		t.Fatalf("something was laid out: %v", err)
 	}
 }
+
+func TestMirrors(t *testing.T) {
+	got := mirrors("'http://a.example/debian/dists/x/InRelease' a_InRelease 0 \n'http://a.example/debian/dists/y/InRelease' b 0 \n'http://b.example/dists/z/InRelease' c 0\n")
+	if strings.Join(got, " ") != "http://a.example/debian/ http://b.example/" {
+		t.Errorf("%q", got)
+	}
+}

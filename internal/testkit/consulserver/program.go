@@ -82,18 +82,13 @@ func ensure(ctx context.Context) (string, error) {
 // the machine's own, so it is asked for with lists of its own, at the mirrors that the
 // machine is set up with; apt checks the signature.
 func fetch(ctx context.Context, dir string) error {
-	targets, err := run(ctx, dir, "apt-get", "indextargets", "--format", "$(REPO_URI) $(SIGNED_BY)", "Created-By: Packages")
+	// Without the lists of the machine itself, which a new one has not fetched yet.
+	uris, err := run(ctx, dir, "apt-get", "update", "--print-uris")
 	if err != nil {
 		return err
 	}
-	lines := strings.Split(strings.TrimSpace(targets), "\n")
-	slices.Sort(lines)
 	var tried []error
-	for _, line := range slices.Compact(lines) {
-		mirror, _, _ := strings.Cut(line, " ")
-		if mirror == "" {
-			continue
-		}
+	for _, mirror := range mirrors(uris) {
 		err := fetchFrom(ctx, dir, mirror)
 		if err == nil {
 			return nil
@@ -104,6 +99,17 @@ func fetch(ctx context.Context, dir string) error {
 		return errors.New("apt is set up with no mirror (DROVER_CONSUL names a program to use instead)")
 	}
 	return errors.Join(tried...)
+}
+
+// mirrors are the beginnings of what apt would fetch, which it prints as 'URI' file size.
+func mirrors(uris string) (all []string) {
+	for line := range strings.Lines(uris) {
+		mirror, _, found := strings.Cut(strings.TrimPrefix(line, "'"), "dists/")
+		if found && !slices.Contains(all, mirror) {
+			all = append(all, mirror)
+		}
+	}
+	return all
 }
 
 func fetchFrom(ctx context.Context, dir, mirror string) error {
