@@ -1,10 +1,12 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 
 	"drover/internal/config"
 	"drover/internal/coord"
@@ -55,11 +57,18 @@ func openCoordinator(ctx context.Context, cfg *config.Config, log *slog.Logger) 
 		}
 		return whole(etcd.Open(o))
 	case config.CoordinatorStore:
+		o := object.Options{Interval: c.Every.Std()}
+		if c.SealFile != "" {
+			var err error
+			if o.Sealer, err = sealerOf(c.SealFile); err != nil {
+				return nil, fmt.Errorf("open coordinator: %w", err)
+			}
+		}
 		st, err := openStore(ctx, cfg, nil, 1, log)
 		if err != nil {
 			return nil, err
 		}
-		co, err := whole(object.New(st, object.Options{Interval: c.Every.Std()}), nil)
+		co, err := whole(object.New(st, o), nil)
 		if closer, ok := st.(objstore.Closer); ok && err == nil {
 			client := co.close
 			co.close = func() { client(); _ = closer.Close() }
@@ -83,6 +92,15 @@ func openCoordinator(ctx context.Context, cfg *config.Config, log *slog.Logger) 
 		return &coordinator{catalog: catalog, close: func() {}}, nil
 	}
 	return &coordinator{close: func() {}}, nil
+}
+
+// sealerOf reads the secret that agents share.
+func sealerOf(name string) (object.Sealer, error) {
+	secret, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read the secret that seals: %w", err)
+	}
+	return object.NewSealer(bytes.TrimRight(secret, "\r\n"))
 }
 
 // whole is a coordinator that can do everything.

@@ -25,6 +25,7 @@ type Coordinator struct {
 	CA           string   `yaml:"ca" doc:"File of the certificates to trust. Default: the system's."`
 	Cert         string   `yaml:"cert" doc:"File of the certificate to show."`
 	Key          string   `yaml:"key" doc:"File of that certificate's key."`
+	SealFile     string   `yaml:"seal_file" doc:"Where the store is the coordinator: file with a secret of 16 random bytes or more that all agents share, and with which keys, leases and the catalog are sealed. Default: they are plain in the bucket."`
 	Every        Duration `yaml:"every" doc:"How often the store is looked at for changes, where it is the coordinator."`
 }
 
@@ -194,7 +195,7 @@ func (c *Config) checkCoordinatorAccess(kind string) error {
 		only string
 	}{
 		{"token", k.Token.Set(), CoordinatorConsul}, {"token_file", k.TokenFile != "", CoordinatorConsul}, {"datacenter", k.Datacenter != "", CoordinatorConsul},
-		{"user", k.User != "", CoordinatorEtcd}, {"password_file", k.PasswordFile != "", CoordinatorEtcd},
+		{"seal_file", k.SealFile != "", CoordinatorStore}, {"user", k.User != "", CoordinatorEtcd}, {"password_file", k.PasswordFile != "", CoordinatorEtcd},
 	} {
 		if given.is && kind != given.only {
 			return c.origin.at("coordinator."+given.key, fmt.Sprintf("coordinator.%s is of %s only", given.key, given.only), "take it out")

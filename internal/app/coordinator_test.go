@@ -1,0 +1,49 @@
+package app
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"drover/internal/config"
+	"drover/internal/repo/fstest"
+)
+
+// With a secret, what the coordinator keeps in the store cannot be read there.
+func TestSealedCoordinatorInTheStore(t *testing.T) {
+	dir := t.TempDir()
+	fstest.Write(t, dir+"/seal", strings.Repeat("s", 16)+"\n")
+	fstest.Write(t, dir+"/c.yaml", "store: {url: \"file://"+dir+"/bucket\", password: x}\ncoordinator: {url: store, seal_file: "+dir+"/seal}\n")
+	cfg, err := LoadConfig(config.Sources{File: dir + "/c.yaml"})
+	fstest.Must(t, err)
+	co, err := openCoordinator(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	fstest.Must(t, err)
+	defer co.close()
+	_, err = co.kv.Put(t.Context(), "shop/canary", []byte("tweet"))
+	fstest.Must(t, err)
+	if pair, err := co.kv.Get(t.Context(), "shop/canary"); err != nil || string(pair.Value) != "tweet" {
+		t.Errorf("%v, %v", pair, err)
+	}
+	files := 0
+	fstest.Must(t, filepath.WalkDir(dir+"/bucket", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		files++
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte("canary")) || bytes.Contains(data, []byte("tweet")) {
+			t.Errorf("%s is plain", path)
+		}
+		return err
+	}))
+	if files == 0 {
+		t.Error("nothing was stored")
+	}
+	fstest.Write(t, dir+"/seal", "short")
+	if _, err := openCoordinator(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "shorter than 16") {
+		t.Errorf("%v", err)
+	}
+}
