@@ -13,7 +13,7 @@ import (
 	"drover/internal/render/language"
 )
 
-// The scripts under testdata have these commands:
+// The scripts under testdata/decide have these commands:
 //
 //	templates                  one a line: NAME [min=D] [max=D] [deadline=D] [act=KEY]
 //	tick [at=D]                nothing more has happened until then
@@ -26,7 +26,7 @@ import (
 // The answer is what is to be done, then the templates that are not at rest, the actions
 // that wait, and when something is due.
 func TestDecideScripts(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/decide", func(t *testing.T, path string) {
 		var names []string
 		var specs []spec
 		var s state

@@ -55,8 +55,7 @@ func rest[T int64 | uint64](a, b T) (T, error) {
 	return a % b, nil
 }
 
-// pair reads two numbers. Both are unsigned or both are floating if one of them is
-// and the other can be; else both are signed.
+// numbers reads two numbers, of whichever kinds.
 func numbers(name string, a, b any) (av, bv reflect.Value, err error) {
 	av, bv = reflect.ValueOf(a), reflect.ValueOf(b)
 	for _, v := range []reflect.Value{av, bv} {

@@ -1,7 +1,6 @@
 package language
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -207,9 +206,6 @@ func plant(tree map[string]any, path string, value any) error {
 
 // merge changes into, and returns it.
 func merge(into, from map[string]any, how ...func(*mergo.Config)) (map[string]any, error) {
-	if into == nil {
-		return nil, errors.New("there is no map to merge into")
-	}
 	if err := mergo.Map(&into, from, how...); err != nil {
 		return nil, fmt.Errorf("merge maps: %w", err)
 	}

@@ -27,8 +27,8 @@ func (t *Template) effects() template.FuncMap {
 
 		"spew_dump":    func(args ...any) string { return t.debug(spew.Sdump(args...)) },
 		"spew_printf":  func(format string, args ...any) string { return t.debug(spew.Sprintf(format, args...)) },
-		"spew_sdump":   func(args ...any) string { return spew.Sdump(args...) },
-		"spew_sprintf": func(format string, args ...any) string { return spew.Sprintf(format, args...) },
+		"spew_sdump":   spew.Sdump,
+		"spew_sprintf": spew.Sprintf,
 	}
 }
 

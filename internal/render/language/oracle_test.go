@@ -2,41 +2,13 @@ package language
 
 import (
 	"bytes"
-	"context"
-	"fmt"
-	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"drover/internal/testkit/gotool"
+	"drover/internal/testkit/consultemplate"
 )
-
-// sections reads a corpus: templates by name, in order.
-func sections(t *testing.T, file string) (names []string, texts map[string]string) {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	texts = map[string]string{}
-	name := ""
-	for line := range strings.Lines(string(b)) {
-		if next, found := strings.CutPrefix(line, "=== "); found {
-			name = strings.TrimSpace(next)
-			names = append(names, name)
-			continue
-		}
-		if name != "" {
-			texts[name] += line
-		}
-	}
-	return names, texts
-}
 
 // localData answers for files, as the engine does.
 type localData struct{}
@@ -65,33 +37,9 @@ func lookup(env []string) func(string) (string, bool) {
 	}
 }
 
-// consulTemplate renders texts with the real one, each to the file of its name in dir. The
-// options are lines of the template block of its configuration.
-func consulTemplate(t *testing.T, dir string, env []string, texts map[string]string, options ...string) (string, error) {
-	t.Helper()
-	var cfg strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(texts)) {
-		source := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(source, []byte(texts[name]), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&cfg, "template {\n source = %q\n destination = %q\n%s\n}\n", source, filepath.Join(dir, name), strings.Join(options, "\n"))
-	}
-	file := filepath.Join(t.TempDir(), "config.hcl")
-	if err := os.WriteFile(file, []byte(cfg.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, gotool.Path(t, "consul-template"), "-once", "-config", file)
-	cmd.Env = env
-	out, err := cmd.CombinedOutput()
-	return string(out), err
-}
-
 // The same templates on the same data render the same bytes.
 func TestSameAsConsulTemplate(t *testing.T) {
-	names, texts := sections(t, "testdata/corpus.txt")
+	names, texts := consultemplate.Corpus(t, "testdata/corpus.txt")
 	fixture, theirs, ours := t.TempDir(), t.TempDir(), t.TempDir()
 	for name, content := range map[string]string{"plain.txt": "line\n", "data.json": `{"a": [1, "x"], "b": {"c": true}}`} {
 		if err := os.WriteFile(filepath.Join(fixture, name), []byte(content), 0o600); err != nil {
@@ -106,7 +54,7 @@ func TestSameAsConsulTemplate(t *testing.T) {
 		}
 		return placed
 	}
-	if out, err := consulTemplate(t, theirs, env, place(filepath.Join(theirs, "out"))); err != nil {
+	if out, err := consultemplate.Once(t, consultemplate.Job{Templates: place(filepath.Join(theirs, "out")), Dir: theirs, Env: env}); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, name := range names {
@@ -149,5 +97,67 @@ func compareFile(t *testing.T, f File, theirs string) {
 	}
 	if !f.Append && string(b) != f.Content && !strings.HasPrefix(string(b), f.Content) || f.Append && !strings.HasSuffix(string(b), f.Content) {
 		t.Errorf("%s: content %q, want %q", f.Path, f.Content, b)
+	}
+}
+
+// What the real one refuses is refused.
+func TestRefusesWhatConsulTemplateRefuses(t *testing.T) {
+	env := environ(t)
+	for _, text := range []string{
+		`{{ nonesuch }}`, `{{ key "a" `, `{{ parseInt "x" }}`, `{{ parseBool "maybe" }}`, `{{ parseFloat "x" }}`, `{{ parseUint "-1" }}`, `{{ parseJSON "{" }}`, `{{ parseYAML "a: b: c" }}`,
+		`{{ base64Decode "?" }}`, `{{ base64URLDecode "+/" }}`, `{{ mustEnv "ORACLE_UNSET" }}`, `{{ mustEnv "ORACLE_EMPTY" }}`, `{{ regexMatch "(" "a" }}`, `{{ regexReplaceAll "(" "a" "b" }}`,
+		`{{ indent -1 "x" }}`, `{{ loop }}`, `{{ loop 1 2 3 }}`, `{{ loop "x" }}`, `{{ loop 1.5 }}`, `{{ timestamp "a" "b" }}`, `{{ add 1 "2" }}`, `{{ add nil 1 }}`, `{{ modulo 1.5 2 }}`, `{{ divide 0 1 }}`, `{{ modulo 0 1 }}`,
+		`{{ executeTemplate "none" }}`, `{{ executeTemplate "a" 1 2 }}`, `{{ byTag "x" }}`, `{{ byPort 1 }}`, `{{ explode "x" }}`, `{{ scratch.Set "a" 1 }}{{ scratch.MapSet "a" "b" 1 }}`,
+		`{{ scratch.MapSet "m" "a" 1 }}{{ scratch.MapSet "m" "a/b" 2 }}{{ scratch.Get "m" | explodeMap }}`, `{{ toJSON (parseYAML "a: 1") }}`, `{{ parseYAML "a: 1" | toTOML }}`,
+		`{{ sockaddr "Nonesuch" }}`, `{{ "x" | writeToFile "/a" "" "" "9" }}`, `{{ service "a|b" }}`, `{{ service ".a" }}`, `{{ key "a@" }}`, `{{ key "a?x=y" }}`, `{{ nodes "x" }}`, `{{ services "x" }}`, `{{ node "@dc" }}`,
+		`{{ secret "a" "b" }}`, `{{ (parseJSON "[1]").x }}`, `{{ index (split "," "a") 3 }}`, `{{ containsAll (split "," "a") (split "," "a") }}`,
+	} {
+		if out, err := consultemplate.Once(t, consultemplate.Job{Templates: map[string]string{"x": text}, Dir: t.TempDir(), Env: env}); err == nil {
+			t.Errorf("%s: the real one takes it: %s", text, out)
+		}
+		tmpl, err := Parse("x", text, Options{Env: lookup(env)})
+		if err == nil {
+			_, err = tmpl.Execute(localData{})
+		}
+		if err == nil {
+			t.Errorf("%s: there is no error", text)
+		}
+	}
+}
+
+// Options do the same.
+func TestSameOptions(t *testing.T) {
+	env, box := environ(t), t.TempDir()
+	if err := os.WriteFile(filepath.Join(box, "in"), []byte("inside"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		text, options string
+		opt           Options
+		fails         bool
+	}{
+		{"<< toUpper \"x\" >> {{ }}", "left_delimiter = \"<<\"\nright_delimiter = \">>\"", Options{LeftDelim: "<<", RightDelim: ">>"}, false},
+		{`{{ (parseJSON "{}").a }}`, "error_on_missing_key = true", Options{ErrorOnMissing: true}, true},
+		{`{{ (parseJSON "{}").a }}`, "", Options{}, false},
+		{`{{ env "ORACLE_SET" }}`, `function_denylist = ["env"]`, Options{Deny: []string{"env"}}, true},
+		{`{{ if false }}{{ env "ORACLE_SET" }}{{ end }}{{ toUpper "x" }}`, `function_denylist = ["env", "sprig_*"]`, Options{Deny: []string{"env", "sprig_*"}}, false},
+		{`{{ sprig_upper "x" }}`, `function_denylist = ["sprig_*"]`, Options{Deny: []string{"sprig_*"}}, true},
+		{`{{ file "` + box + `/in" }}`, `sandbox_path = "` + box + `"`, Options{Sandbox: box}, false},
+		{`{{ file "/etc/hostname" }}`, `sandbox_path = "` + box + `"`, Options{Sandbox: box}, true},
+	} {
+		dir := t.TempDir()
+		_, theirs := consultemplate.Once(t, consultemplate.Job{Templates: map[string]string{"x": c.text}, Dir: dir, Env: env, Options: c.options})
+		c.opt.Env = lookup(env)
+		tmpl, err := Parse("x", c.text, c.opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := tmpl.Execute(localData{})
+		if (theirs != nil) != c.fails || (err != nil) != c.fails {
+			t.Errorf("%s with %s: %v, theirs %v", c.text, c.options, err, theirs)
+		}
+		if want, err := os.ReadFile(filepath.Join(dir, "x")); !c.fails && (err != nil || !bytes.Equal(want, got.Output)) {
+			t.Errorf("%s with %s: %q, want %q, %v", c.text, c.options, got.Output, want, err)
+		}
 	}
 }
