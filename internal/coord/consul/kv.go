@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -180,6 +181,11 @@ func (c *Coordinator) txn(ctx context.Context, what string, steps api.TxnOps) (a
 
 // Watch implements coord.KV.
 func (c *Coordinator) Watch(ctx context.Context, prefix string, exact bool, fn func([]coord.Pair, error)) {
+	c.WatchKeysOf(ctx, "", prefix, exact, fn)
+}
+
+// WatchKeysOf is Watch in another datacenter; empty: the one that is configured.
+func (c *Coordinator) WatchKeysOf(ctx context.Context, datacenter, prefix string, exact bool, fn func([]coord.Pair, error)) {
 	tell := coord.NewTeller(fn, coord.EqualPairs)
 	check := coord.CheckPrefix
 	if exact {
@@ -191,6 +197,7 @@ func (c *Coordinator) Watch(ctx context.Context, prefix string, exact bool, fn f
 		return
 	}
 	follow(ctx, c, "watch "+prefix, func(q *api.QueryOptions) ([]coord.Pair, *api.QueryMeta, error) {
+		q.Datacenter = cmp.Or(datacenter, q.Datacenter)
 		if exact {
 			pair, meta, err := c.api.KV().Get(prefix, q)
 			if err != nil || pair == nil {
