@@ -9,37 +9,20 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"drover/internal/render/language"
 	"drover/internal/secret"
 )
 
-// spent is how much of its life a certificate may have behind it and still be taken from
-// the file that was rendered before.
-const spent = 0.8
-
-// followCertificate tells the certificate that the destination has, while it is good, and
-// asks for one when it is not.
+// followCertificate asks for a certificate, and shows the source the one that the
+// destination has, which it takes while that is good.
 func (s Sources) followCertificate(ctx context.Context, d language.Dependency, tell report) {
 	if s.Secrets == nil {
 		tell(nil, fmt.Errorf("a source of secrets %w", errNoSource))
 		return
 	}
-	if content, err := os.ReadFile(d.Beside); err == nil && d.Beside != "" {
-		value, cert := readPEM(string(content))
-		if until, good := goodUntil(cert, value, time.Now()); good {
-			tell(value, nil)
-			timer := time.NewTimer(time.Until(until))
-			defer timer.Stop()
-			select {
-			case <-ctx.Done():
-				return
-			case <-timer.C:
-			}
-		}
-	}
-	s.Secrets.Watch(ctx, secret.Request{Path: d.Name, Params: d.Written()}, func(v *secret.Secret, err error) {
+	r := secret.Request{Path: d.Name, Params: d.Written(), Known: inPlace(d.Beside)}
+	s.Secrets.Watch(ctx, r, func(v *secret.Secret, err error) {
 		if err != nil {
 			tell(nil, err)
 			return
@@ -53,14 +36,27 @@ func (s Sources) followCertificate(ctx context.Context, d language.Dependency, t
 	})
 }
 
-// goodUntil says when a certificate that has its key is to be replaced.
-func goodUntil(cert *x509.Certificate, value language.PEM, now time.Time) (time.Time, bool) {
-	if cert == nil || value.Key == "" {
-		return time.Time{}, false
+// inPlace is the certificate that a file has, as the source would give it; nil: it has none
+// with its key.
+func inPlace(path string) *secret.Secret {
+	if path == "" {
+		return nil
 	}
-	life := cert.NotAfter.Sub(cert.NotBefore)
-	until := cert.NotBefore.Add(time.Duration(float64(life) * spent))
-	return until, now.After(cert.NotBefore) && now.Before(until)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil // it was never rendered
+	}
+	value, cert := readPEM(string(content))
+	if cert == nil || value.Key == "" {
+		return nil
+	}
+	chain := make([]any, len(value.CAChain))
+	for i, authority := range value.CAChain {
+		chain[i] = authority
+	}
+	return &secret.Secret{Data: map[string]any{
+		"certificate": value.Cert, "private_key": value.Key, "issuing_ca": value.CA, "ca_chain": chain,
+	}}
 }
 
 // texts are the strings of a secret, and those of its chain.

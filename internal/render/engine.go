@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"drover/internal/render/gather"
 	"drover/internal/render/language"
 	"drover/internal/render/target"
 )
@@ -33,7 +34,6 @@ type Engine struct {
 	outputs []output
 	ready   chan struct{} // closed when all are rendered
 	isReady bool
-	stopped bool
 
 	// Of the loop alone.
 	values  known
@@ -111,6 +111,9 @@ func (e *Engine) loop(ctx context.Context, done func() bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer e.work.Wait()
 	defer cancel()
+	if e.cfg.Sources.KV != nil {
+		e.cfg.Sources.keys = gather.New(ctx, e.cfg.Sources.KV, e.work.Go)
+	}
 	for ctx.Err() == nil {
 		e.receive(ctx)
 		e.turn(ctx, input{kind: tick})

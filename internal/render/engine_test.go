@@ -334,7 +334,7 @@ const marker = "s3cr3t-value"
 // reads one is not written to a disk.
 func TestSecretsStaySecret(t *testing.T) {
 	s := newStand(t)
-	memory, err := os.MkdirTemp("/dev/shm", "render-test-")
+	memory, err := os.MkdirTemp("/dev/shm", "render-test-") //nolint:usetesting // TempDir is not there
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +357,7 @@ func TestSecretsStaySecret(t *testing.T) {
 				return false
 			}
 		}
-		return len(s.Status()[5].Missing) == 1 && s.Status()[5].Missing[0].Why == "unauthorized"
+		return len(s.Status()[5].Missing) == 1 && s.Status()[5].Missing[0].Why == secret.ErrUnauthorized.Error()
 	})
 	if got := content(filepath.Join(memory, "out")); got != marker+" 60" {
 		t.Errorf("the file is %q", got)

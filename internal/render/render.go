@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"drover/internal/coord"
+	"drover/internal/render/gather"
 	"drover/internal/render/language"
 	"drover/internal/render/target"
 	"drover/internal/secret"
@@ -123,8 +124,8 @@ type Machines interface {
 
 // Datacenters is what a coordinator has beside its port if its keys are of a datacenter.
 type Datacenters interface {
-	// InDatacenter returns the keys of another datacenter.
-	InDatacenter(name string) coord.KV
+	// WatchKeysOf is coord.KV.Watch in another datacenter.
+	WatchKeysOf(ctx context.Context, datacenter, prefix string, exact bool, fn func([]coord.Pair, error))
 }
 
 // Sources are what templates read. One that is nil is not there.
@@ -133,6 +134,8 @@ type Sources struct {
 	Catalog coord.Catalog
 	Nodes   Machines
 	Secrets secret.Source
+
+	keys *gather.Keys // of KV, while an engine runs
 }
 
 // Act is what should happen now.

@@ -41,34 +41,47 @@ func (s Sources) follow(ctx context.Context, d language.Dependency, tell report)
 }
 
 func (s Sources) followKeys(ctx context.Context, d language.Dependency, tell report) {
-	kv := s.KV
-	if kv == nil {
+	if s.KV == nil {
 		tell(nil, fmt.Errorf("a coordinator with keys %w", errNoSource))
 		return
 	}
+	watch := s.KV.Watch
 	if d.Datacenter != "" {
-		elsewhere, ok := kv.(Datacenters)
+		elsewhere, ok := s.KV.(Datacenters)
 		if !ok {
 			tell(nil, fmt.Errorf("another datacenter %w: %w", errNoSource, coord.ErrUnsupported))
 			return
 		}
-		kv = elsewhere.InDatacenter(d.Datacenter)
+		watch = func(ctx context.Context, prefix string, exact bool, fn func([]coord.Pair, error)) {
+			elsewhere.WatchKeysOf(ctx, d.Datacenter, prefix, exact, fn)
+		}
+	}
+	if d.Kind == language.Tree {
+		watch(ctx, d.Name, false, func(pairs []coord.Pair, err error) {
+			if err != nil {
+				tell(nil, err)
+				return
+			}
+			tell(keyPairs(d.Name, pairs), nil)
+		})
+		return
 	}
 	var last language.KeyState
-	kv.Watch(ctx, d.Name, d.Kind == language.Key, func(pairs []coord.Pair, err error) {
-		switch {
-		case err != nil:
+	state := func(pairs []coord.Pair, err error) {
+		if err != nil {
 			tell(nil, err)
-		case d.Kind == language.Tree:
-			tell(keyPairs(d.Name, pairs), nil)
-		default:
-			last.Exists = len(pairs) > 0
-			if last.Exists {
-				last.Value, last.Seen = string(pairs[0].Value), true
-			}
-			tell(last, nil)
+			return
 		}
-	})
+		if last.Exists = len(pairs) > 0; last.Exists {
+			last.Value, last.Seen = string(pairs[0].Value), true
+		}
+		tell(last, nil)
+	}
+	if d.Datacenter == "" {
+		s.keys.Watch(ctx, d.Name, state)
+	} else {
+		watch(ctx, d.Name, true, state)
+	}
 }
 
 func keyPairs(prefix string, pairs []coord.Pair) []*language.KeyPair {

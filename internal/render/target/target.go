@@ -160,11 +160,11 @@ func (f File) owner(old previous) (ownership, error) {
 }
 
 func idOf(name string, lookup func(string) (string, error)) (int, error) {
+	if id, err := strconv.Atoi(name); err == nil {
+		return id, nil
+	}
 	text, err := lookup(name)
 	if err != nil {
-		if id, numberErr := strconv.Atoi(name); numberErr == nil {
-			return id, nil
-		}
 		return 0, err
 	}
 	return strconv.Atoi(text)

@@ -171,7 +171,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 }
 
 func TestMemoryOnly(t *testing.T) {
-	memory, err := os.MkdirTemp("/dev/shm", "target-test-")
+	memory, err := os.MkdirTemp("/dev/shm", "target-test-") //nolint:usetesting // TempDir is not there
 	if err != nil {
 		t.Fatal(err)
 	}
