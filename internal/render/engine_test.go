@@ -461,9 +461,15 @@ func TestOnce(t *testing.T) {
 func TestOnceSaysWhatIsMissing(t *testing.T) {
 	s := newStand(t)
 	s.build(Config{Templates: []Template{{Name: "conf", Content: `{{ key "a" }}`, Destination: s.path("out")}}})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := s.Once(ctx, false); err == nil || err.Error() != "render conf: missing: key(a): there is no such key" {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Once(ctx, false)
+		done <- err
+	}()
+	s.until("the answer", func() bool { m := s.Status()[0].Missing; return len(m) == 1 && m[0].Why == "there is no such key" })
+	cancel()
+	if err := <-done; err == nil || err.Error() != "render conf: missing: key(a): there is no such key" {
 		t.Error(err)
 	}
 	// What will never be known is not waited for.
