@@ -120,6 +120,13 @@ func closeSecrets(ctx context.Context, s *secrets, log *slog.Logger) {
 	}
 }
 
+// leave ends the sources, and revokes nothing: what was leased is in use until its end.
+func (s *secrets) leave() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = s.Close(ctx) // it says that nothing was revoked
+}
+
 // Close implements secret.Source.
 func (s *secrets) Close(ctx context.Context) error {
 	if s.vault == nil {

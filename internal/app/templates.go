@@ -58,10 +58,7 @@ func newTemplates(cfg *config.Config, sources render.Sources, rolls rollOptions,
 			free = append(free, one)
 			continue
 		}
-		group := c.Roll.Name
-		if group == "" {
-			group = name
-		}
+		group := rollOf(name, c)
 		together[group] = append(together[group], one)
 		if t.rolls[group] == nil {
 			t.rolls[group] = newRoll(cfg, group, c.Roll, rolls, log)
@@ -86,6 +83,14 @@ func newTemplates(cfg *config.Config, sources render.Sources, rolls rollOptions,
 		}
 	}
 	return t, nil
+}
+
+// rollOf is the name of a template's roll.
+func rollOf(name string, c config.Template) string {
+	if c.Roll.Name != "" {
+		return c.Roll.Name
+	}
+	return name
 }
 
 func newRoll(cfg *config.Config, name string, c config.RollOf, o rollOptions, log *slog.Logger) *roll.Roll {

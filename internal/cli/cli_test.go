@@ -36,6 +36,7 @@ type fakeOps struct {
 	export    app.ExportOptions
 	clone     app.CloneOptions
 	copied    app.CopyOptions
+	render    app.RenderOptions
 	password  string       // a new one
 	removed   string       // key
 	unchanged bool         // is what a rollback finds

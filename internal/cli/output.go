@@ -55,7 +55,7 @@ func count(n int64, thing string) string {
 	switch {
 	case n == 1:
 		return "1 " + thing
-	case strings.HasSuffix(thing, "y"):
+	case strings.HasSuffix(thing, "y") && !strings.HasSuffix(thing, "ey"):
 		return strconv.FormatInt(n, 10) + " " + strings.TrimSuffix(thing, "y") + "ies"
 	default:
 		return strconv.FormatInt(n, 10) + " " + thing + "s"

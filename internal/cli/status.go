@@ -31,7 +31,8 @@ A head that is held and was not renewed for three of its TTLs, and at least a mi
 called silent: its holder is dead or cut off, and nobody has taken over.
 
 Each job has a line: what it does, its process, for how long it runs, how often it was
-restarted in a row, its health, its next turn; and below, the checks that fail.
+restarted in a row, its health, its next turn; and below, the checks that fail. So have
+services (what the catalog says), watches, templates (what blocks them) and rolls.
 
 RPO is the age of the last commit while changes wait (what a loss now would cost); RTO
 is the time that the last restore, or restore test, took.
@@ -141,6 +142,9 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	add("upkeep", upkeepOf(st.Upkeep))
 	for _, line := range damagedOf(st.Upkeep) {
 		add("damaged", line)
+	}
+	for _, line := range secretsLines(st.Secrets, now) {
+		add("secrets", line)
 	}
 	for _, id := range st.Diverged {
 		add("diverged", shortID(id))

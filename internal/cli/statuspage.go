@@ -10,7 +10,8 @@ import (
 	"drover/client"
 )
 
-// statusPage is a status for people: a name and a value a row, then a table of jobs.
+// statusPage is a status for people: a name and a value a row, then tables of its jobs and of what they
+// have to do with others.
 // On a terminal it is no wider than that; elsewhere no line is broken.
 func statusPage(st client.Status, now time.Time, width int, p painter) []string {
 	rows := statusRows(st, now)
@@ -30,11 +31,8 @@ func statusPage(st client.Status, now time.Time, width int, p painter) []string 
 			name = ""
 		}
 	}
-	if len(st.Jobs) > 0 {
-		lines = append(lines, "")
-		lines = append(lines, jobTable(st.Jobs, now, width, p)...)
-	}
-	return lines
+	lines = append(lines, jobTable(st.Jobs, now, width, p)...)
+	return append(lines, coordinated(st, now, width, p)...)
 }
 
 // rowColour makes what needs a look stand out.
@@ -42,7 +40,7 @@ func rowColour(name, value string, st client.Status) colour {
 	switch {
 	case name == "health" && value == "ok":
 		return green
-	case name == "maintenance", (name == "health" || name == "message") && st.Health == "degraded":
+	case name == "secrets" && !st.Secrets.Healthy, name == "maintenance", (name == "health" || name == "message") && st.Health == "degraded":
 		return yellow
 	case (name == "health" || name == "message") && st.Health == "failed", name == "last backup":
 		return red
@@ -52,17 +50,12 @@ func rowColour(name, value string, st client.Status) colour {
 
 // jobTable is a line for each job, and one below for each of its checks that fails.
 func jobTable(jobs []client.Job, now time.Time, width int, p painter) []string {
-	rows := [][]cell{{
+	head := []cell{
 		{"JOB", dim, false}, {"STATE", dim, false}, {"PID", dim, true}, {"UPTIME", dim, true},
 		{"RESTARTS", dim, true}, {"HEALTH", dim, false}, {"NEXT", dim, false},
-	}}
-	for _, job := range jobs {
-		rows = append(rows, jobCells(job, now, width))
 	}
-	table := columns(rows, p)
-	lines := table[:1:1]
-	for i, job := range jobs {
-		lines = append(lines, table[i+1])
+	return annotated(head, entriesOf(jobs, func(job client.Job) entry {
+		e := entry{row: jobCells(job, now, width)}
 		for _, check := range job.Checks {
 			if check.Error == "" || check.Health != "unhealthy" && check.Failures == 0 {
 				continue
@@ -71,12 +64,10 @@ func jobTable(jobs []client.Job, now time.Time, width int, p painter) []string {
 			if check.Health == "unhealthy" {
 				shade = red
 			}
-			for n, part := range wrap(checkLine(check), max(0, width-4)) {
-				lines = append(lines, "  "+strings.Repeat("  ", min(n, 1))+p.paint(shade, part))
-			}
+			e.notes = append(e.notes, note{checkLine(check), shade})
 		}
-	}
-	return lines
+		return e
+	}), width, p)
 }
 
 // nameWidth is how much of a job's name fits on a terminal.
@@ -147,7 +138,7 @@ func checkLine(c client.Check) string {
 	if c.Failures > 0 {
 		line += fmt.Sprintf(" failed %s", times(c.Failures))
 	}
-	return printable(line + ": " + c.Error)
+	return line + ": " + c.Error
 }
 
 func times(n int) string {

@@ -355,6 +355,28 @@ func goldenStatus() client.Status {
 			{Name: "debug", State: "exited", Exit: exit(143), Held: true},
 			{Name: "reindex", State: "waiting", Next: in(4*time.Minute + 30*time.Second), Exit: exit(0), Runs: 12},
 		},
+		Services: []client.Service{
+			{Job: "gerrit", Name: "review", ID: "review-1", Status: "passing", Wanted: "passing", Since: ago(76 * time.Hour)},
+			{Job: "a-very-long-name-of-a-job", Name: "the-name-of-a-service", ID: "x", Status: "maintenance", Wanted: "critical", Since: ago(time.Minute), Error: "register: dial tcp 127.0.0.1:8500: connect: connection refused"},
+			{Job: "mailer", Name: "mail", ID: "mail-1", Wanted: ""},
+			{Job: "cache", Name: "cache", ID: "cache-1", Status: "critical", Since: ago(time.Second)},
+		},
+		Watches: []client.Watch{
+			{Name: "db", Service: "postgres", Known: true, Size: 3, Since: ago(time.Hour)},
+			{Name: "conf", Key: "shop/a/very/long/key/that/has/no/room", Known: true, Size: 1, Since: ago(time.Hour), Error: "the coordinator is not available: dial tcp 127.0.0.1:8500: connect: connection refused"},
+			{Name: "all", Prefix: "shop/", Known: true},
+			{Name: "mail", Service: "mail", Error: "not known yet"},
+		},
+		Templates: []client.Template{
+			{Name: "conf", Destination: "/etc/review/conf", State: "rendered", Changed: in(-3 * time.Minute), Stale: []string{"key shop/level: connection refused", "key shop/size: connection refused"}},
+			{Name: "blocked", Destination: "/run/a/very/long/path/of/a/file/that/has/no/room", State: "blocked", Since: in(-time.Minute), Missing: []string{"key shop/none: it is not there", "service postgres: no answer yet"}},
+			{Name: "bad", Destination: "/etc/bad", State: "failed", Since: in(-time.Second), Error: "check refused the file: exit status 1: line 3: unknown word\x1b[2J, and more text than fits"},
+			{Name: "env.gerrit.PASSWORD", State: "rendered", Unacted: "restart job gerrit: it does not stop"},
+		},
+		Rolls: []client.Roll{
+			{Name: "web"}, {Name: "db", State: "stopped", Since: ago(time.Hour), Why: "the roll is stopped: i2: not healthy after the change: within 5m0s: ready check web"}, {Name: "x", State: "waiting", Since: ago(time.Second)},
+		},
+		Secrets: &client.Secrets{Since: ago(time.Minute), Error: "log in: Vault is sealed", Failing: []string{"database/creds/app: Vault is sealed"}},
 	}
 }
 

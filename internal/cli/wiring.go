@@ -32,6 +32,8 @@ type operations interface {
 	Forget(ctx context.Context, opt app.ForgetOptions) (app.ForgetReport, error)
 	Prune(ctx context.Context, opt app.PruneOptions) (app.PruneReport, error)
 	Probe(ctx context.Context) (app.ProbeReport, error)
+	Render(ctx context.Context, opt app.RenderOptions) ([]app.Rendered, error)
+	ResumeRoll(ctx context.Context, name string) (why string, err error)
 	ResticEnv(ctx context.Context) ([]app.EnvVar, error)
 	Status(ctx context.Context) (client.Status, error)
 	Volumes(ctx context.Context) ([]string, error)

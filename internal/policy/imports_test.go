@@ -162,6 +162,8 @@ var homes = []rule{
 		"a vendor's SDK appears only in its backend's folder"},
 	{"github.com/spf13/cobra", []string{"internal/cli/..."},
 		"only the command line parses a command line"},
+	{"github.com/pmezard/go-difflib", []string{"internal/cli/..."},
+		"only the command line shows people what a file would become"},
 	{"github.com/spf13/pflag", []string{"internal/cli/..."},
 		"only the command line parses a command line"},
 	{"github.com/goccy/go-yaml", []string{"internal/config", "internal/doctor/compose", "internal/coord/file"},

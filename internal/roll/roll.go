@@ -309,22 +309,37 @@ func (r *Roll) stop(ctx context.Context, s stop) error {
 	})
 }
 
-// Resume takes a stop away, so that the same change is tried again. It is no error if
-// there is none.
-func (r *Roll) Resume(ctx context.Context) error {
+// Resume takes a stop away, so that the same change is tried again, and returns why it
+// was stopped; "" if it was not, which is no error.
+func (r *Roll) Resume(ctx context.Context) (why string, err error) {
 	marks, err := r.co.List(ctx, r.key("turns")+"/")
 	if err != nil {
-		return fmt.Errorf("resume roll: %w", err)
+		return "", fmt.Errorf("resume roll: %w", err)
+	}
+	pair, err := r.co.Get(ctx, r.key("stop"))
+	switch {
+	case err == nil:
+		why = reasonOf(pair)
+	case !errors.Is(err, coord.ErrNotFound):
+		return "", fmt.Errorf("resume roll: %w", err)
 	}
 	for _, m := range marks {
 		if err := r.co.Delete(ctx, m.Key, &m.Revision); err != nil && !errors.Is(err, coord.ErrConflict) {
-			return fmt.Errorf("resume roll: %w", err)
+			return "", fmt.Errorf("resume roll: %w", err)
 		}
 	}
 	if err := r.co.Delete(ctx, r.key("stop"), nil); err != nil {
-		return fmt.Errorf("resume roll: %w", err)
+		return "", fmt.Errorf("resume roll: %w", err)
 	}
-	return nil
+	return why, nil
+}
+
+func reasonOf(pair coord.Pair) string {
+	var s stop
+	if err := json.Unmarshal(pair.Value, &s); err != nil {
+		return "its record cannot be read"
+	}
+	return s.Instance + ": " + s.Reason
 }
 
 // The back-off of until.

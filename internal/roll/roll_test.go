@@ -166,8 +166,10 @@ func TestResume(t *testing.T) {
 		if err := b.Do(t.Context(), "v1", b.change); !errors.Is(err, ErrStopped) {
 			t.Errorf("%v", err)
 		}
-		if err := b.Resume(t.Context()); err != nil {
-			t.Fatal(err)
+		for _, want := range []string{"a: the reload command failed", ""} {
+			if why, err := b.Resume(t.Context()); err != nil || why != want {
+				t.Fatalf("%q, %v; want %q", why, err, want)
+			}
 		}
 		if err := b.Do(t.Context(), "v1", b.change); err != nil {
 			t.Errorf("%v", err)
