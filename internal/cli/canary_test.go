@@ -1,0 +1,7 @@
+package cli
+
+import (
+	"testing"
+)
+
+func testSecretsStory(t *testing.T, binary string) {}
