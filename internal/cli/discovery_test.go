@@ -14,10 +14,12 @@ import (
 	"drover/client"
 	"drover/internal/coord"
 	"drover/internal/repo/fstest"
+	"drover/internal/testkit/s3server"
 )
 
 // TestDiscovery has stories of agents on real coordinators.
 func TestDiscovery(t *testing.T) {
+	s3server.ClearEnv(t)
 	binary := buildBinary(t)
 	stories := map[string]func(*testing.T, string, *place){"service": testServiceStory, "outage": testOutageStory}
 	for kind, open := range kinds {
@@ -215,7 +217,7 @@ func testFleetStory(t *testing.T, binary string, p *place) {
 		sick, why := "", ""
 		for _, n := range all {
 			st := n.until("changed, or stopped", func(st client.Status) bool {
-				return n.file("conf") == change && st.Rolls[0].State != "changing" && st.Health != "ok" || st.Rolls[0].State == "stopped"
+				return st.Health == "degraded" && (n.file("conf") == change && st.Rolls[0].State != "changing" || st.Rolls[0].State == "stopped")
 			})
 			switch {
 			case n.file("conf") == change && sick != "":

@@ -200,7 +200,7 @@ func inDirectory(t *testing.T) *place {
 func inBucket(t *testing.T) *place {
 	s := s3server.Start(t, s3server.Options{})
 	st, err := s3.Open(t.Context(), s3.Options{
-		Bucket: s.Bucket, Prefix: "app", Endpoint: s.Endpoint, Region: s.Region, CA: os.DevNull,
+		Bucket: s.Bucket, Prefix: "app", Endpoint: s.Endpoint, Region: s.Region,
 		Credentials: credentials.NewStaticV4(s.AccessKey, s.SecretKey, ""),
 	})
 	fstest.Must(t, err)
