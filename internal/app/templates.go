@@ -35,6 +35,10 @@ type templates struct {
 	log     *slog.Logger
 	bus     *event.Bus
 	jobs    *jobs
+
+	mu      sync.Mutex
+	awaited map[*roll.Roll]bool // somebody waits until nothing stops it
+	group   sync.WaitGroup      // they
 }
 
 // rollOptions is what rolls need of the agent.
@@ -47,7 +51,7 @@ type rollOptions struct {
 // newTemplates reads and checks the templates of a configuration; it starts nothing.
 func newTemplates(cfg *config.Config, sources render.Sources, rolls rollOptions, jobs *jobs, bus *event.Bus, log *slog.Logger) (*templates, error) {
 	t := &templates{
-		rolls: map[string]*roll.Roll{}, byJob: map[string]map[string]string{}, of: map[string]*render.Engine{},
+		rolls: map[string]*roll.Roll{}, byJob: map[string]map[string]string{}, of: map[string]*render.Engine{}, awaited: map[*roll.Roll]bool{},
 		ready: make(chan struct{}), log: log, bus: bus, jobs: jobs,
 	}
 	free, together := []render.Template{}, map[string][]render.Template{}
@@ -129,16 +133,7 @@ func (t *templates) add(list []render.Template, sources render.Sources, turn *ro
 			changes[one.Name] = one.Change
 			list[i].Change = render.Change{} // it is a part of the turn
 		}
-		cfg.Around = func(ctx context.Context, name, digest string, put func() (bool, error)) (changed bool, err error) {
-			err = turn.Do(ctx, digest, func(ctx context.Context) error {
-				changed, err = put()
-				if err != nil || !changed {
-					return err
-				}
-				return t.act(ctx, render.Act{Change: changes[name], Templates: []string{name}})
-			})
-			return changed, err
-		}
+		cfg.Around = t.inTurn(turn, changes)
 	}
 	e, err := render.New(cfg)
 	if err != nil {
@@ -149,6 +144,45 @@ func (t *templates) add(list []render.Template, sources render.Sources, turn *ro
 		t.of[one.Name] = e
 	}
 	return nil
+}
+
+// inTurn puts files in place in turns; changes are what follows of each template.
+func (t *templates) inTurn(turn *roll.Roll, changes map[string]render.Change) func(context.Context, string, string, func() (bool, error)) (bool, error) {
+	owed := map[string]bool{} // what follows has not succeeded; one call is made at a time
+	return func(ctx context.Context, name, digest string, put func() (bool, error)) (changed bool, err error) {
+		err = turn.Do(ctx, digest, func(ctx context.Context) error {
+			if changed, err = put(); err != nil || !changed && !owed[name] {
+				return err
+			}
+			owed[name] = true
+			if err := t.act(ctx, render.Act{Change: changes[name], Templates: []string{name}}); err != nil {
+				return err
+			}
+			delete(owed, name)
+			return nil
+		})
+		if errors.Is(err, roll.ErrStopped) {
+			t.waitFor(ctx, turn, t.of[name])
+		}
+		return changed, err
+	}
+}
+
+// waitFor has an engine try again when nothing stops its roll any more.
+func (t *templates) waitFor(ctx context.Context, turn *roll.Roll, e *render.Engine) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.awaited[turn] {
+		return
+	}
+	t.awaited[turn] = true
+	t.group.Go(func() {
+		turn.Freed(ctx)
+		t.mu.Lock()
+		delete(t.awaited, turn)
+		t.mu.Unlock()
+		e.Again()
+	})
 }
 
 // templateOf translates one template.
@@ -189,6 +223,7 @@ func changeOf(c config.OnChange) render.Change {
 // run renders until ctx ends.
 func (t *templates) run(ctx context.Context) {
 	var group sync.WaitGroup
+	defer t.group.Wait()
 	defer group.Wait()
 	for _, e := range t.engines {
 		group.Go(func() {

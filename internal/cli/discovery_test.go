@@ -34,7 +34,7 @@ func TestDiscovery(t *testing.T) {
 		}
 	}
 	t.Run("fleet on consul", func(t *testing.T) { t.Parallel(); testFleetStory(t, binary, onConsul(t)) })
-	t.Run("secrets", func(t *testing.T) { t.Parallel(); testSecretsStory(t, binary) })
+	t.Run("secrets", func(t *testing.T) { t.Parallel(); testSecretsStory(t, binary, inDirectory(t)) })
 }
 
 const provider = `
@@ -126,7 +126,9 @@ func testOutageStory(t *testing.T, binary string, p *place) {
 	one.write("up", "")
 	two.heard("web=10.0.0.1:8080.")
 	p.lists("web", "web-one passing")
-	before := two.until("all is well", func(st client.Status) bool { return st.Health == "ok" && jobOf(st, "app").PID > 0 && jobOf(st, "busy").PID > 0 })
+	before := two.until("all is well", func(st client.Status) bool {
+		return st.Health == "ok" && jobOf(st, "app").PID > 0 && jobOf(st, "busy").PID > 0
+	})
 	first := one.until("all is well", func(st client.Status) bool { return st.Health == "ok" && st.Services[0].Error == "" })
 
 	// Under load: keys change all the time, up to the outage, in it, and after it.

@@ -165,6 +165,7 @@ type place struct {
 	coordinator string   // for the configuration
 	env         []string // of agents
 	store       bool     // it is the store
+	dir         string   // where it is a directory
 	line        *line
 	stop, start func() // of the server; nil: it is a directory
 }
@@ -194,7 +195,7 @@ func inDirectory(t *testing.T) *place {
 	dir := t.TempDir()
 	st, err := file.Open(dir, file.Options{})
 	fstest.Must(t, err)
-	return &place{Coordinator: opened(t, object.New(st, object.Options{Interval: time.Second})), t: t, coordinator: everySecond, env: []string{"DROVER_STORE=file://" + dir}, store: true}
+	return &place{Coordinator: opened(t, object.New(st, object.Options{Interval: time.Second})), t: t, coordinator: everySecond, env: []string{"DROVER_STORE=file://" + dir}, store: true, dir: dir}
 }
 
 func inBucket(t *testing.T) *place {

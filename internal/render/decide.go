@@ -103,6 +103,7 @@ const (
 	executionEnded
 	writeEnded
 	actEnded
+	again // what failed is due
 )
 
 // action is one thing to do.
@@ -142,6 +143,10 @@ func step(specs []spec, s *state, in input, now time.Duration) []action {
 	case actEnded:
 		s.acted(in.fault, now)
 		return s.nextAct(now)
+	case again:
+		for i := range s.templates {
+			s.templates[i].retry = min(s.templates[i].retry, now)
+		}
 	case tick:
 		return append(s.begin(specs, now), s.nextAct(now)...)
 	}

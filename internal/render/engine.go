@@ -54,6 +54,7 @@ type output struct {
 	done    bool
 	content []byte
 	secret  bool
+	unsure  bool // a later one failed on its way: the file may be that one
 }
 
 // New reads and checks the templates.
@@ -102,6 +103,14 @@ func (e *Engine) Output(name string) ([]byte, bool) {
 		}
 	}
 	return nil, false
+}
+
+// Again tries at once what failed and would be tried again later.
+func (e *Engine) Again() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = append(e.ended, input{kind: again})
+	e.wake()
 }
 
 func (e *Engine) now() time.Duration { return time.Since(e.begin) }
@@ -273,7 +282,9 @@ func (e *Engine) write(ctx context.Context, i int) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if err == nil {
-			e.outputs[i] = output{true, result.Output, result.Secret}
+			e.outputs[i] = output{done: true, content: result.Output, secret: result.Secret}
+		} else {
+			e.outputs[i].unsure = true
 		}
 		e.ended = append(e.ended, in)
 		e.wake()
@@ -286,7 +297,7 @@ func (e *Engine) around(ctx context.Context, i int, r language.Result) (changed 
 	e.mu.Lock()
 	last := e.outputs[i]
 	e.mu.Unlock()
-	if e.cfg.Around == nil || e.dry || !last.done || string(last.content) == string(r.Output) {
+	if e.cfg.Around == nil || e.dry || !last.done || !last.unsure && string(last.content) == string(r.Output) {
 		return put()
 	}
 	name := e.templates[i].Name

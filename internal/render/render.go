@@ -178,7 +178,7 @@ type Config struct {
 	// output; nil: one that this package has.
 	Check func(ctx context.Context, command, env []string) (output []byte, err error)
 	// Around is called in place of putting a file of a template in place that was put there
-	// before and is another one now: it calls put in its own time, or returns why it does
+	// before and is, or may be, another one now: it calls put in its own time, or returns why it does
 	// not; it is asked again then, later. digest is of the output, and of the template alone if that has
 	// secrets in it. nil: put is called at once.
 	Around func(ctx context.Context, template, digest string, put func() (changed bool, err error)) (changed bool, err error)

@@ -334,6 +334,17 @@ func (r *Roll) Resume(ctx context.Context) (why string, err error) {
 	return why, nil
 }
 
+// Freed returns when nothing stops the roll, or ctx ends.
+func (r *Roll) Freed(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r.co.Watch(ctx, r.key("stop"), true, func(found []coord.Pair, err error) {
+		if err == nil && len(found) == 0 {
+			cancel()
+		}
+	})
+}
+
 func reasonOf(pair coord.Pair) string {
 	var s stop
 	if err := json.Unmarshal(pair.Value, &s); err != nil {
