@@ -15,8 +15,9 @@ func (s *session) rollCommand() *cobra.Command {
 		Short: "Let a change that instances make in turns go on after it was stopped",
 		Long: `A roll stops when an instance is not healthy after its change, or does not come back from
 it: the others keep what they have, and drover status says why. Another change goes on by
-itself. This lets the same one go on: each instance tries it again when it looks next,
-which is within five minutes. It speaks to the coordinator, and needs no agent here.
+itself, but not one of a template that reads secrets: of it every text counts as the same.
+This lets the same one go on: the instances try it again at once. It speaks to the
+coordinator, and needs no agent here.
 
 NAME is that of the roll: roll.name of the template, or the template's own. That the roll
 was not stopped is no failure.
