@@ -231,6 +231,9 @@ func testFleetStory(t *testing.T, binary string, p *place) {
 			default:
 				why = st.Rolls[0].Why
 			}
+			if sick != n.id {
+				n.is(0, "the roll is stopped: i", "status")
+			}
 		}
 		if sick == "" || !strings.Contains(why, sick+": not healthy after the change") {
 			t.Errorf("%q is sick: %s", sick, why)

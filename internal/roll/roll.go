@@ -310,7 +310,7 @@ func (r *Roll) stop(ctx context.Context, s stop) error {
 }
 
 // Resume takes a stop away, so that the same change is tried again, and returns why it
-// was stopped; "" if it was not, which is no error.
+// was stopped; "" if it was not, which is no error. Who is changing now goes on as before.
 func (r *Roll) Resume(ctx context.Context) (why string, err error) {
 	marks, err := r.co.List(ctx, r.key("turns")+"/")
 	if err != nil {
@@ -323,7 +323,14 @@ func (r *Roll) Resume(ctx context.Context) (why string, err error) {
 	case !errors.Is(err, coord.ErrNotFound):
 		return "", fmt.Errorf("resume roll: %w", err)
 	}
+	holders, err := r.co.Holders(ctx, r.lease())
+	if err != nil {
+		return "", fmt.Errorf("resume roll: %w", err)
+	}
 	for _, m := range marks {
+		if slices.Contains(holders, strings.TrimPrefix(m.Key, r.key("turns")+"/")) {
+			continue // it is changing now
+		}
 		if err := r.co.Delete(ctx, m.Key, &m.Revision); err != nil && !errors.Is(err, coord.ErrConflict) {
 			return "", fmt.Errorf("resume roll: %w", err)
 		}

@@ -177,6 +177,38 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// A resumption forgets those who are gone, and not who is changing at the moment.
+func TestResumeWhileOneChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		a, b := f.join("a", 1), f.join("b", 1)
+		ctx, die := context.WithCancel(t.Context())
+		changing, ended := make(chan struct{}), make(chan error, 1)
+		go func() {
+			ended <- a.Do(ctx, "v1", func(ctx context.Context) error {
+				close(changing)
+				<-ctx.Done()
+				return ctx.Err()
+			})
+		}()
+		<-changing
+		if why, err := b.Resume(t.Context()); err != nil || why != "" {
+			t.Errorf("%q, %v", why, err)
+		}
+		die()
+		<-ended
+		if err := b.Do(t.Context(), "v1", b.change); !errors.Is(err, ErrStopped) || len(f.changed) != 0 {
+			t.Errorf("%v; %v changed", err, f.changed)
+		}
+		if why, err := b.Resume(t.Context()); err != nil || why == "" {
+			t.Errorf("%q, %v", why, err)
+		}
+		if err := b.Do(t.Context(), "v1", b.change); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // The process dies in its change, and nobody hears of it again: that is a failure too,
 // until it comes back and is healthy.
 func TestInstanceDoesNotComeBack(t *testing.T) {
