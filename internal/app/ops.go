@@ -246,7 +246,11 @@ func (o *Ops) Probe(ctx context.Context) (probe.Report, error) {
 	if err != nil {
 		return probe.Report{}, err
 	}
-	return probe.Check(ctx, st, probe.Full)
+	level := probe.Full
+	if o.cfg.Lease.Head == config.HeadCoordinator {
+		level = probe.Start // the rest, of megabytes, is no matter of a coordinator
+	}
+	return probe.Check(ctx, st, level)
 }
 
 // EnvVar is a variable of an environment.
