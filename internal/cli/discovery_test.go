@@ -33,6 +33,7 @@ func TestDiscovery(t *testing.T) {
 			})
 		}
 	}
+	t.Run("render", func(t *testing.T) { t.Parallel(); testRenderStory(t, newMachine(t, binary), inDirectory(t)) })
 	t.Run("fleet on consul", func(t *testing.T) { t.Parallel(); testFleetStory(t, binary, onConsul(t)) })
 	t.Run("secrets", func(t *testing.T) { t.Parallel(); testSecretsStory(t, binary, inDirectory(t)) })
 }
@@ -255,4 +256,38 @@ func testFleetStory(t *testing.T, binary string, p *place) {
 		t.Errorf("the record of the stop: %v", err)
 	}
 	all[0].is(0, "was not stopped", "roll", "resume", "app")
+}
+
+// testRenderStory: drover render needs no agent, and its exit code says what came of it.
+func testRenderStory(t *testing.T, m *machine, p *place) {
+	m = m.with(append(p.env, "DROVER_CONFIG="+m.write("c.yaml", strings.ReplaceAll(`
+templates:
+  conf: {content: "level=[[ key \"shop/level\" ]]", destination: DIR/conf, check: {command: [grep, -v, bad, "{file}"]}}
+  host: {content: "x", destination: DIR/host}
+`, "DIR", m.dir)))...)
+	if got := m.do("render", "--timeout", "1s"); got.code != 1 || got.out != m.dir+"/host: written\n" || !strings.Contains(got.err, "render conf: missing: key(shop/level)") {
+		t.Errorf("without the key: %+v", got)
+	}
+	m.is(2, `there is no template "cnf"`, "render", "cnf")
+	fstest.Must(t, os.Remove(m.dir+"/host"))
+	waits := m.start("render")
+	wait(t, func() string { return "it renders nothing" }, func() bool {
+		_, err := os.Stat(m.dir + "/host")
+		return err == nil
+	})
+	waits.signal(syscall.SIGINT)
+	if got := waits.wait(); got.code != 130 {
+		t.Errorf("interrupted: %+v", got)
+	}
+	p.put("shop/level", "1")
+	m.is(0, "+level=1", "render", "--dry-run")
+	if _, err := os.Stat(m.dir + "/conf"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after a dry run: %v", err)
+	}
+	m.is(0, m.dir+"/conf: written", "render", "conf")
+	p.put("shop/level", "bad")
+	m.is(1, "check refused the file", "render")
+	if text, err := os.ReadFile(m.dir + "/conf"); err != nil || string(text) != "level=1" {
+		t.Errorf("after a refusal: %q, %v", text, err)
+	}
 }
