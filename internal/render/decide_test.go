@@ -22,6 +22,7 @@ import (
 //	executed NAME [used=(A,B)] [missing=(C)] [fault=X]
 //	wrote NAME [changed] [fault=X]
 //	acted [fault=X]
+//	again [at=D]               what failed is due
 //
 // The answer is what is to be done, then the templates that are not at rest, the actions
 // that wait, and when something is due.
@@ -82,7 +83,7 @@ func key(name string) language.Dependency {
 }
 
 var inputNames = map[string]inputKind{
-	"tick": tick, "value": value, "failure": failure, "executed": executionEnded, "wrote": writeEnded, "acted": actEnded,
+	"tick": tick, "value": value, "failure": failure, "executed": executionEnded, "wrote": writeEnded, "acted": actEnded, "again": again,
 }
 
 func readInput(t *testing.T, d *datadriven.TestData, names []string, now time.Duration) (input, time.Duration) {
