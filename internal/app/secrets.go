@@ -96,8 +96,13 @@ func (s *secrets) Watch(ctx context.Context, r secret.Request, fn func(*secret.S
 		of.Watch(ctx, r, fn)
 		return
 	}
-	if of := s.commands[name]; named && scheme == "command" && of != nil {
+	if of := s.commands[name]; named && scheme == "command" && of != nil && !r.List && len(r.Params) == 0 {
 		of.Watch(ctx, secret.Request{}, fn)
+		return
+	}
+	if named && scheme == "command" {
+		fn(nil, fmt.Errorf("secret %s: there is no such command in secrets.commands, or it is asked for more than what it prints: %w", r.Path, secret.ErrNotFound))
+		<-ctx.Done()
 		return
 	}
 	if s.vault == nil {
