@@ -29,6 +29,7 @@ type machine struct {
 	env    []string
 	uid    uint32 // 0: our own
 	disk   string // what its processes see in the place of the state's directory; "": that
+	box    bool   // the agent is PID 1 of a namespace, and all in it end with it
 }
 
 // limit is how long a command of these tests may take on a busy machine.
@@ -69,6 +70,13 @@ func (m *machine) command(args ...string) *exec.Cmd {
 			ns = append(ns, "--user", "--map-root-user")
 		}
 		cmd = exec.Command("unshare", slices.Concat(ns, []string{"--", "sh", "-c", `mount --bind "$1" "$2" && shift 2 && exec "$@"`, "sh", m.disk, m.dir + "/state", m.binary}, args)...)
+	}
+	if m.box {
+		ns := []string{"--pid", "--fork", "--kill-child", "--mount-proc"}
+		if os.Geteuid() != 0 {
+			ns = append(ns, "--user", "--map-root-user")
+		}
+		cmd = exec.Command("unshare", slices.Concat(ns, []string{"--", m.binary}, args)...)
 	}
 	cmd.Dir = m.dir
 	cmd.Env = m.env

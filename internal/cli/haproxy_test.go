@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"drover/client"
 	"drover/internal/testkit/consulserver"
 )
 
@@ -64,30 +65,46 @@ func TestHAProxyFollowsTheCatalog(t *testing.T) {
 			t.Errorf("%s: %s", step.what, strings.Join(failed[:min(5, len(failed))], "; "))
 		}
 	}
-	p.kill("e", l)
+	p.killed("the application is killed", "e", l, p.killJob)
+	p.addInBox("f")
+	p.serves("d", "f")
+	p.killed("the whole instance is killed", "f", l, p.killMachine)
 }
 
-// kill ends an instance with its agent, as the loss of its machine does, and tells what it costs.
-func (p *proxied) kill(name string, l *load) {
+// killed tells what the sudden end of an instance costs, and how long. kill brings it about.
+func (p *proxied) killed(how, name string, l *load, kill func(*process)) {
+	p.t.Helper()
+	web := p.web[name]
 	made, failed := l.count()
 	begin := time.Now()
-	web := p.web[name]
-	delete(p.web, name)
-	if err := syscall.Kill(-web.cmd.Process.Pid, syscall.SIGKILL); err != nil {
-		p.t.Fatal(err)
-	}
-	<-web.ended
-	p.await("HAProxy's check finds it dead", func(s map[string]string) bool {
-		return !strings.HasPrefix(s["web-"+name], "UP")
-	})
+	kill(web)
+	p.await("HAProxy takes it for dead", func(s map[string]string) bool { return !strings.HasPrefix(s["web-"+name], "UP") })
 	down := time.Since(begin)
-	p.serves("d")
+	p.await("it is out of the catalog", func(s map[string]string) bool { return s["web-"+name] == "" })
 	gone := time.Since(begin)
+	web.wait()
+	delete(p.web, name)
 	after, failures := l.count()
-	p.t.Logf("%s was killed under %d requests: %d failed; HAProxy sends nothing there after %s, the catalog has not got it after %s",
-		name, after-made, len(failures)-len(failed), down.Round(10*time.Millisecond), gone.Round(10*time.Millisecond))
+	p.t.Logf("%s: of %d requests %d failed; HAProxy sends nothing there after %s, the catalog has not got it after %s",
+		how, after-made, len(failures)-len(failed), down.Round(10*time.Millisecond), gone.Round(10*time.Millisecond))
 	for _, f := range failures[len(failed):] {
 		p.t.Log(f)
+	}
+}
+
+// killJob kills the application, not its agent.
+func (p *proxied) killJob(web *process) {
+	jobs := web.m.status("runs", func(s client.Status) bool { return len(s.Jobs) == 1 && s.Jobs[0].PID > 0 }).Jobs
+	p.killPID(jobs[0].PID)
+}
+
+// killMachine kills all of an instance at once: it runs in a PID namespace.
+func (p *proxied) killMachine(web *process) { p.killPID(web.cmd.Process.Pid) }
+
+func (p *proxied) killPID(pid int) {
+	p.t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
@@ -101,7 +118,7 @@ func newProxied(t *testing.T) *proxied {
 	p := &proxied{t: t, binary: buildBinary(t), example: example, consul: "consul://" + address, front: aPort(t), web: map[string]*process{}}
 	p.proxy = p.machine("proxy", "BIND="+p.front)
 	p.proxy.env = append(p.proxy.env, "STATS="+p.proxy.dir+"/stats", "HAPROXY_CFG="+p.proxy.dir+"/haproxy.cfg", "TEMPLATE="+example+"/haproxy.cfg.tmpl")
-	p.web["proxy"] = p.run(p.proxy, "proxy.yaml")
+	p.web["proxy"] = p.start(p.proxy, "proxy.yaml")
 	p.serves()
 	return p
 }
@@ -131,16 +148,28 @@ func (p *proxied) machine(id string, env ...string) *machine {
 		"KEEPALIVE="+proxyPatience.String(), "DRAIN="+proxyDrain.String())...)
 }
 
-// run starts an agent in a process group of its own.
-func (p *proxied) run(m *machine, config string) *process {
+func (p *proxied) start(m *machine, config string) *process {
 	p.t.Helper()
 	return m.start("run", "-c", filepath.Join(p.example, config))
 }
 
-func (p *proxied) add(name string) {
+func (p *proxied) instance(name string) *machine {
 	p.t.Helper()
 	_, port, _ := net.SplitHostPort(aPort(p.t))
-	p.web[name] = p.run(p.machine(name, "PORT="+port, "ADDRESS=static:127.0.0.1"), "web.yaml")
+	return p.machine(name, "PORT="+port, "ADDRESS=static:127.0.0.1")
+}
+
+func (p *proxied) add(name string) {
+	p.t.Helper()
+	p.web[name] = p.start(p.instance(name), "web.yaml")
+}
+
+// addInBox starts an instance as PID 1 of a namespace, as in a container.
+func (p *proxied) addInBox(name string) {
+	p.t.Helper()
+	m := p.instance(name)
+	m.box = true
+	p.web[name] = p.start(m, "web.yaml")
 }
 
 // stop ends an instance in order.
