@@ -75,12 +75,16 @@ func TestHAProxyFollowsTheCatalog(t *testing.T) {
 func (p *proxied) killed(how, name string, l *load, kill func(*process)) {
 	p.t.Helper()
 	web := p.web[name]
+	l.reached(p.t, name)
 	made, failed := l.count()
 	begin := time.Now()
 	kill(web)
-	p.await("HAProxy takes it for dead", func(s map[string]string) bool { return !strings.HasPrefix(s["web-"+name], "UP") })
+	p.await("HAProxy takes it for dead", func(s map[string]string) bool {
+		state, there := s["web-"+name]
+		return len(s) > 0 && (!there || strings.HasPrefix(state, "DOWN"))
+	})
 	down := time.Since(begin)
-	p.await("it is out of the catalog", func(s map[string]string) bool { return s["web-"+name] == "" })
+	p.await("it is out of the catalog", func(s map[string]string) bool { return len(s) > 0 && s["web-"+name] == "" })
 	gone := time.Since(begin)
 	web.wait()
 	delete(p.web, name)
