@@ -275,7 +275,7 @@ func (t *templates) act(ctx context.Context, a render.Act) error {
 	switch a.Change.Kind {
 	case render.Signal:
 		var sig config.Signal
-		if err = sig.UnmarshalText([]byte(a.Change.Signal)); err == nil {
+		if err = sig.UnmarshalText([]byte(a.Change.Signal)); err == nil && whenReady(ctx, s, a.Change.Job) {
 			err = s.Signal(a.Change.Job, sig.Number())
 		}
 	case render.Restart:
@@ -290,6 +290,25 @@ func (t *templates) act(ctx context.Context, a render.Act) error {
 		return nil
 	}
 	return err
+}
+
+// whenReady waits while a job is on its way to being ready: a signal that it does not
+// handle yet would end it. It says whether the job runs then.
+func whenReady(ctx context.Context, s *supervise.Supervisor, name string) bool {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		jobs := s.Jobs()
+		i := slices.IndexFunc(jobs, func(j supervise.JobStatus) bool { return j.Name == name })
+		if i < 0 || jobs[i].PID == 0 || jobs[i].Ready {
+			return i >= 0 && jobs[i].PID > 0
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // hasProcess says whether a job has one.

@@ -113,3 +113,31 @@ func TestTemplatesOfJobs(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A job gets no signal before it is ready: it could not handle it yet, and would end.
+func TestNoSignalBeforeTheJobIsReady(t *testing.T) {
+	co, _, other := inMemory(t)
+	dir := t.TempDir()
+	put(t, other, "level", "1")
+	s := runsWith(t, fmt.Sprintf(`
+coordinator: consul://127.0.0.1:1
+templates:
+  conf:
+    content: "[[ key \"level\" ]]"
+    destination: %[1]s/conf
+    on_change: {signal: app, with: USR2}
+jobs:
+  app:
+    command: "while ! test -e %[1]s/go; do sleep 0.02; done; trap 'echo got $(cat %[1]s/conf)' USR2; echo >&3; while :; do sleep 0.02; done"
+    main: true
+    ready: {fd: 3}
+`, dir), co)
+	s.event("started", "app")
+	put(t, other, "level", "2")
+	s.heard("templates have changed")
+	if job := s.job("app"); job.Ready || job.State != "running" {
+		t.Errorf("%+v", job)
+	}
+	fstest.Write(t, dir+"/go", "")
+	s.heard("got 2")
+}
