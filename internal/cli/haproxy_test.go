@@ -65,10 +65,14 @@ func TestHAProxyFollowsTheCatalog(t *testing.T) {
 			t.Errorf("%s: %s", step.what, strings.Join(failed[:min(5, len(failed))], "; "))
 		}
 	}
+	if again := p.unusual(); len(again) > 0 {
+		t.Errorf("HAProxy sent %d requests twice, or could not at all: the drain was too short\n%s", len(again), strings.Join(again[:min(5, len(again))], "\n"))
+	}
 	p.killed("the application is killed", "e", l, p.killJob)
 	p.addInBox("f")
 	p.serves("d", "f")
 	p.killed("the whole instance is killed", "f", l, p.killMachine)
+	t.Logf("requests that failed or were sent twice: %d", len(p.unusual()))
 }
 
 // killed tells what the sudden end of an instance costs, and how long. kill brings it about.
@@ -152,9 +156,21 @@ func (p *proxied) machine(id string, env ...string) *machine {
 		"KEEPALIVE="+proxyPatience.String(), "DRAIN="+proxyDrain.String())...)
 }
 
+// start runs an agent, whose output is in the file log of its machine.
 func (p *proxied) start(m *machine, config string) *process {
 	p.t.Helper()
-	return m.start("run", "-c", filepath.Join(p.example, config))
+	log, err := os.Create(m.dir + "/log")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer log.Close()
+	w := &process{m: m, cmd: m.command("run", "-c", filepath.Join(p.example, config)), ended: make(chan error, 1)}
+	w.cmd.Stdout, w.cmd.Stderr = log, log
+	if err := w.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	go func() { w.ended <- w.cmd.Wait() }()
+	return w
 }
 
 func (p *proxied) instance(name string) *machine {
@@ -176,6 +192,25 @@ func (p *proxied) addInBox(name string) {
 	p.web[name] = p.start(m, "web.yaml")
 }
 
+func (p *proxied) log(m *machine) string {
+	text, err := os.ReadFile(m.dir + "/log")
+	if err != nil {
+		p.t.Error(err)
+	}
+	return string(text)
+}
+
+// unusual are the requests that HAProxy wrote down: those that failed, and those that it had to
+// send again.
+func (p *proxied) unusual() (list []string) {
+	for line := range strings.Lines(p.log(p.proxy)) {
+		if strings.Contains(line, "] web web/") {
+			list = append(list, strings.TrimSpace(line))
+		}
+	}
+	return list
+}
+
 // stop ends an instance in order.
 func (p *proxied) stop(name string) {
 	p.t.Helper()
@@ -183,7 +218,7 @@ func (p *proxied) stop(name string) {
 	delete(p.web, name)
 	web.signal(syscall.SIGTERM)
 	if got := web.wait(); got.code != 0 {
-		p.t.Errorf("%s ended with %d: %s", name, got.code, got.err)
+		p.t.Errorf("%s ended with %d: %s", name, got.code, p.log(web.m))
 	}
 }
 
@@ -194,7 +229,7 @@ func (p *proxied) end() {
 		_ = web.cmd.Process.Kill()
 		<-web.ended
 		if p.t.Failed() {
-			p.t.Logf("%s:\n%s%s", name, web.out.String(), web.errs.String())
+			p.t.Logf("%s:\n%s", name, p.log(web.m))
 		}
 	}
 }
