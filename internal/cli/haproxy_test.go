@@ -66,13 +66,13 @@ func TestHAProxyFollowsTheCatalog(t *testing.T) {
 		}
 	}
 	if again := p.unusual(); len(again) > 0 {
-		t.Errorf("HAProxy sent %d requests twice, or could not at all: the drain was too short\n%s", len(again), strings.Join(again[:min(5, len(again))], "\n"))
+		t.Errorf("HAProxy tried %d requests twice, or could not send them at all: the drain was too short\n%s", len(again), strings.Join(again[:min(5, len(again))], "\n"))
 	}
 	p.killed("the application is killed", "e", l, p.killJob)
 	p.addInBox("f")
 	p.serves("d", "f")
 	p.killed("the whole instance is killed", "f", l, p.killMachine)
-	t.Logf("requests that failed or were sent twice: %d", len(p.unusual()))
+	t.Logf("requests that failed or were tried twice: %d", len(p.unusual()))
 }
 
 // killed tells what the sudden end of an instance costs, and how long. kill brings it about.
@@ -200,8 +200,8 @@ func (p *proxied) log(m *machine) string {
 	return string(text)
 }
 
-// unusual are the requests that HAProxy wrote down: those that failed, and those that it had to
-// send again.
+// unusual are the requests that HAProxy wrote down: those that failed, and those that it had to try
+// a second time, as the first connection was refused.
 func (p *proxied) unusual() (list []string) {
 	for line := range strings.Lines(p.log(p.proxy)) {
 		if strings.Contains(line, "] web web/") {
