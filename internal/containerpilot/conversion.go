@@ -92,14 +92,33 @@ func (c *conversion) each(indent int, n *node, fn func(e entry)) {
 
 // scalar writes a value's text, and says of variables that must be set now.
 func (c *conversion) scalar(n *node, s, key string) string {
+	c.mustBeSet(n, s, key)
+	return scalar(s)
+}
+
+// mustBeSet says of a text's variables that an empty one is an error now, but for those
+// that stand where a condition found them set.
+func (c *conversion) mustBeSet(n *node, s, key string) {
+	var found []string // what the conditions around ask for; "": another thing
 	for _, p := range parts(s) {
-		name, ok := strings.CutPrefix(body(p.text), ".")
-		if p.action && ok && isVariable.MatchString(name) && !c.told[name] {
+		if !p.action {
+			continue
+		}
+		inner := body(p.text)
+		switch asked, _ := strings.CutPrefix(inner, "if "); {
+		case opens(p.text) > 0:
+			found = append(found, strings.TrimSpace(asked))
+		case len(found) > 0 && keyword(p.text) == "else":
+			found[len(found)-1] = ""
+		case len(found) > 0 && opens(p.text) < 0:
+			found = found[:len(found)-1]
+		}
+		name, ok := strings.CutPrefix(inner, ".")
+		if ok && isVariable.MatchString(name) && !c.told[name] && !contains(found, inner) {
 			c.told[name] = true
 			c.noteAt(n.at, key, p.text, fmt.Sprintf(`was empty if %s is not set, and is an error now: write {{ .%s | default "" }} if that may be`, name, name))
 		}
 	}
-	return scalar(s)
 }
 
 var isVariable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

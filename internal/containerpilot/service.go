@@ -255,6 +255,9 @@ func (c *conversion) words(indent int, key string, n *node, at string, wrong fun
 	switch {
 	case len(all) == 0:
 		return false
+	case sure == 0 && n.conditional() && key == "tags" && allTexts(all):
+		c.perhaps(indent, key, all, at)
+		return true
 	case sure == 0 && n.conditional():
 		c.leave(indent, n, at, noBetween)
 		return false
@@ -278,4 +281,29 @@ func (c *conversion) words(indent int, key string, n *node, at string, wrong fun
 		}
 	}
 	return sure > 0
+}
+
+// allTexts says whether entries hold nothing but texts and actions.
+func allTexts(all []entry) bool {
+	for _, e := range all {
+		if _, ok := single(e.value); e.action == "" && !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// perhaps writes a list in which there may be nothing, which only a line can say.
+func (c *conversion) perhaps(indent int, key string, all []entry, at string) {
+	var b strings.Builder
+	for _, e := range all {
+		c.comments(indent, e)
+		if e.action != "" {
+			b.WriteString("{{ " + oneLine(body(e.action)) + " }}")
+			continue
+		}
+		s, _ := single(e.value)
+		b.WriteString(c.scalar(e.value, s, at) + ", ")
+	}
+	c.out.add(indent, key+": ["+b.String()+"]")
 }

@@ -3,6 +3,7 @@ package containerpilot
 import (
 	"fmt"
 	"path"
+	"strings"
 )
 
 // The jobs that version 2 has by place, not by name.
@@ -10,6 +11,15 @@ const (
 	mainName     = "main"
 	preStartName = "preStart"
 )
+
+// hooks are the commands around the application's.
+var hooks = []string{preStartName, "onStart", "preStop", "postStop"}
+
+// isNothing says whether a value holds no word of a command.
+func isNothing(n *node) bool {
+	s, ok := single(n)
+	return ok && strings.TrimSpace(s) == "" || n.kind == list && len(n.entries) == 0 || n.kind == word && n.text == "null"
+}
 
 // placeholder stands where the application's command should: it fails, and says why.
 const placeholder = `echo 'drover.yaml: write the command of the application into jobs.main' >&2; exit 64`
@@ -23,6 +33,8 @@ func (c *conversion) version2(root *node) {
 			c.noteAt(e.at, "", e.action, "stands between the keys of the file and cannot be kept: what it chooses is taken as if it held")
 		case parts[e.key] != nil:
 			c.leave(0, e.value, e.key, "is there twice; the first is kept")
+		case contains(hooks, e.key) && isNothing(e.value):
+			c.leave(0, e.value, e.key, "is no command: nothing runs there")
 		default:
 			parts[e.key] = e.value
 		}
@@ -64,7 +76,7 @@ func (c *conversion) version2(root *node) {
 	c.section(parts["coprocesses"], "coprocesses", func(n *node, at string) { c.coprocess(n, at, after) })
 	c.section(parts["tasks"], "tasks", func(n *node, at string) { c.task(n, at, after) })
 	c.others(parts["services"])
-	c.section(parts["backends"], "backends", c.backend)
+	c.section(parts["backends"], "backends", func(n *node, at string) { c.backend(n, at, after) })
 	c.watches2(parts["backends"])
 }
 
@@ -342,8 +354,9 @@ func (c *conversion) task(n *node, at string, after bool) {
 	c.known(n, at, "name", "command", "frequency", "timeout")
 }
 
-// backend writes the command for a change of other services.
-func (c *conversion) backend(n *node, at string) {
+// backend writes the command for a change of other services, which were not looked at
+// before preStart had ended.
+func (c *conversion) backend(n *node, at string, after bool) {
 	service, _ := nameOf(n.get("name"), nil)
 	w := watchOf(n)
 	if c.catalog && w != nil && n.get("onChange") != nil {
@@ -360,6 +373,7 @@ func (c *conversion) backend(n *node, at string) {
 	} else {
 		c.onWatch(4, key, n, at, "changed", service, "on")
 	}
+	c.afterPreStart(after)
 	if t := n.get("timeout"); t != nil {
 		c.time(4, "timeout", t, at+".timeout", c.duration)
 	}

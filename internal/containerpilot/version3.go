@@ -263,8 +263,8 @@ func (c *conversion) logging(n *node) {
 		switch {
 		case e.key == "level" && level != "":
 			c.out.add(2, "level: "+level)
-		case e.key == "format" && contains([]string{"default", "text", "json"}, strings.ToLower(s)):
-			c.out.add(2, "format: "+map[bool]string{true: "json", false: "text"}[strings.EqualFold(s, "json")])
+		case e.key == "format" && formats[strings.ToLower(s)] != "":
+			c.out.add(2, "format: "+formats[strings.ToLower(s)])
 		case (e.key == "level" || e.key == "format") && templated(s):
 			c.lowered(e.key, e.value, s, at)
 		case e.key == "output" && s == "stderr":
@@ -278,15 +278,32 @@ func (c *conversion) logging(n *node) {
 	})
 }
 
-// lowered writes a word that ContainerPilot took in capitals. Only in a single action
-// that prints can it be made small.
+// formats are ContainerPilot's, and what Drover has for them.
+var formats = map[string]string{"default": "text", "text": "text", "json": "json"}
+
+// lowered writes a word that ContainerPilot took in capitals, whatever its template
+// prints. A word of the text must be a whole one.
 func (c *conversion) lowered(key string, n *node, s, at string) {
-	all := parts(s)
-	if len(all) != 1 || isControl(s) {
-		c.leave(2, n, at, noTemplate+": Drover's words are in small letters")
-		return
+	words, small := levels, " | toLower }}"
+	if key == "format" {
+		words, small = formats, ` | toLower | replaceAll "default" "text" }}`
 	}
-	c.out.add(2, key+": "+c.scalar(n, "{{ "+body(s)+" | toLower }}", at))
+	var b strings.Builder
+	for _, p := range parts(s) {
+		switch word := words[strings.ToLower(strings.TrimSpace(p.text))]; {
+		case p.action && isControl(p.text):
+			b.WriteString(p.text)
+		case p.action:
+			b.WriteString("{{ " + body(p.text) + small)
+		case word == "":
+			c.leave(2, n, at, noTemplate+": Drover's words are in small letters")
+			return
+		default:
+			b.WriteString(word)
+		}
+	}
+	c.mustBeSet(n, s, at)
+	c.out.add(2, key+": "+scalar(b.String()))
 }
 
 // maxSocket is the longest path of one that systems take.
