@@ -159,6 +159,9 @@ func (c *conversion) duration(n *node, key string) (string, bool) {
 		return "", false
 	case wholeNumber.MatchString(s):
 		return wholeSeconds(s)
+	case printsOnly(s):
+		c.mustBeSet(n, s, key)
+		return scalar("{{ " + body(s) + ` | regexReplaceAll "^([0-9]+)$" "${1}s" }}`), true
 	case templated(s):
 		if all := parts(s); all[len(all)-1].action {
 			c.note(n, key, "meant seconds if it makes a number without a unit, which Drover needs now")
@@ -167,6 +170,12 @@ func (c *conversion) duration(n *node, key string) (string, bool) {
 	}
 	d, err := time.ParseDuration(s)
 	return s, err == nil && d > 0
+}
+
+// printsOnly says whether a text is one action that prints, and nothing else.
+func printsOnly(s string) bool {
+	all := parts(s)
+	return len(all) == 1 && all[0].action && !isControl(s)
 }
 
 func wholeSeconds(s string) (string, bool) {
@@ -210,7 +219,12 @@ func (c *conversion) command(indent int, key string, n *node, from string) {
 		c.out.add(indent, key+": [\"false\"]")
 		return
 	}
-	words, whole := cut(strings.TrimSpace(s))
+	if s = strings.TrimSpace(s); printsOnly(s) {
+		c.mustBeSet(n, s, from)
+		c.out.add(indent, key+": {{ "+body(s)+` | split " " | json }}`)
+		return
+	}
+	words, whole := cut(s)
 	if !whole {
 		c.note(n, from, "was cut at blanks, and has an action across them: it is run by /bin/sh now; see to its quotes")
 		c.out.add(indent, key+": "+c.scalar(n, s, from))

@@ -214,13 +214,17 @@ func (c *conversion) whenJob(indent int, j *job, n *node, w when) {
 	at := j.path + ".when"
 	on := c.named(w.source)
 	switch {
+	case on == nil && templated(w.source):
+		c.note(n, at, "must make the name of a job, or Drover does not start")
+		on = &job{name: w.source, key: w.source, check: true}
 	case on == nil || !on.runs:
-		c.leave(indent, n, at, "waits for what is no job with a command; the job starts with the others")
+		c.never(indent, j, n, "waits for what is no job with a command, and never started")
 		return
 	case j.hook && on.hook:
-		c.leave(indent, n, at, "is of the stop of a job that itself runs when another stops; the job starts with the others")
+		c.never(indent, j, n, "is of the stop of a job that itself runs when another stops")
 		return
-	case j.hook:
+	}
+	if j.hook {
 		c.out.add(indent, map[string]string{"stopping": "before_stop", "stopped": "after_stop"}[w.event]+": "+scalar(on.called(w.source)))
 		if on.grace != "" && w.event == "stopping" && j.node.get("timeout") == nil {
 			c.out.add(indent, "timeout: "+on.grace)
@@ -228,7 +232,7 @@ func (c *conversion) whenJob(indent int, j *job, n *node, w when) {
 		return
 	}
 	milestone, once := milestones[w.event]
-	if once && !w.each && !on.hook && !c.comesAfter(on, j) {
+	if once && !w.each && on.node != nil && !on.hook && !c.comesAfter(on, j) {
 		if w.event == "healthy" && !on.check {
 			milestone = "ready"
 			c.note(n, at, "waits for the health of a job without a health check: it waits until that is ready")
@@ -244,6 +248,12 @@ func (c *conversion) whenJob(indent int, j *job, n *node, w when) {
 		word = "on"
 	}
 	c.out.add(indent, word+": ["+scalar(jobEvents[w.event]+":"+on.called(w.source))+"]")
+}
+
+// never writes a job whose condition cannot come true: it must not run with the others.
+func (c *conversion) never(indent int, j *job, n *node, why string) {
+	c.leave(indent, n, j.path+".when", why+"; "+byHand+j.key)
+	c.out.add(indent, "on: ["+scalar("webhook:"+j.key)+"]")
 }
 
 // comesAfter says whether j waits, by whatever way round, for other, or is it.

@@ -255,8 +255,11 @@ func (c *conversion) words(indent int, key string, n *node, at string, wrong fun
 	switch {
 	case len(all) == 0:
 		return false
-	case sure == 0 && n.conditional() && key == "tags" && allTexts(all):
+	case sure == 0 && n.conditional() && noneWrong(all, wrong):
 		c.perhaps(indent, key, all, at)
+		if key == "address" {
+			c.note(n, at, "is eth0 or inet now if none of these is there")
+		}
 		return true
 	case sure == 0 && n.conditional():
 		c.leave(indent, n, at, noBetween)
@@ -283,10 +286,10 @@ func (c *conversion) words(indent int, key string, n *node, at string, wrong fun
 	return sure > 0
 }
 
-// allTexts says whether entries hold nothing but texts and actions.
-func allTexts(all []entry) bool {
+// noneWrong says whether entries hold nothing but actions and texts that are right.
+func noneWrong(all []entry, wrong func(string) bool) bool {
 	for _, e := range all {
-		if _, ok := single(e.value); e.action == "" && !ok {
+		if s, ok := single(e.value); e.action == "" && (!ok || wrong(s)) {
 			return false
 		}
 	}
@@ -304,6 +307,9 @@ func (c *conversion) perhaps(indent int, key string, all []entry, at string) {
 		}
 		s, _ := single(e.value)
 		b.WriteString(c.scalar(e.value, s, at) + ", ")
+	}
+	if key == "address" {
+		b.WriteString("eth0, inet")
 	}
 	c.out.add(indent, key+": ["+b.String()+"]")
 }

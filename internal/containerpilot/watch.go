@@ -54,9 +54,18 @@ func (c *conversion) watchKey(name string) string {
 }
 
 // sameText says whether two names are the same. Inside a range {{ $.X }} is what
-// {{ .X }} is outside.
-func sameText(a, b string) bool {
-	return strings.ReplaceAll(a, "$.", ".") == strings.ReplaceAll(b, "$.", ".")
+// {{ .X }} is outside, and blanks at the ends of an action are nothing.
+func sameText(a, b string) bool { return plainActions(a) == plainActions(b) }
+
+func plainActions(s string) string {
+	var b strings.Builder
+	for _, p := range parts(s) {
+		if p.action {
+			p.text = "{{" + strings.ReplaceAll(oneLine(body(p.text)), "$.", ".") + "}}"
+		}
+		b.WriteString(p.text)
+	}
+	return b.String()
 }
 
 // watchOf reads one; nil if it is none.
