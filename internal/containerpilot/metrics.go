@@ -18,7 +18,9 @@ func (c *conversion) telemetry(n *node, key string) {
 		c.out.add(0, `listen: "0.0.0.0:9090"`)
 	}
 	if c.catalog && n.get("tags") == nil {
-		c.note(n, "telemetry", "registered the service containerpilot, which "+noTelemetry)
+		const what = "registered the service containerpilot, which " + noTelemetry
+		c.note(n, "telemetry", what)
+		c.out.comment(0, "containerpilot: telemetry "+what)
 	}
 	c.each(0, n, func(e entry) {
 		c.comments(0, e)
