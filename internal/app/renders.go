@@ -30,6 +30,7 @@ func (r *renders) first(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	t.held = true
 	r.cfg = cfg
 	r.now.Store(t)
 	r.jobs.follow(t)

@@ -72,7 +72,8 @@ func TestServiceOfAJob(t *testing.T) {
 	s.event("healthy", "web")
 	fstest.Must(t, s.Maintenance(false))
 	catalogSays(t, other, "web", "passing 10.0.0.1:80 a,b")
-	if st := s.Status().Services[0]; st.Job != "web" || st.Name != "web" || st.Status != "passing" || !strings.HasPrefix(st.ID, "web-") {
+	s.until("it knows what the catalog says", func(st client.Status) bool { return st.Services[0].Status == "passing" })
+	if st := s.Status().Services[0]; st.Job != "web" || st.Name != "web" || !strings.HasPrefix(st.ID, "web-") {
 		t.Errorf("%+v", st)
 	}
 

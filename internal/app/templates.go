@@ -32,6 +32,8 @@ type templates struct {
 	byJob   map[string]map[string]string // variables of jobs: the template of each
 	of      map[string]*render.Engine    // by template
 	ready   chan struct{}
+	held    bool            // the jobs wait for them: they are the agent's first
+	early   map[string]bool // jobs that do not
 	log     *slog.Logger
 	bus     *event.Bus
 	jobs    *jobs
@@ -52,7 +54,10 @@ type rollOptions struct {
 func newTemplates(cfg *config.Config, sources render.Sources, rolls rollOptions, jobs *jobs, bus *event.Bus, log *slog.Logger) (*templates, error) {
 	t := &templates{
 		rolls: map[string]*roll.Roll{}, byJob: map[string]map[string]string{}, of: map[string]*render.Engine{}, awaited: map[*roll.Roll]bool{},
-		ready: make(chan struct{}), log: log, bus: bus, jobs: jobs,
+		ready: make(chan struct{}), early: map[string]bool{}, log: log, bus: bus, jobs: jobs,
+	}
+	for name, job := range cfg.Jobs {
+		t.early[name] = job.Early
 	}
 	free, together := []render.Template{}, map[string][]render.Template{}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Templates)) {
@@ -256,12 +261,8 @@ func (t *templates) run(ctx context.Context) {
 
 // act does what follows from a change. A job that does not run will read the file when it starts.
 func (t *templates) act(ctx context.Context, a render.Act) error {
-	select {
-	case <-t.ready:
-	default:
-		if a.First {
-			return nil // the jobs have not been started with anything else
-		}
+	if a.First && t.held && !t.early[a.Change.Job] {
+		return nil // the jobs waited for this, and have not been started with anything else
 	}
 	t.log.Info("templates have changed", "templates", strings.Join(a.Templates, " "), "then", string(a.Change.Kind), "job", a.Change.Job)
 	if a.Change.Kind == render.Reload {
