@@ -12,6 +12,26 @@ import (
 	"drover/internal/repo/fstest"
 )
 
+// A store may be the coordinator and nothing else: no password, no state, no volume.
+func TestStoreThatIsOnlyTheCoordinator(t *testing.T) {
+	dir := t.TempDir()
+	fstest.Must(t, os.Mkdir(dir+"/bucket", 0o755))
+	s := runs(t, "store: {url: \"file://"+dir+"/bucket\"}\ncoordinator: {url: store, every: 1s}\nwatches: {level: {key: shop/level}}\njobs: {app: {command: sleep infinity}}\n")
+	s.event("ready", "app")
+	if st := s.Status(); st.Role != "supervisor" || st.Volume != "" || st.Health != "ok" {
+		t.Errorf("%+v", st)
+	}
+	co, err := openCoordinator(t.Context(), s.cfg, slog.New(slog.DiscardHandler))
+	fstest.Must(t, err)
+	defer co.close()
+	_, err = co.kv.Put(t.Context(), "shop/level", []byte("1"))
+	fstest.Must(t, err)
+	s.event("changed", "level")
+	if _, err := os.Stat(dir + "/bucket/data"); !os.IsNotExist(err) {
+		t.Errorf("a volume was made: %v", err)
+	}
+}
+
 // With a secret, what the coordinator keeps in the store cannot be read there.
 func TestSealedCoordinatorInTheStore(t *testing.T) {
 	dir := t.TempDir()

@@ -47,7 +47,7 @@ type jobs struct {
 
 func newJobs(cfg *config.Config, bus *event.Bus, stdout, stderr io.Writer, log *slog.Logger) (*jobs, error) {
 	j := &jobs{log: log, bus: bus, slot: slots.None, journals: supervise.NewJournals(), env: map[string]*string{}}
-	if cfg.Store.URL != "" {
+	if cfg.HasVolume() {
 		j.record = filepath.Join(cfg.DataDir, cfg.Volume, "jobs")
 	}
 	j.define = func(cfg *config.Config) ([]supervise.Job, error) {

@@ -150,7 +150,7 @@ func (a *agent) runParts(ctx context.Context, server *control.Server, hooks net.
 	parts.Go(func() { a.renders.run(ctx) })
 	parts.Go(func() { runGit(ctx, a.git, hooks, opt.Log) })
 	parts.Go(func() { shrink(ctx) })
-	if a.cfg.Store.URL == "" {
+	if !a.cfg.HasVolume() {
 		err = a.superviseOnly(ctx)
 	} else {
 		err = a.runVolume(ctx)

@@ -22,7 +22,7 @@ func (a *agent) Status() (s client.Status) {
 		Service: a.cfg.Service, Instance: a.cfg.ID, Version: Version, Role: "supervisor",
 		Health: "ok", Jobs: a.jobStates(), Services: a.services.states(), Watches: a.watches.states(), Templates: a.renders.current().status(), Rolls: a.renders.current().rollStates(), Secrets: a.secrets.state(), Git: gitState(a.git), Started: a.started, Maintenance: a.maintenance.Load(),
 	}
-	if a.cfg.Store.URL == "" {
+	if !a.cfg.HasVolume() {
 		jobsHealth(&s)
 		return s
 	}
@@ -151,7 +151,7 @@ func (a *agent) notOpen() string {
 	switch {
 	case a.waits != "":
 		return "this instance " + a.waits
-	case a.cfg.Store.URL == "":
+	case !a.cfg.HasVolume():
 		return "no store is configured"
 	}
 	return "the volume is not open yet: waiting for the store"

@@ -44,6 +44,12 @@ func (c *Config) check() error {
 	return nil
 }
 
+// HasVolume says whether there is a volume in the store: one that is named as the coordinator
+// may be nothing else.
+func (c *Config) HasVolume() bool {
+	return c.Store.URL != "" && (len(c.State) > 0 || c.Coordinator.URL != CoordinatorStore)
+}
+
 // CheckStoreURL says whether there is a store.
 func (c *Config) CheckStoreURL() error {
 	if c.Store.URL == "" {
@@ -76,6 +82,9 @@ func (c *Config) CheckRun() error {
 			return c.origin.at("state", "state paths without a store to keep them in", "set --store, DROVER_STORE or store.url")
 		}
 		return nil
+	}
+	if !c.HasVolume() {
+		return nil // only the coordinator is in it
 	}
 	if len(c.State) == 0 {
 		return c.origin.at("store.url", "a store without a state path to keep in it", "set --state PATH, DROVER_STATE or state")
