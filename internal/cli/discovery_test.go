@@ -21,11 +21,11 @@ import (
 func TestDiscovery(t *testing.T) {
 	s3server.ClearEnv(t)
 	binary := buildBinary(t)
-	stories := map[string]func(*testing.T, string, *place){"service": testServiceStory, "outage": testOutageStory}
+	stories := map[string]func(*testing.T, string, *place){"service": testServiceStory, "outage": testOutageStory, "hang": testHangStory}
 	for kind, open := range kinds {
 		for name, story := range stories {
-			if name == "outage" && kind == "store" || name == "service" && kind == "s3" {
-				continue // a directory is not away
+			if name == "outage" && kind == "store" || name == "service" && kind == "s3" || name == "hang" && (kind == "store" || kind == "s3") {
+				continue // a directory is not away, and the store has stories of its own
 			}
 			t.Run(name+" on "+kind, func(t *testing.T) {
 				t.Parallel()
@@ -114,6 +114,27 @@ func testServiceStory(t *testing.T, binary string, p *place) {
 	one.kill()
 	p.lists("web", "web-one critical")
 	two.heard("web is gone")
+}
+
+// testHangStory: a coordinator that takes calls and does not answer holds up neither a
+// start nor, for long, a stop; when it answers again it is told of who is there.
+func testHangStory(t *testing.T, binary string, p *place) {
+	one := p.node(t, binary, "one", provider)
+	one.write("up", "")
+	p.lists("web", "web-one passing")
+	p.pause()
+	t.Cleanup(p.wake) // before the server's own end
+	three := p.node(t, binary, "three", strings.ReplaceAll(provider, "10.0.0.1", "10.0.0.3"))
+	three.write("up", "")
+	three.until("its job runs", func(st client.Status) bool { return jobOf(st, "web").Health == "healthy" })
+	if st := one.until("it is answered", func(client.Status) bool { return true }); jobOf(st, "web").Restarts != 0 {
+		t.Errorf("%+v", st.Jobs)
+	}
+	fstest.Must(t, one.cmd.Process.Signal(syscall.SIGTERM))
+	one.end() // with status 0: its job was asked, and not killed
+	p.wake()
+	// The dead one is out if its last call was heard after all, else silent.
+	p.listsOf("web", []coord.Status{coord.Passing}, "web-three passing")
 }
 
 // testOutageStory: while the coordinator is away the jobs run on with what was known, and

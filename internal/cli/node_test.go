@@ -168,6 +168,7 @@ type place struct {
 	dir         string   // where it is a directory
 	line        *line
 	stop, start func() // of the server; nil: it is a directory
+	pause, wake func() // it hangs, and no longer; nil: it cannot
 }
 
 // kinds are all that can be written to; the store is a directory, or a server.
@@ -178,7 +179,7 @@ func onConsul(t *testing.T) *place {
 	c, err := consul.New(consul.Options{Address: s.Address, LeasePrefix: "drover/lease/"})
 	fstest.Must(t, err)
 	l := newLine(t, strings.TrimPrefix(s.Address, "http://"))
-	return &place{Coordinator: opened(t, c), t: t, coordinator: "consul://" + l.address, env: []string{"DROVER_STORE="}, line: l, stop: s.Stop, start: s.StartAgain}
+	return &place{Coordinator: opened(t, c), t: t, coordinator: "consul://" + l.address, env: []string{"DROVER_STORE="}, line: l, stop: s.Stop, start: s.StartAgain, pause: s.Pause, wake: s.Resume}
 }
 
 func onEtcd(t *testing.T) *place {
@@ -186,7 +187,8 @@ func onEtcd(t *testing.T) *place {
 	c, err := etcd.Open(etcd.Options{Endpoints: s.Endpoints})
 	fstest.Must(t, err)
 	l := newLine(t, strings.TrimPrefix(s.Endpoints[0], "http://"))
-	return &place{Coordinator: opened(t, c), t: t, coordinator: "etcd://" + l.address, env: []string{"DROVER_STORE="}, line: l, stop: s.Stop, start: s.StartAgain}
+	return &place{Coordinator: opened(t, c), t: t, coordinator: "etcd://" + l.address, env: []string{"DROVER_STORE="}, line: l, stop: s.Stop, start: s.StartAgain,
+		pause: func() { s.Pause(0) }, wake: func() { s.Resume(0) }}
 }
 
 const everySecond = "{url: store, every: 1s}"
@@ -232,11 +234,16 @@ func (p *place) put(key, value string) {
 // lists waits until the catalog lists the service as wanted: "id status" of each instance.
 func (p *place) lists(service string, want ...string) (found []coord.Instance) {
 	p.t.Helper()
+	return p.listsOf(service, []coord.Status{coord.Passing, coord.Warning, coord.Critical, coord.Maintenance}, want...)
+}
+
+// listsOf is lists of those with some states only.
+func (p *place) listsOf(service string, states []coord.Status, want ...string) (found []coord.Instance) {
+	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), limit)
 	defer cancel()
 	var got []string
-	all := []coord.Status{coord.Passing, coord.Warning, coord.Critical, coord.Maintenance}
-	p.WatchService(ctx, coord.Query{Name: service, Status: all}, func(list []coord.Instance, err error) {
+	p.WatchService(ctx, coord.Query{Name: service, Status: states}, func(list []coord.Instance, err error) {
 		if err != nil {
 			return
 		}

@@ -30,6 +30,8 @@ type Options struct {
 const (
 	// callLimit bounds one call of the catalog.
 	callLimit = 5 * time.Second
+	// leaveLimit bounds the last one: a scheduler waits for the end of the instance.
+	leaveLimit = 2 * time.Second
 	// The back-off after a failure, doubled each time.
 	firstRetry, lastRetry = time.Second, 30 * time.Second
 	// reports are made so many times in a TTL: two may be lost.
@@ -118,7 +120,7 @@ func (s *Service) Withdraw(ctx context.Context) error {
 }
 
 // Run keeps the catalog as it is wanted until ctx ends. Then it takes the service out, within
-// callLimit; a catalog that is away sees it fall silent.
+// leaveLimit; a catalog that is away sees it fall silent.
 func (s *Service) Run(ctx context.Context) {
 	failures := 0
 	timer := time.NewTimer(s.period())
@@ -127,7 +129,9 @@ func (s *Service) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			s.wish(health{})
-			_ = s.bring(context.WithoutCancel(ctx))
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveLimit)
+			defer cancel()
+			_ = s.bring(last)
 			return
 		case <-s.more:
 			if failures > 0 && s.Wanted() {
