@@ -303,10 +303,12 @@ func (c *run) bornLate(ctx context.Context, err error) (bool, error) {
 	}
 	lost := map[format.ID]bool{}
 	for _, d := range damage.Snapshots {
-		lost[d.Snapshot] = errors.Is(d.Err, objstore.ErrNotFound)
+		if errors.Is(d.Err, objstore.ErrNotFound) {
+			lost[d.Snapshot] = true
+		}
 	}
-	if err := c.history(ctx); err != nil {
-		return false, err
+	if len(lost) == 0 || c.history(ctx) != nil {
+		return false, nil // which are dead is not known; the damage is told
 	}
 	removed := false
 	for _, k := range c.entries {
