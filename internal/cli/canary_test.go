@@ -53,7 +53,7 @@ func testSecretsStory(t *testing.T, binary string, p *place) {
 		v.Do(http.MethodPost, "kv/data/app", map[string]any{"data": map[string]any{"password": canary}})
 	}
 	set(canaries[0])
-	memory, err := os.MkdirTemp("/dev/shm", "drover-test-")
+	memory, err := os.MkdirTemp("/dev/shm", "drover-test-") //nolint:usetesting // TempDir is not in memory
 	fstest.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(memory) })
 	n := p.node(t, binary, "one", fmt.Sprintf(secretive, v.Address, role, v.SecretID("app", false), memory))

@@ -1,6 +1,6 @@
 // Package coord is the port of coordinators: where leases, keys and the catalog of
 // services live. Consul, etcd, the store itself and memory are behind it, one folder each;
-// DNS and a file are catalogs that can only be read.
+// DNS and a file are catalogues that can only be read.
 //
 // It promises what coordtest holds every backend to. What is made of keys and services
 // (templates, registration, rolls) is left to who uses it; retrying, but for watches, too.
@@ -20,7 +20,7 @@ var (
 	// ErrConflict: the key is not as the caller had seen it.
 	ErrConflict = errors.New("conflict")
 	// ErrUnauthorized: the credentials are missing, or may not do this.
-	ErrUnauthorized = errors.New("unauthorized")
+	ErrUnauthorized = errors.New("unauthorised")
 	// ErrUnavailable: nobody answered, or who answered cannot serve at present (no
 	// leader, no quorum). A write may have taken effect, or may still do so.
 	ErrUnavailable = errors.New("unavailable")
@@ -145,7 +145,7 @@ type Lease interface {
 // Status of a service instance, worst last.
 type Status string
 
-// The states that all catalogs can show.
+// The states that all catalogues can show.
 const (
 	Passing     Status = "passing"
 	Warning     Status = "warning"

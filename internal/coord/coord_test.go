@@ -101,9 +101,9 @@ func TestTellerIsSilentAtTheEnd(t *testing.T) {
 func TestBackoff(t *testing.T) {
 	b := coord.Backoff{Least: time.Second, Most: 5 * time.Second}
 	for range 2 {
-		for i, most := range []time.Duration{1, 2, 4, 5, 5} {
-			if d := b.Next(); d < most*time.Second/2 || d > most*time.Second {
-				t.Errorf("wait %d is %v, want from half of %ds on", i, d, most)
+		for i, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 5 * time.Second, 5 * time.Second} {
+			if d := b.Next(); d < most/2 || d > most {
+				t.Errorf("wait %d is %v, want from half of %v on", i, d, most)
 			}
 		}
 		b.Reset()

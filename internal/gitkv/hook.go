@@ -17,7 +17,7 @@ import (
 // HookType is who calls.
 type HookType string
 
-// The forges that are known. Bitbucket is both Cloud and Data Center (Stash once); Gitea is Forgejo and Gogs, too.
+// The forges that are known. Bitbucket is both in the cloud and at one's own (Stash once); Gitea is Forgejo and Gogs, too.
 const (
 	GitHub    HookType = "github"
 	GitLab    HookType = "gitlab"        // with the secret token

@@ -186,9 +186,9 @@ func unicodeEscape(s string) (r rune, n int, err error) {
 	if !utf16.IsSurrogate(r) {
 		return r, 6, nil
 	}
-	low, err := one(s[6:])
-	if err != nil {
-		return utf8.RuneError, 6, nil
+	low, bad := one(s[6:])
+	if bad != nil {
+		return utf8.RuneError, 6, nil // half of a pair
 	}
 	return utf16.DecodeRune(r, low), 12, nil
 }

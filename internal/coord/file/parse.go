@@ -196,7 +196,7 @@ func (r *reader) text(n ast.Node, what string) (string, error) {
 	case nil:
 		return "", &Error{File: r.file, What: what + " is missing"}
 	}
-	return "", r.wrong(n, "%s is no plain text (anchors and tags are not for catalogs)", what)
+	return "", r.wrong(n, "%s is no plain text (anchors and tags are not for catalogues)", what)
 }
 
 func (r *reader) number(n ast.Node, what string, least, most int) (int, error) {

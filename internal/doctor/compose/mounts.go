@@ -39,9 +39,7 @@ func (s *service) readMounts() {
 			s.f.Mounts = append(s.f.Mounts, m)
 		}
 	}
-	for _, from := range s.words(s.n.get("volumes_from")) {
-		s.f.Borrowed = append(s.f.Borrowed, from)
-	}
+	s.f.Borrowed = append(s.f.Borrowed, s.words(s.n.get("volumes_from"))...)
 }
 
 // short reads SOURCE:TARGET:OPTIONS, of which the target alone must be there.

@@ -139,7 +139,7 @@ func (r *Remote) Refs(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list branches: %w", err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	adv, err := s.AdvertisedReferencesContext(ctx)
 	if errors.Is(err, transport.ErrEmptyRemoteRepository) {
 		return map[string]string{}, nil
@@ -183,7 +183,7 @@ func (r *Remote) Fetch(ctx context.Context, ref string, want func(path string) b
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("fetch %s: %w", ref, err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	snapshot, err := r.fetch(ctx, s, ref, want)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("fetch %s: %w", ref, err)
@@ -212,7 +212,7 @@ func (r *Remote) fetch(ctx context.Context, s session, ref string, want func(str
 	if err != nil {
 		return Snapshot{}, err
 	}
-	defer answer.Close()
+	defer func() { _ = answer.Close() }()
 	pack, err := readAll(demux(req.Capabilities, answer), r.o.Limits.Pack)
 	if err != nil {
 		return Snapshot{}, err

@@ -32,7 +32,7 @@ func content(all objects, kind plumbing.ObjectType, h plumbing.Hash) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	return io.ReadAll(r)
 }
 

@@ -146,7 +146,7 @@ func write(t testing.TB, path string, data []byte) {
 // loopback listens on a free port.
 func loopback(t testing.TB) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package gitserver
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -97,7 +98,7 @@ func (g *SSH) accept() {
 }
 
 func (g *SSH) serve(conn net.Conn) {
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_, channels, requests, err := ssh.NewServerConn(conn, g.config)
 	if err != nil {
 		return
@@ -114,7 +115,7 @@ func (g *SSH) serve(conn net.Conn) {
 
 // session runs the one command that it is asked for, if it is git-upload-pack.
 func (g *SSH) session(channel ssh.Channel, requests <-chan *ssh.Request) {
-	defer channel.Close()
+	defer func() { _ = channel.Close() }()
 	for r := range requests {
 		var command struct{ Line string }
 		if r.Type != "exec" || ssh.Unmarshal(r.Payload, &command) != nil || !strings.HasPrefix(command.Line, "git-upload-pack ") {
@@ -122,7 +123,7 @@ func (g *SSH) session(channel ssh.Channel, requests <-chan *ssh.Request) {
 			continue
 		}
 		_ = r.Reply(true, nil)
-		cmd := exec.Command("sh", "-c", command.Line)
+		cmd := exec.CommandContext(context.Background(), "sh", "-c", command.Line) // it ends with its channel
 		cmd.Env, cmd.Stdout, cmd.Stderr = g.s.env(), channel, channel.Stderr()
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
