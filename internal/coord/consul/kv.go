@@ -3,6 +3,7 @@ package consul
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"strconv"
 
@@ -129,6 +130,15 @@ func (c *Coordinator) apply(ctx context.Context, what string, ops []coord.Op) (a
 	if err := coord.CheckOps(ops, c.MaxOps()); err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
+	// Consul answers 413 before it has read all, and ends the connection: who still sends may
+	// see only that.
+	size := 0
+	for _, op := range ops {
+		size += base64.StdEncoding.EncodedLen(len(op.Value)) + len(op.Key)
+	}
+	if size > maxRequest {
+		return nil, fmt.Errorf("%s: a request of more than %d bytes: %w", what, maxRequest, coord.ErrTooLarge)
+	}
 	var steps api.TxnOps
 	for _, op := range ops {
 		kv, err := toSteps(op)
@@ -141,6 +151,10 @@ func (c *Coordinator) apply(ctx context.Context, what string, ops []coord.Op) (a
 	}
 	return c.txn(ctx, what, steps)
 }
+
+// maxRequest is what Consul takes in one request, in bytes, unless its limits.txn_max_req_len
+// and kv_max_value_size say otherwise.
+const maxRequest = 512 << 10
 
 // toSteps are what a step of the port is in a transaction of Consul's. A conditional deletion is
 // two, because delete-cas has nothing against a key that is gone.
