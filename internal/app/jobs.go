@@ -137,16 +137,18 @@ func (j *jobs) Start(ctx context.Context) error {
 		s.Happened(c.Name, c.Source)
 	}
 	j.waits.Go(func() { j.wait(s, exited) })
-	if t != nil {
-		j.waits.Go(func() {
-			select {
-			case <-t.ready:
-				s.Open()
-			case <-s.Done():
-			}
-		})
-	}
+	j.open() // the templates may have become ready meanwhile
 	return nil
+}
+
+// open lets the jobs start if their templates are ready. It is called when either comes.
+func (j *jobs) open() {
+	j.mu.Lock()
+	s, t := j.current, j.templates
+	j.mu.Unlock()
+	if s != nil && !t.holds() {
+		s.Open()
+	}
 }
 
 // follow makes these the templates of runs that start from now on.

@@ -22,6 +22,8 @@ type renders struct {
 	now  atomic.Pointer[templates]
 	stop context.CancelFunc
 	done chan struct{}
+	// opened: some templates were ready once, and the jobs may have been started with them.
+	opened bool
 }
 
 // first reads the templates of the configuration that an agent starts with.
@@ -55,11 +57,11 @@ func (r *renders) begin(cfg *config.Config, t *templates) {
 	done := make(chan struct{})
 	r.cfg, r.stop, r.done = cfg, cancel, done
 	r.now.Store(t)
+	r.jobs.follow(t) // before they can be ready: that is what opens the jobs
 	go func() {
 		defer close(done)
 		t.run(ctx)
 	}()
-	r.jobs.follow(t)
 }
 
 // end ends what renders now. r.mu is held.
@@ -87,8 +89,7 @@ func (r *renders) reload(ctx context.Context, cfg *config.Config) (back func(), 
 	if err != nil {
 		return nil, err
 	}
-	r.end()
-	r.begin(cfg, t)
+	r.replace(cfg, t)
 	limit := time.NewTimer(renderLimit)
 	defer limit.Stop()
 	select {
@@ -112,9 +113,17 @@ func (r *renders) reload(ctx context.Context, cfg *config.Config) (back func(), 
 // restore puts the templates of an earlier configuration back. r.mu is held.
 func (r *renders) restore(cfg *config.Config) {
 	t, err := r.make(cfg)
-	if err != nil {
-		return // its files are gone: what runs stays
+	if err != nil { // its files are gone: what runs stays
+		r.jobs.log.Error("the former templates cannot be had again: the new ones stay", "err", err)
+		return
 	}
+	r.replace(cfg, t)
+}
+
+// replace ends the templates of now, and begins others. r.mu is held.
+func (r *renders) replace(cfg *config.Config, t *templates) {
+	r.opened = r.opened || !r.now.Load().holds()
+	t.held = !r.opened
 	r.end()
 	r.begin(cfg, t)
 }

@@ -13,6 +13,7 @@ import (
 	"drover/client"
 	"drover/internal/coord"
 	"drover/internal/coord/mem"
+	"drover/internal/event"
 	"drover/internal/repo/fstest"
 )
 
@@ -167,6 +168,28 @@ func TestServiceWithoutAnAddress(t *testing.T) {
 	}
 }
 
+// changes counts the events changed of a watch that the bus keeps and that came after the
+// newest of unhealthy.
+func (s *supervisor) changes(name string) (n int) {
+	s.t.Helper()
+	sub := s.bus.Subscribe(event.Options{Queue: recentEvents, Recent: recentEvents})
+	defer sub.Close()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	cancel()
+	for {
+		e, _, err := sub.Next(ctx)
+		if err != nil {
+			return n
+		}
+		switch {
+		case e.Name == "unhealthy" && e.Source == name:
+			n = 0
+		case e.Name == "changed" && e.Source == name:
+			n++
+		}
+	}
+}
+
 // watches3 waits until the first of three watches is as wanted.
 func (s *supervisor) watches3(wanted func(client.Watch) bool) {
 	s.t.Helper()
@@ -209,6 +232,17 @@ jobs:
 	s.watches3(func(w client.Watch) bool { return w.Size == 2 && w.Error == "" })
 	server.SetAvailable(false)
 	s.watches3(func(w client.Watch) bool { return w.Size == 2 && w.Error != "" && w.Known })
+
+	// That it was away is no change: nothing is caused by its return.
+	server.SetAvailable(true)
+	s.until("it is back", func(st client.Status) bool {
+		return !slices.ContainsFunc(st.Watches, func(w client.Watch) bool { return w.Error != "" })
+	})
+	put(t, other, "shop/conf", "2")
+	s.until("the change is known", func(client.Status) bool { return s.changes("conf") == 2 && s.changes("all") >= 2 })
+	if n := s.changes("db"); n != 0 {
+		t.Errorf("%d changes of a service that was only unknown for a while", n)
+	}
 	s.write(`
 coordinator: consul://127.0.0.1:1
 watches: {db: {service: postgres, tag: primary}}

@@ -257,6 +257,7 @@ func (t *templates) run(ctx context.Context) {
 		}
 	}
 	close(t.ready)
+	t.jobs.open()
 }
 
 // act does what follows from a change. A job that does not run will read the file when it starts.

@@ -141,3 +141,24 @@ jobs:
 	fstest.Write(t, dir+"/go", "")
 	s.heard("got 2")
 }
+
+// A template that waits for what never comes is mended by a reload: the jobs start then.
+func TestReloadWhileJobsWait(t *testing.T) {
+	co, _, other := inMemory(t)
+	dir := t.TempDir()
+	put(t, other, "shop/level", "1")
+	text := fmt.Sprintf(templated, dir)
+	s := runsWith(t, strings.Replace(text, "shop/level", "shop/levle", 1), co)
+	s.event("ready", "early")
+	s.until("blocked", func(st client.Status) bool { return st.Templates[0].State == "blocked" })
+	if state := s.job("app").State; state != "waiting" {
+		t.Errorf("it is %s", state)
+	}
+	s.write(text)
+	if _, err := s.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.heard("app: first level=1 7")
+	put(t, other, "shop/level", "2")
+	s.heard("app: got level=2")
+}

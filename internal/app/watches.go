@@ -91,27 +91,45 @@ func (w *watches) begin(name string, one *watch) {
 	w.group.Go(func() {
 		if one.cfg.Service != "" {
 			q := coord.Query{Name: one.cfg.Service, Tag: one.cfg.Tag, Datacenter: one.cfg.Datacenter}
-			w.catalog.WatchService(ctx, q, func(found []coord.Instance, err error) { w.heard(ctx, name, one, len(found), err) })
+			var last []coord.Instance
+			w.catalog.WatchService(ctx, q, func(found []coord.Instance, err error) {
+				same := err == nil && coord.EqualInstances(last, found)
+				if err == nil {
+					last = found
+				}
+				w.heard(ctx, name, one, len(found), same, err)
+			})
 			return
 		}
 		key, exact := one.cfg.Prefix, false
 		if one.cfg.Key != "" {
 			key, exact = one.cfg.Key, true
 		}
-		w.kv.Watch(ctx, key, exact, func(found []coord.Pair, err error) { w.heard(ctx, name, one, len(found), err) })
+		var last []coord.Pair
+		w.kv.Watch(ctx, key, exact, func(found []coord.Pair, err error) {
+			same := err == nil && coord.EqualPairs(last, found)
+			if err == nil {
+				last = found
+			}
+			w.heard(ctx, name, one, len(found), same, err)
+		})
 	})
 }
 
-// heard makes events of a new state. That nothing is there at first is no change.
-func (w *watches) heard(ctx context.Context, name string, one *watch, size int, err error) {
+// heard makes events of a new state. That nothing is there at first is no change, and that
+// it is the same as before a failure is none either (a watch tells it to end the failure).
+func (w *watches) heard(ctx context.Context, name string, one *watch, size int, same bool, err error) {
 	if ctx.Err() != nil {
 		return
 	}
 	one.mu.Lock()
-	known, before, failed := one.known, one.size, one.err
+	before, failed := one.size, one.err
 	one.err = err
 	if err == nil {
-		one.known, one.size, one.since = true, size, time.Now()
+		one.known, one.size = true, size
+		if !same {
+			one.since = time.Now()
+		}
 	}
 	one.mu.Unlock()
 	switch {
@@ -121,7 +139,7 @@ func (w *watches) heard(ctx context.Context, name string, one *watch, size int, 
 	case failed != nil:
 		w.log.Info("watch: the coordinator answers again", "watch", name)
 	}
-	if !known && size == 0 {
+	if same {
 		return
 	}
 	w.bus.Publish(event.Event{Name: eventChanged, Source: name, Text: one.count(size)})

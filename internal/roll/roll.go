@@ -251,7 +251,7 @@ func (r *Roll) heed(ctx context.Context, pair coord.Pair, version string) error 
 		return stopped(s)
 	}
 	r.opt.Log.Info("the roll goes on: what stopped it was another change", "roll", r.opt.Name, "instance", s.Instance, "reason", s.Reason)
-	if err := r.co.Delete(ctx, r.key("turns", s.Instance), nil); err != nil {
+	if err := r.forget(ctx, s); err != nil {
 		return err
 	}
 	err := r.co.Delete(ctx, pair.Key, &pair.Revision)
@@ -259,6 +259,23 @@ func (r *Roll) heed(ctx context.Context, pair coord.Pair, version string) error 
 		return errAgain
 	}
 	return err
+}
+
+// forget removes the note of the instance that stopped a roll, unless it has begun another
+// change since.
+func (r *Roll) forget(ctx context.Context, s stop) error {
+	mark, err := r.co.Get(ctx, r.key("turns", s.Instance))
+	if errors.Is(err, coord.ErrNotFound) {
+		return nil
+	}
+	var begun turn
+	if err != nil || json.Unmarshal(mark.Value, &begun) == nil && begun.Version != s.Version {
+		return err
+	}
+	if err := r.co.Delete(ctx, mark.Key, &mark.Revision); !errors.Is(err, coord.ErrConflict) {
+		return err
+	}
+	return errAgain
 }
 
 // errAgain: what was read was replaced meanwhile.
@@ -293,7 +310,8 @@ func (r *Roll) missing(ctx context.Context) (names []string, first turn, err err
 	return names, first, nil
 }
 
-// stop ends the roll for all. The first one to say why is heard.
+// stop ends the roll for all. The first one to say why is heard: the record is only ever created,
+// so that to try again after a lost answer finds it there, and changes nothing.
 func (r *Roll) stop(ctx context.Context, s stop) error {
 	r.opt.Log.Error("the roll is stopped: the other instances keep what they have", "roll", r.opt.Name, "instance", s.Instance, "reason", s.Reason)
 	text, err := json.Marshal(s)

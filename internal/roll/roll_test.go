@@ -262,3 +262,22 @@ func TestNoneBeginsWhileTheCoordinatorIsAway(t *testing.T) {
 		}
 	})
 }
+
+// Who takes an old stop away leaves the note of an instance that has begun another change
+// since: should that one not come back, it is missed.
+func TestStopIsTakenAwayWithItsOwnNoteOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t)
+		a, b := f.join("a", 2), f.join("b", 2)
+		fail := func(context.Context) error { return errors.New("the reload command failed") }
+		if err := a.Do(t.Context(), "v1", fail); err == nil {
+			t.Fatal("it succeeded")
+		}
+		if _, err := a.client.Put(t.Context(), "drover/shop/rolls/web/turns/a", []byte(`{"version": "v2"}`)); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Do(t.Context(), "v2", b.change); !errors.Is(err, ErrStopped) || len(f.changed) != 0 {
+			t.Errorf("%v; %v changed, and a did not come back", err, f.changed)
+		}
+	})
+}
