@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 
 	"drover/internal/secret"
 	"drover/internal/secret/vault"
+	"drover/internal/testkit/certificate"
 	"drover/internal/testkit/vaultserver"
 )
 
@@ -168,8 +170,8 @@ func TestLoginWithJWT(t *testing.T) {
 func TestLoginWithCertificate(t *testing.T) {
 	t.Parallel()
 	s := serve(t, vaultserver.Options{TLS: true})
-	cert, key := vaultserver.Certificate(t, t.TempDir(), "app")
-	other, otherKey := vaultserver.Certificate(t, t.TempDir(), "other")
+	cert, key := certificate.SelfSigned(t, t.TempDir(), "app", pkix.Name{CommonName: "app"})
+	other, otherKey := certificate.SelfSigned(t, t.TempDir(), "other", pkix.Name{CommonName: "other"})
 	s.CertificateRole("app", cert, time.Hour, "app")
 	expect(t, open(t, vault.Options{Address: s.Address, CAFile: s.CA, Login: &vault.Certificate{Name: "app", CertFile: cert, KeyFile: key}}).watch(t, app))
 	expect(t, open(t, vault.Options{Address: s.Address, CAFile: s.CA, Login: &vault.Certificate{CertFile: cert, KeyFile: key}}).watch(t, app))

@@ -7,7 +7,6 @@
 package consulserver
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -20,12 +19,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"drover/internal/testkit/certificate"
+	"drover/internal/testkit/process"
 )
 
 // Options are what Start may be told.
@@ -45,6 +46,8 @@ type Options struct {
 // Server is a running, stopped or paused Consul. Its methods fail the test if they cannot do
 // what they say.
 type Server struct {
+	*process.Process
+
 	Address string // http://127.0.0.1:port
 	Node    string // the name of its node
 	Token   string // of the administrator, with ACLs
@@ -58,11 +61,8 @@ type Server struct {
 	binary    string
 	dir       string
 	files     [2]string // certificate and key of the server
-	ports     map[string]int
+	ports     map[string]json.Number
 	transport *http.Transport
-	log       output
-	cmd       *exec.Cmd
-	ended     chan struct{} // closed when cmd was waited for
 }
 
 // Start fetches Consul if need be, starts it and waits until it has a leader.
@@ -73,23 +73,18 @@ func Start(t testing.TB, opts Options) *Server {
 		s.Token = "6b1d8a3e-1f0c-4c0e-9d58-5f8f4f6b2f11"
 	}
 	if opts.TLS {
-		a := newAuthority(t, s.dir)
-		s.CA = a.file
-		s.files[0], s.files[1] = a.leaf("server")
-		s.Cert, s.Key = a.leaf("client")
+		a := certificate.NewAuthority(t, s.dir)
+		s.CA = a.File
+		s.files[0], s.files[1] = a.Leaf("server")
+		s.Cert, s.Key = a.Leaf("client")
 		pair, err := tls.LoadX509KeyPair(s.Cert, s.Key)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}
 	}
-	t.Cleanup(func() {
-		s.Stop()
-		s.transport.CloseIdleConnections()
-		if t.Failed() {
-			t.Logf("consul said:\n%s", s.log.String())
-		}
-	})
+	t.Cleanup(s.transport.CloseIdleConnections)
+	s.Process = process.New(t, "consul", syscall.SIGTERM, 3*time.Second)
 	var err error
 	for range 5 { // another process may take a free port before the server does
 		s.choosePorts()
@@ -98,29 +93,27 @@ func Start(t testing.TB, opts Options) *Server {
 			return s
 		}
 	}
-	t.Fatalf("start consul: %v\n%s", err, s.log.String())
+	t.Fatalf("start consul: %v\n%s", err, s.Output())
 	return nil
 }
 
 // choosePorts finds three ports that are free at present.
 func (s *Server) choosePorts() {
 	s.t.Helper()
-	s.ports = map[string]int{"http": -1, "https": -1, "dns": -1, "grpc": -1, "serf_wan": -1}
+	s.ports = map[string]json.Number{"http": "-1", "https": "-1", "dns": "-1", "grpc": "-1", "serf_wan": "-1"}
 	web, scheme := "http", "http://"
 	if s.opts.TLS {
 		web, scheme = "https", "https://"
 	}
-	for _, name := range []string{web, "serf_lan", "server"} {
-		l, err := new(net.ListenConfig).Listen(s.t.Context(), "tcp", "127.0.0.1:0")
+	addrs := process.FreeAddresses(s.t, 3)
+	for i, name := range []string{web, "serf_lan", "server"} {
+		_, port, err := net.SplitHostPort(addrs[i])
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		defer func() { _ = l.Close() }()
-		s.ports[name] = l.Addr().(*net.TCPAddr).Port
-		if name == web {
-			s.Address = scheme + l.Addr().String()
-		}
+		s.ports[name] = json.Number(port)
 	}
+	s.Address = scheme + addrs[0]
 }
 
 // config writes the agent's configuration and returns its file.
@@ -170,18 +163,10 @@ func (s *Server) start() error {
 	cmd := exec.CommandContext(context.Background(), s.binary, "agent", "-config-file="+file)
 	cmd.Env = []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}
 	cmd.Dir = s.dir
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed
-	if err := cmd.Start(); err != nil {
+	if err := s.Process.Start(cmd); err != nil {
 		return err
 	}
-	ended := make(chan struct{})
-	go func() { // ends with the process, which Stop waits for
-		_ = cmd.Wait()
-		close(ended)
-	}()
-	s.cmd, s.ended = cmd, ended
-	if err := errors.Join(moreFiles(cmd.Process.Pid), s.ready()); err != nil {
+	if err := errors.Join(moreFiles(s.Pid()), s.ready()); err != nil {
 		s.Stop()
 		return err
 	}
@@ -205,27 +190,14 @@ func (s *Server) ready() error {
 	if s.opts.NoLeader {
 		path, word = "/v1/agent/self", s.Node
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return s.Until(func(ctx context.Context) error {
 		status, body, err := s.ask(ctx, http.MethodGet, path, "")
-		if err == nil && status == http.StatusOK && strings.Contains(string(body), word) {
-			return nil
+		if err == nil && (status != http.StatusOK || !strings.Contains(string(body), word)) {
+			err = fmt.Errorf("%d %s", status, body)
 		}
-		select {
-		case <-s.ended:
-			return errors.New("it ended before it was ready")
-		case <-ctx.Done():
-			return fmt.Errorf("it is not ready: %d %s: %w", status, body, err)
-		case <-tick.C:
-		}
-	}
+		return err
+	})
 }
-
-// Pid is the process, for who measures it.
-func (s *Server) Pid() int { return s.cmd.Process.Pid }
 
 // Ask calls the API as the administrator and returns the body of the answer, which must be
 // a good one.
@@ -273,20 +245,7 @@ func (s *Server) NewToken(name, rules string) string {
 
 // Stop ends the server: its port refuses connections. Stopping twice is fine.
 func (s *Server) Stop() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Signal(syscall.SIGCONT)
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	grace := time.NewTimer(3 * time.Second)
-	defer grace.Stop()
-	select {
-	case <-s.ended:
-	case <-grace.C:
-		_ = s.cmd.Process.Kill()
-		<-s.ended
-	}
-	s.cmd = nil
+	s.Process.Stop()
 	s.transport.CloseIdleConnections()
 }
 
@@ -302,53 +261,6 @@ func (s *Server) Wipe() {
 func (s *Server) StartAgain() {
 	s.t.Helper()
 	if err := s.start(); err != nil {
-		s.t.Fatalf("start consul again: %v\n%s", err, s.log.String())
+		s.t.Fatalf("start consul again: %v\n%s", err, s.Output())
 	}
-}
-
-// Pause makes the server hang: connections are accepted and nothing is answered.
-// It returns when every thread of it has stopped.
-func (s *Server) Pause() {
-	s.t.Helper()
-	s.signal(syscall.SIGSTOP)
-	for {
-		err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED, nil)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, unix.EINTR) {
-			s.t.Fatalf("pause consul: %v", err)
-		}
-	}
-}
-
-// Resume ends a pause.
-func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
-
-func (s *Server) signal(sig syscall.Signal) {
-	s.t.Helper()
-	if s.cmd == nil {
-		s.t.Fatalf("signal consul: it is stopped")
-	}
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		s.t.Fatalf("signal consul: %v", err)
-	}
-}
-
-// output collects what the server prints.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }

@@ -172,7 +172,7 @@ func (s *Server) Leader() int {
 	defer tick.Stop()
 	for range 3000 {
 		for i, m := range s.members {
-			if m.cmd == nil {
+			if !m.Running() {
 				continue
 			}
 			var answer struct {

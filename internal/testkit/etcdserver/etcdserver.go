@@ -8,24 +8,22 @@
 package etcdserver
 
 import (
-	"bytes"
 	"context"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"drover/internal/testkit/certificate"
 	"drover/internal/testkit/gotool"
+	"drover/internal/testkit/process"
 )
 
 // Options are what Start may be told.
@@ -53,11 +51,10 @@ type Server struct {
 
 // member is one process of etcd.
 type member struct {
+	*process.Process
+
 	name                  string
 	client, peer, metrics string // addresses
-	log                   output
-	cmd                   *exec.Cmd     // nil: stopped
-	ended                 chan struct{} // closed when cmd was waited for
 }
 
 // Start builds etcd if need be, starts it and waits until every member answers.
@@ -66,17 +63,9 @@ func Start(t testing.TB, opts Options) *Server {
 	opts.Members = max(1, opts.Members)
 	s := &Server{t: t, opts: opts, binary: gotool.Path(t, "etcd"), dir: t.TempDir()}
 	if opts.TLS {
-		s.CA, s.Key = certificate(t, s.dir)
+		s.CA, s.Key = certificate.SelfSigned(t, s.dir, "server", pkix.Name{Locality: []string{"drover test"}}) // a common name would be a user's
 		s.Cert = s.CA
 	}
-	t.Cleanup(func() {
-		s.Stop()
-		for _, m := range s.members {
-			if t.Failed() {
-				t.Logf("etcd %s said:\n%s", m.name, m.log.String())
-			}
-		}
-	})
 	var err error
 	for range 5 { // another process may take a free port before etcd does
 		s.place()
@@ -87,7 +76,7 @@ func Start(t testing.TB, opts Options) *Server {
 		s.removeData()
 	}
 	if err != nil {
-		t.Fatalf("start etcd: %v\n%s", err, s.members[0].log.String())
+		t.Fatalf("start etcd: %v\n%s", err, s.members[0].Output())
 	}
 	if opts.Auth {
 		s.enableAuth()
@@ -98,9 +87,10 @@ func Start(t testing.TB, opts Options) *Server {
 // place gives the members their addresses.
 func (s *Server) place() {
 	s.members, s.Endpoints = nil, nil
-	addrs := freeAddresses(s.t, 3*s.opts.Members)
+	addrs := process.FreeAddresses(s.t, 3*s.opts.Members)
 	for i := range s.opts.Members {
 		m := &member{name: fmt.Sprintf("m%d", i), client: addrs[3*i], peer: addrs[3*i+1], metrics: addrs[3*i+2]}
+		m.Process = process.New(s.t, "etcd "+m.name, syscall.SIGKILL, time.Minute)
 		s.members = append(s.members, m)
 		s.Endpoints = append(s.Endpoints, s.scheme()+"://"+m.client)
 	}
@@ -111,20 +101,6 @@ func (s *Server) scheme() string {
 		return "https"
 	}
 	return "http"
-}
-
-func freeAddresses(t testing.TB, n int) []string {
-	t.Helper()
-	addrs := make([]string, 0, n)
-	for range n {
-		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }() // at the end, so that they differ
-		addrs = append(addrs, l.Addr().String())
-	}
-	return addrs
 }
 
 func (s *Server) startAll() error {
@@ -177,48 +153,28 @@ func (s *Server) start(m *member) error {
 	cmd := exec.CommandContext(context.Background(), s.binary, s.args(m)...)
 	cmd.Env = []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")} // without any ETCD_ of the machine
 	cmd.Dir = s.dir
-	cmd.Stdout, cmd.Stderr = &m.log, &m.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	ended := make(chan struct{})
-	go func() { // ends with the process, which stop waits for
-		_ = cmd.Wait()
-		close(ended)
-	}()
-	m.cmd, m.ended = cmd, ended
-	return nil
+	return m.Start(cmd)
 }
 
 // ready waits until the member has a leader and answers.
 func (m *member) ready() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return m.Until(func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.metrics+"/health", nil)
 		if err != nil {
 			return err
 		}
 		resp, err := transport.RoundTrip(req)
-		if err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
+		if err != nil {
+			return err
 		}
-		select {
-		case <-m.ended:
-			return errors.New("it ended before it was ready")
-		case <-ctx.Done():
-			return fmt.Errorf("it does not answer: %w", err)
-		case <-tick.C:
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return errors.New(resp.Status)
 		}
-	}
+		return nil
+	})
 }
 
 // Stop ends all members: their ports refuse connections. Stopping twice is fine.
@@ -229,22 +185,14 @@ func (s *Server) Stop() {
 }
 
 // StopMember ends one member, at once and unprepared, as a machine's death does.
-func (s *Server) StopMember(i int) {
-	m := s.members[i]
-	if m.cmd == nil {
-		return
-	}
-	_ = m.cmd.Process.Kill()
-	<-m.ended
-	m.cmd = nil
-}
+func (s *Server) StopMember(i int) { s.members[i].Stop() }
 
 // StartAgain starts the members that are stopped, at the same addresses with their data.
 func (s *Server) StartAgain() {
 	s.t.Helper()
 	var started []*member
 	for _, m := range s.members {
-		if m.cmd != nil {
+		if m.Running() {
 			continue
 		}
 		if err := s.start(m); err != nil {
@@ -254,7 +202,7 @@ func (s *Server) StartAgain() {
 	}
 	for _, m := range started {
 		if err := m.ready(); err != nil {
-			s.t.Fatalf("start etcd %s again: %v\n%s", m.name, err, m.log.String())
+			s.t.Fatalf("start etcd %s again: %v\n%s", m.name, err, m.Output())
 		}
 	}
 }
@@ -283,51 +231,17 @@ func (s *Server) removeData() {
 // when every thread of it has stopped.
 func (s *Server) Pause(i int) {
 	s.t.Helper()
-	s.signal(i, syscall.SIGSTOP)
-	for {
-		err := unix.Waitid(unix.P_PID, s.members[i].cmd.Process.Pid, nil, unix.WSTOPPED, nil)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, unix.EINTR) {
-			s.t.Fatalf("pause etcd: %v", err)
-		}
-	}
+	s.members[i].Pause()
 }
 
 // Resume ends a pause.
-func (s *Server) Resume(i int) { s.signal(i, syscall.SIGCONT) }
-
-func (s *Server) signal(i int, sig syscall.Signal) {
+func (s *Server) Resume(i int) {
 	s.t.Helper()
-	if s.members[i].cmd == nil {
-		s.t.Fatalf("signal etcd %s: it is stopped", s.members[i].name)
-	}
-	if err := s.members[i].cmd.Process.Signal(sig); err != nil {
-		s.t.Fatalf("signal etcd: %v", err)
-	}
+	s.members[i].Resume()
 }
 
 // Pid is that of a member's process.
-func (s *Server) Pid(i int) int { return s.members[i].cmd.Process.Pid }
+func (s *Server) Pid(i int) int { return s.members[i].Process.Pid() }
 
 // MetricsURL is where a member shows its figures, without TLS.
 func (s *Server) MetricsURL(i int) string { return "http://" + s.members[i].metrics + "/metrics" }
-
-// output collects what a member prints.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}

@@ -19,27 +19,27 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"drover/internal/testkit/process"
 )
 
 // Server is a running or stopped PostgreSQL. Its methods fail the test if they cannot do
 // what they say, except where they return an error.
 type Server struct {
+	*process.Process
+
 	Host     string
 	Port     string
 	User     string // the superuser
 	Password string
 
-	t    testing.TB
-	bin  string
-	dir  string // its files; the user owns them
-	who  *syscall.Credential
-	log  output
-	cmd  *exec.Cmd
-	done chan struct{} // closed when cmd was waited for
+	t   testing.TB
+	bin string
+	dir string // its files; the user owns them
+	who *syscall.Credential
 }
 
 // Start makes a cluster, starts the server and waits until it answers.
@@ -52,23 +52,22 @@ func Start(t testing.TB) *Server {
 	}
 	s.dir = dir
 	t.Cleanup(func() {
-		s.Stop()
-		if t.Failed() {
-			t.Logf("PostgreSQL said:\n%s", s.log.String())
-		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Errorf("remove the cluster: %v", err)
 		}
 	})
+	s.Process = process.New(t, "PostgreSQL", syscall.SIGINT, 10*time.Second) // a fast shutdown
 	s.become()
 	s.makeCluster()
 	for range 5 { // another process may take the free port before the server does
-		s.Port = freePort(t)
+		if _, s.Port, err = net.SplitHostPort(process.FreeAddresses(t, 1)[0]); err != nil {
+			t.Fatal(err)
+		}
 		if err = s.start(); err == nil {
 			return s
 		}
 	}
-	t.Fatalf("start PostgreSQL: %v\n%s", err, s.log.String())
+	t.Fatalf("start PostgreSQL: %v\n%s", err, s.Output())
 	return nil
 }
 
@@ -106,7 +105,6 @@ func (s *Server) command(ctx context.Context, name string, args ...string) *exec
 	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, name), args...)
 	cmd.Dir = s.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "LC_ALL=C", "TZ=UTC"}
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.who, Pdeathsig: syscall.SIGKILL} // should the test be killed
 	return cmd
 }
@@ -122,23 +120,17 @@ func (s *Server) makeCluster() {
 		s.t.Fatal(err)
 	}
 	init := s.command(s.t.Context(), "initdb", "-D", "data", "-U", s.User, "-A", "scram-sha-256", "--pwfile", "password", "-E", "UTF8", "--no-sync")
-	if err := init.Run(); err != nil {
-		s.t.Fatalf("make a cluster: %v\n%s", err, s.log.String())
+	if said, err := init.CombinedOutput(); err != nil {
+		s.t.Fatalf("make a cluster: %v\n%s", err, said)
 	}
 }
 
 func (s *Server) start() error {
 	cmd := s.command(context.Background(), "postgres", "-D", "data", "-p", s.Port, "-c", "listen_addresses="+s.Host,
 		"-c", "unix_socket_directories="+s.dir, "-c", "fsync=off", "-c", "shared_buffers=16MB", "-c", "max_connections=50")
-	if err := cmd.Start(); err != nil {
+	if err := s.Process.Start(cmd); err != nil {
 		return err
 	}
-	done := make(chan struct{})
-	go func() { // ends with the process, which Stop waits for
-		_ = cmd.Wait()
-		close(done)
-	}()
-	s.cmd, s.done = cmd, done
 	if err := s.ready(); err != nil {
 		s.Stop()
 		return err
@@ -148,47 +140,17 @@ func (s *Server) start() error {
 
 // ready waits until a query is answered.
 func (s *Server) ready() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return s.Until(func(ctx context.Context) error {
 		_, err := s.Query(ctx, s.User, s.Password, "SELECT 1")
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-s.done:
-			return errors.New("it ended before it was ready")
-		case <-ctx.Done():
-			return fmt.Errorf("it does not answer: %w", err)
-		case <-tick.C:
-		}
-	}
-}
-
-// Stop ends the server and its connections. Stopping twice is fine.
-func (s *Server) Stop() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Signal(syscall.SIGINT) // a fast shutdown
-	grace := time.NewTimer(10 * time.Second)
-	defer grace.Stop()
-	select {
-	case <-s.done:
-	case <-grace.C:
-		_ = s.cmd.Process.Kill()
-		<-s.done
-	}
-	s.cmd = nil
+		return err
+	})
 }
 
 // StartAgain starts a stopped server at the same address with its data.
 func (s *Server) StartAgain() {
 	s.t.Helper()
 	if err := s.start(); err != nil {
-		s.t.Fatalf("start PostgreSQL again: %v\n%s", err, s.log.String())
+		s.t.Fatalf("start PostgreSQL again: %v\n%s", err, s.Output())
 	}
 }
 
@@ -215,36 +177,4 @@ func (s *Server) Exec(statements string) string {
 		s.t.Fatal(err)
 	}
 	return out
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
-
-// output collects what the server prints.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }

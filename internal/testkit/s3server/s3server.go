@@ -7,26 +7,25 @@
 package s3server
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509/pkix"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"drover/internal/testkit/certificate"
 	"drover/internal/testkit/gotool"
+	"drover/internal/testkit/process"
 )
 
 // Options are what Start may be told.
@@ -37,6 +36,8 @@ type Options struct {
 // Server is a running, stopped or paused S3 server. Its methods fail the test
 // if they cannot do what they say.
 type Server struct {
+	*process.Process
+
 	Endpoint  string // http://127.0.0.1:port
 	AccessKey string
 	SecretKey string
@@ -50,9 +51,6 @@ type Server struct {
 	sidecar bool // the folder keeps no extended attributes
 	key     string
 	addr    string
-	log     output
-	cmd     *exec.Cmd
-	ended   chan struct{} // closed when cmd was waited for
 }
 
 // Start builds the server if need be, starts it and waits until it answers.
@@ -68,32 +66,17 @@ func Start(t testing.TB, opts Options) *Server {
 	err := unix.Setxattr(filepath.Join(s.dir, "root"), "user.drover-test", []byte("x"), 0)
 	s.sidecar = err != nil
 	if opts.TLS {
-		s.CA, s.key = certificate(t, s.dir)
+		s.CA, s.key = certificate.SelfSigned(t, s.dir, "server", pkix.Name{CommonName: "drover test"})
 	}
-	t.Cleanup(func() {
-		s.Stop()
-		if t.Failed() {
-			t.Logf("the S3 server said:\n%s", s.log.String())
-		}
-	})
+	s.Process = process.New(t, "the S3 server", syscall.SIGTERM, 3*time.Second)
 	for range 5 { // another process may take the free port before the server does
-		s.addr = freeAddress(t)
+		s.addr = process.FreeAddresses(t, 1)[0]
 		if err = s.start(); err == nil {
 			return s
 		}
 	}
-	t.Fatalf("start the S3 server: %v\n%s", err, s.log.String())
+	t.Fatalf("start the S3 server: %v\n%s", err, s.Output())
 	return nil
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 func (s *Server) start() error {
@@ -115,17 +98,9 @@ func (s *Server) start() error {
 	cmd := exec.CommandContext(context.Background(), s.binary, append(args, filepath.Join(s.dir, "root"))...)
 	cmd.Env = []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}
 	cmd.Dir = s.dir
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed
-	if err := cmd.Start(); err != nil {
+	if err := s.Process.Start(cmd); err != nil {
 		return err
 	}
-	ended := make(chan struct{})
-	go func() { // ends with the process, which Stop waits for
-		_ = cmd.Wait()
-		close(ended)
-	}()
-	s.cmd, s.ended = cmd, ended
 	if err := s.ready(); err != nil {
 		s.Stop()
 		return err
@@ -135,86 +110,30 @@ func (s *Server) start() error {
 
 // ready waits until the server answers its health check.
 func (s *Server) ready() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer transport.CloseIdleConnections()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return s.Until(func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Endpoint+"/health", nil)
 		if err != nil {
 			return err
 		}
 		resp, err := transport.RoundTrip(req)
-		if err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
+		if err != nil {
+			return err
 		}
-		select {
-		case <-s.ended:
-			return errors.New("it ended before it was ready")
-		case <-ctx.Done():
-			return fmt.Errorf("it does not answer: %w", err)
-		case <-tick.C:
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return errors.New(resp.Status)
 		}
-	}
-}
-
-// Stop ends the server: its port refuses connections. Stopping twice is fine.
-func (s *Server) Stop() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Signal(syscall.SIGCONT)
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	grace := time.NewTimer(3 * time.Second)
-	defer grace.Stop()
-	select {
-	case <-s.ended:
-	case <-grace.C:
-		_ = s.cmd.Process.Kill()
-		<-s.ended
-	}
-	s.cmd = nil
+		return nil
+	})
 }
 
 // StartAgain starts a stopped server at the same address with its objects.
 func (s *Server) StartAgain() {
 	s.t.Helper()
 	if err := s.start(); err != nil {
-		s.t.Fatalf("start the S3 server again: %v\n%s", err, s.log.String())
-	}
-}
-
-// Pause makes the server hang: connections are accepted and nothing is answered.
-// It returns when every thread of it has stopped.
-func (s *Server) Pause() {
-	s.t.Helper()
-	s.signal(syscall.SIGSTOP)
-	for {
-		err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED, nil)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, unix.EINTR) {
-			s.t.Fatalf("pause the S3 server: %v", err)
-		}
-	}
-}
-
-// Resume ends a pause.
-func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
-
-func (s *Server) signal(sig syscall.Signal) {
-	s.t.Helper()
-	if s.cmd == nil {
-		s.t.Fatalf("signal the S3 server: it is stopped")
-	}
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		s.t.Fatalf("signal the S3 server: %v", err)
+		s.t.Fatalf("start the S3 server again: %v\n%s", err, s.Output())
 	}
 }
 
@@ -267,22 +186,4 @@ func ClearEnv(t testing.TB) {
 	none := filepath.Join(t.TempDir(), "none")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", none)
 	t.Setenv("AWS_CONFIG_FILE", none)
-}
-
-// output collects what the server prints.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }

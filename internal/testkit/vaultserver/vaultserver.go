@@ -11,24 +11,22 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"drover/internal/testkit/certificate"
 	"drover/internal/testkit/gotool"
+	"drover/internal/testkit/process"
 )
 
 // Options are what Start may be told.
@@ -41,6 +39,8 @@ type Options struct {
 // Server is a running, stopped or paused Vault. Its methods fail the test if they cannot
 // do what they say, except where they return an error.
 type Server struct {
+	*process.Process
+
 	Address string // http://127.0.0.1:port
 	Root    string // the token that may do everything
 	CA      string // file of the authority's certificate; empty without TLS
@@ -54,9 +54,6 @@ type Server struct {
 	maxTTL time.Duration
 	addr   string
 	client *http.Client
-	log    output
-	cmd    *exec.Cmd
-	ended  chan struct{} // closed when cmd was waited for
 }
 
 // Start builds the program if need be, starts the server, and makes it ready for use.
@@ -69,25 +66,20 @@ func Start(t testing.TB, opts Options) *Server {
 	s.Audit = filepath.Join(s.dir, "audit")
 	transport := &http.Transport{DisableKeepAlives: true}
 	if opts.TLS {
-		s.CA, s.key = Certificate(t, s.dir, "server")
+		s.CA, s.key = certificate.SelfSigned(t, s.dir, "server", pkix.Name{CommonName: "server"})
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool(t, s.CA), MinVersion: tls.VersionTLS12}
 	}
 	s.client.Transport = transport
-	t.Cleanup(func() {
-		s.Stop()
-		if t.Failed() {
-			t.Logf("Vault said:\n%s", s.log.String())
-		}
-	})
+	s.Process = process.New(t, "Vault", syscall.SIGTERM, 5*time.Second)
 	var err error
 	for range 5 { // another process may take the free port before the server does
-		s.addr = freeAddress(t)
+		s.addr = process.FreeAddresses(t, 1)[0]
 		if err = s.start(); err == nil {
 			s.setUp()
 			return s
 		}
 	}
-	t.Fatalf("start Vault: %v\n%s", err, s.log.String())
+	t.Fatalf("start Vault: %v\n%s", err, s.Output())
 	return nil
 }
 
@@ -100,16 +92,6 @@ func pool(t testing.TB, file string) *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(pem)
 	return pool
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // configure writes the server's configuration and returns its file.
@@ -143,17 +125,9 @@ func (s *Server) start() error {
 	cmd := exec.CommandContext(context.Background(), s.binary, "server", "-config", config)
 	cmd.Env = []string{"HOME=" + s.dir, "PATH=" + os.Getenv("PATH")}
 	cmd.Dir = s.dir
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed
-	if err := cmd.Start(); err != nil {
+	if err := s.Process.Start(cmd); err != nil {
 		return err
 	}
-	ended := make(chan struct{})
-	go func() { // ends with the process, which Stop waits for
-		_ = cmd.Wait()
-		close(ended)
-	}()
-	s.cmd, s.ended = cmd, ended
 	if err := s.wait(func(int) bool { return true }); err != nil {
 		s.Stop()
 		return err
@@ -163,23 +137,13 @@ func (s *Server) start() error {
 
 // wait returns when the health check answers with a status that fits.
 func (s *Server) wait(fits func(status int) bool) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return s.Until(func(ctx context.Context) error {
 		status, _, err := s.Request(ctx, http.MethodGet, "sys/health", "", nil)
-		if err == nil && fits(status) {
-			return nil
+		if err == nil && !fits(status) {
+			err = fmt.Errorf("its health is %d", status)
 		}
-		select {
-		case <-s.ended:
-			return errors.New("it ended before it was ready")
-		case <-ctx.Done():
-			return fmt.Errorf("its health is %d: %w", status, err)
-		case <-tick.C:
-		}
-	}
+		return err
+	})
 }
 
 func (s *Server) setUp() {
@@ -219,30 +183,12 @@ func (s *Server) Unseal() {
 	}
 }
 
-// Stop ends the server: its port refuses connections. Stopping twice is fine.
-func (s *Server) Stop() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Signal(syscall.SIGCONT)
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	grace := time.NewTimer(5 * time.Second)
-	defer grace.Stop()
-	select {
-	case <-s.ended:
-	case <-grace.C:
-		_ = s.cmd.Process.Kill()
-		<-s.ended
-	}
-	s.cmd = nil
-}
-
 // StartSealed starts a stopped server at the same address with its storage. It is sealed, as
 // after any start.
 func (s *Server) StartSealed() {
 	s.t.Helper()
 	if err := s.start(); err != nil {
-		s.t.Fatalf("start Vault again: %v\n%s", err, s.log.String())
+		s.t.Fatalf("start Vault again: %v\n%s", err, s.Output())
 	}
 }
 
@@ -252,38 +198,6 @@ func (s *Server) StartAgain() {
 	s.StartSealed()
 	s.Unseal()
 }
-
-// Pause makes the server hang: connections are accepted and nothing is answered.
-// It returns when every thread of it has stopped.
-func (s *Server) Pause() {
-	s.t.Helper()
-	s.signal(syscall.SIGSTOP)
-	for {
-		err := unix.Waitid(unix.P_PID, s.cmd.Process.Pid, nil, unix.WSTOPPED, nil)
-		if err == nil {
-			return
-		}
-		if !errors.Is(err, unix.EINTR) {
-			s.t.Fatalf("pause Vault: %v", err)
-		}
-	}
-}
-
-// Resume ends a pause.
-func (s *Server) Resume() { s.t.Helper(); s.signal(syscall.SIGCONT) }
-
-func (s *Server) signal(sig syscall.Signal) {
-	s.t.Helper()
-	if s.cmd == nil {
-		s.t.Fatalf("signal Vault: it is stopped")
-	}
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		s.t.Fatalf("signal Vault: %v", err)
-	}
-}
-
-// Output is what the server has printed so far.
-func (s *Server) Output() string { return s.log.String() }
 
 // Request makes a request as whoever has token, and returns the answer's status and body.
 func (s *Server) Request(ctx context.Context, method, path, token string, body any) (int, []byte, error) {
@@ -326,22 +240,4 @@ func (s *Server) Do(method, path string, body any) map[string]any {
 		s.t.Fatalf("%s %s: %v\n%s", method, path, err, text)
 	}
 	return answer
-}
-
-// output collects what the server prints.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }
