@@ -22,6 +22,10 @@ type Config struct {
 	Missing time.Duration
 	// Forget is after how long a member that does not answer is taken out of the record.
 	Forget time.Duration
+	// Lost is after how long without a sign of any member the database is restored from the newest backup; 0: never.
+	Lost time.Duration
+	// Adopt: files that were no cluster's member's may found one.
+	Adopt bool
 	// Compare orders positions, as database.Driver does.
 	Compare func(a, b string) (order int, ok bool)
 }
@@ -35,12 +39,16 @@ type Persistent struct {
 	Lineage uint64 `json:"lineage"`
 	// Led is the epoch in which the files were those of a primary; 0: of none since they were copied or made a replica's.
 	Led uint64 `json:"led,omitempty"`
+	// Made is the epoch in which this member made the first database; 0: it did not.
+	Made uint64 `json:"made,omitempty"`
 }
 
 // Disk is what a driver sees in the files.
 type Disk struct {
 	Empty  bool   // nothing, or what an interrupted Init or Clone left
 	System string // the database's own identity
+	// Replica: a server would start as a replica from them. It has not been promoted, if it was to be.
+	Replica bool
 }
 
 // Database is what a running server says of itself.

@@ -1,0 +1,86 @@
+package failover
+
+// found is for a cluster that has no record: there is none yet, or it was lost.
+func (t *step) found() {
+	switch {
+	case t.s.leads != 0 && t.s.last != nil:
+		// Who leads knows what was in it. The epoch is a new one: whoever founds another cluster
+		// meanwhile is in conflict with this write, or this one with his.
+		t.d.Why = "the coordinator has lost the cluster's record: writing it again"
+		next := t.s.last.Clone()
+		next.Epoch++
+		t.claim(next)
+	case t.o.Disk == nil:
+		t.d.Why = "the local files cannot be looked at"
+		t.unled()
+	case !t.o.Disk.Empty && !t.adopts():
+		t.d.Why = "there is a database here, but no record of its cluster in the coordinator"
+		t.unled()
+	case t.o.Stopping:
+	default:
+		r := &Record{Epoch: t.s.Epoch + 1, Phase: Bootstrapping, Mode: t.cfg.Mode, Primary: t.s.ID}
+		enrol(r, t.cfg.Name, t.own())
+		t.claim(r)
+	}
+}
+
+// adopts reports whether this member may found a cluster upon the files that it has: it is told to, and
+// they were never a member's.
+func (t *step) adopts() bool {
+	return t.cfg.Adopt && t.s.Led == 0 && t.s.Lineage == 0
+}
+
+// claim asks for an epoch in which this member leads.
+func (t *step) claim(r *Record) {
+	t.s.tried, t.s.triedAt = r.Epoch, t.o.Now
+	t.do(Write{r})
+}
+
+// bootstrap makes the first database, as the member that was chosen to.
+func (t *step) bootstrap() {
+	disk := t.o.Disk
+	switch {
+	case disk == nil:
+		t.d.Why = "the local files cannot be looked at"
+	case t.o.Busy:
+		t.d.Why = "making the first database"
+	case disk.Empty:
+		t.s.Made = t.r.Epoch // what is found later is nobody's data
+		t.persist()
+		t.do(t.first())
+	default:
+		next := t.r.Clone()
+		next.Epoch++
+		next.Phase, next.Since, next.System = Running, next.Epoch, disk.System
+		reigns(next, Reign{Epoch: next.Epoch, Primary: t.s.ID, Reason: "bootstrap", Time: t.o.Clock})
+		t.claim(next)
+	}
+}
+
+func (t *step) first() Action {
+	t.d.Why = "making the first database"
+	if t.o.Backup {
+		t.d.Why = "restoring the newest backup"
+		return Restore{}
+	}
+	return Init{}
+}
+
+// awaitFirst waits for the first database, and has another member make it if who was to is gone.
+func (t *step) awaitFirst() {
+	t.d.Why = "another member makes the first database"
+	t.unled()
+	if !t.enrolled() || t.o.Stopping || t.r.Paused || t.silent() < t.cfg.TTL {
+		return
+	}
+	if t.o.Disk == nil || !t.o.Disk.Empty && !t.leftover() {
+		return
+	}
+	next := t.r.Clone()
+	next.Epoch++
+	next.Primary = t.s.ID
+	t.claim(next)
+}
+
+// leftover reports whether the local files are only what an own, abandoned bootstrap has made.
+func (t *step) leftover() bool { return t.s.Made != 0 && t.s.Led == 0 && t.s.Lineage == 0 }

@@ -1,0 +1,189 @@
+package failover
+
+import "time"
+
+// serve is what a member does that neither leads nor was the last to.
+func (t *step) serve(newID string) {
+	if t.o.Database != nil && t.o.Database.Primary {
+		t.kill("another member is the primary")
+		return
+	}
+	if t.o.Stopping {
+		t.leave()
+		return
+	}
+	if t.r.Phase == Electing {
+		t.elect()
+		return
+	}
+	t.s.vacant = t.vacancy()
+	if t.s.vacant != 0 && t.stand("the primary is silent") {
+		return
+	}
+	if t.forced() && t.stand("failover by hand") {
+		return
+	}
+	t.replicate(newID)
+}
+
+// replicate keeps the local files and server a replica's of the primary.
+func (t *step) replicate(newID string) {
+	primary, up := t.fresh(t.r.Primary)
+	up = up && primary.Primary && primary.Epoch == t.r.Epoch
+	disk := t.o.Disk
+	switch {
+	case disk == nil:
+		t.d.Why = "the local files cannot be looked at"
+	case t.o.Busy:
+		t.d.Why = "copying from another member"
+	case !disk.Empty && disk.System != t.r.System && !t.leftover():
+		t.d.Why = "the local files are of another database (" + disk.System + ", not " + t.r.System + "): they are kept, and nothing is done with them"
+	case disk.Empty || disk.System != t.r.System:
+		t.renew(up, Clone{t.r.Primary, newID}, newID)
+	case t.s.Led != 0:
+		t.renew(up, Rewind{t.r.Primary, newID}, newID)
+	case !t.enrolled():
+	default:
+		t.follow(up, newID)
+	}
+}
+
+// renew makes the files new ones, under a new ID. That is remembered once they are.
+func (t *step) renew(up bool, a Action, newID string) {
+	if !up {
+		t.d.Why = "waiting for the primary to copy from"
+		t.revive()
+		return
+	}
+	t.d.Why = "copying from another member"
+	t.kill("its files are made a replica's anew")
+	t.do(a)
+}
+
+// revive begins again with the newest backup, when all members have been gone for so long that
+// nobody is waited for any more.
+func (t *step) revive() {
+	if !t.o.Backup || t.r.Paused || t.cfg.Lost == 0 || t.silent() < t.cfg.Lost || t.o.Disk == nil || !t.o.Disk.Empty {
+		return
+	}
+	for _, m := range t.r.Members {
+		if a, ok := t.fresh(m.ID); ok && a.Lineage != 0 {
+			return
+		}
+	}
+	next := t.r.Clone()
+	next.Epoch++
+	next.Phase, next.Primary, next.Set, next.Members = Bootstrapping, t.s.ID, SyncSet{}, nil
+	next.Candidate, next.Stopped, next.Switchover = "", false, nil
+	enrol(next, t.cfg.Name, t.own())
+	t.claim(next)
+}
+
+// Renewed is the state after Clone or Rewind succeeded: it is another copy.
+func (s State) Renewed(id string) State {
+	s.Persistent = Persistent{ID: id, Epoch: s.Epoch}
+	s.rewound = s.rewound || s.unfed != 0
+	s.unfed = 0
+	return s
+}
+
+// follow has the server follow the primary.
+func (t *step) follow(up bool, newID string) {
+	db := t.o.Database
+	switch {
+	case t.o.Process == Down:
+		t.do(Start{Standby: true, Upstream: t.r.Primary})
+		t.d.Why = "starting"
+		return
+	case db == nil:
+		t.d.Why = "the server does not answer"
+		t.hung()
+		return
+	case db.Upstream != t.r.Primary:
+		t.do(Follow{t.r.Primary})
+		return
+	}
+	if db.Receiving {
+		t.s.unfed, t.s.rewound = 0, false
+		if t.s.Lineage != t.r.Epoch {
+			t.s.Lineage = t.r.Epoch
+			t.persist()
+		}
+		return
+	}
+	t.d.Why = "it receives nothing from the primary"
+	t.starve(up, newID)
+}
+
+// starve goes back, or copies all anew, when the primary is there but does not feed this replica.
+func (t *step) starve(up bool, newID string) {
+	if !up {
+		t.s.unfed = 0
+		return
+	}
+	if t.s.unfed == 0 {
+		t.s.unfed = t.o.Now
+	}
+	_, strayed := t.within(t.s.Lineage, t.o.Database.Received)
+	hungry := t.o.Now - t.s.unfed
+	switch {
+	case hungry < t.cfg.TTL && !strayed, hungry < t.cfg.TTL/4:
+	case t.s.rewound:
+		t.renew(up, Clone{t.r.Primary, newID}, newID)
+	default:
+		t.renew(up, Rewind{t.r.Primary, newID}, newID)
+	}
+}
+
+// hung kills a server that has not answered for a TTL.
+func (t *step) hung() {
+	if t.o.Process != Up {
+		t.s.troubled = 0
+		return
+	}
+	if t.s.troubled == 0 {
+		t.s.troubled = t.o.Now
+	}
+	if t.o.Now-t.s.troubled >= t.cfg.TTL {
+		t.s.troubled = 0
+		t.kill("it has not answered for " + t.cfg.TTL.String())
+	}
+}
+
+// leave ends a replica in order, and takes it out of the record.
+func (t *step) leave() {
+	t.d.Why = "ending"
+	if t.o.Process != Down {
+		t.do(Stop{})
+		return
+	}
+	if t.r.Members[t.cfg.Name].ID == t.s.ID {
+		t.write(func(r *Record) { delete(r.Members, t.cfg.Name) })
+	}
+}
+
+// within is how far a log of that lineage and length goes in the history of the newest reign: its own
+// position, or where that history leaves it; strayed says that it goes on beyond that.
+func (t *step) within(lineage uint64, received string) (position string, strayed bool) {
+	position = received
+	for _, reign := range t.r.History {
+		if reign.Epoch <= lineage || reign.From == "" {
+			continue
+		}
+		if order, ok := t.cfg.Compare(position, reign.From); !ok || order > 0 {
+			position, strayed = reign.From, true
+		}
+	}
+	return position, strayed
+}
+
+// vacancy is since when this member could stand for election; 0: it cannot.
+func (t *step) vacancy() time.Duration {
+	if t.r.Paused || t.silent() < t.cfg.TTL || !t.electable() {
+		return 0
+	}
+	if t.s.vacant != 0 {
+		return t.s.vacant
+	}
+	return t.o.Now
+}

@@ -1,0 +1,375 @@
+package failover
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Process is what is known of the server's process.
+type Process string
+
+// The states of a process.
+const (
+	Down     Process = "down"     // it does not run, nor does anything that it started
+	Starting Process = "starting" // it has not answered yet
+	Up       Process = "up"       // it has answered
+)
+
+// Observation is what a member sees when Step is called. Times are by its own monotonic clock.
+type Observation struct {
+	Now   time.Duration
+	Clock time.Time // for what is planned by the clock, and for people; nothing depends on it
+
+	// Known says that the record has been read at all, or is known not to be there (then it is nil).
+	Known  bool
+	Record *Record       // as last read
+	Sent   time.Duration // when the question was sent that Record and Beat answer
+	Got    time.Duration // when the answer was there
+	Beat   uint64        // counts as long as the primary of the record's epoch lives
+	Beaten time.Duration // when this member's last accepted beat was sent; it was of BeatenEpoch
+	// BeatenEpoch is the epoch that this member's last accepted beat was of; 0: none yet.
+	BeatenEpoch uint64
+
+	// Alive is when the primary of AliveEpoch last told this member directly that it leads.
+	Alive      time.Duration
+	AliveEpoch uint64
+	Answers    map[string]Answer // the newest one of each other member, by ID
+
+	Disk     *Disk // nil: not known
+	Process  Process
+	Database *Database // as of Asked; nil: the server does not answer
+	Asked    time.Duration
+
+	Busy     bool // a file or server action is still under way; none but Kill is begun beside it
+	Backup   bool // there is a backup to begin with
+	Stopping bool // this instance is to end
+}
+
+// Answer is what a member says of itself when it is asked.
+type Answer struct {
+	ID       string        `json:"id"`
+	Epoch    uint64        `json:"epoch"`   // the highest that it has written down
+	Lineage  uint64        `json:"lineage"` // see Persistent
+	Led      uint64        `json:"led,omitempty"`
+	Detached bool          `json:"detached,omitempty"` // it receives from nobody, and will not before Epoch has a primary
+	Received string        `json:"received,omitempty"`
+	Primary  bool          `json:"primary,omitempty"` // its server accepts writes, or would from clients
+	Sent     time.Duration `json:"-"`                 // when it was asked, and when it had answered
+	Got      time.Duration `json:"-"`
+}
+
+// State is what a member remembers between two steps.
+type State struct {
+	Persistent
+
+	// tried is the highest epoch that this life of the member has asked for itself, at triedAt.
+	tried    uint64
+	triedAt  time.Duration
+	leads    uint64        // the epoch that it leads in; 0: none
+	began    time.Duration // when it began to
+	was      bool          // its server has been a primary's in this reign
+	opened   bool
+	settled  bool                     // enough others have all that was acknowledged before this reign
+	change   string                   // the position at which the server's set was in effect
+	streamed map[string]time.Duration // when a replica was last seen to stream
+	troubled time.Duration            // since when the server does not answer, or tells of an incident; 0: it does
+	leaving  bool                     // a switchover or a stop is under way: no client is admitted any more
+	leaver   string                   // who is to follow; empty: whoever
+
+	sign    time.Duration // when the primary, or the election, was last seen to live
+	mark    mark          // what that was
+	unfed   time.Duration // since when the replica receives nothing although its upstream leads; 0: it does
+	rewound bool          // going back has been tried since it received last
+	kept    []string      // whose slots were asked for
+	last    *Record       // the newest that was obeyed
+	stood   *Record       // upon which it asked to be elected; nil: it has not, or that can have no effect any more
+	vacant  time.Duration // since when it could stand for election; 0: it could not
+}
+
+// mark is what changes while somebody leads or is elected.
+type mark struct {
+	epoch     uint64
+	phase     Phase
+	candidate string
+	beat      uint64
+}
+
+// Decision is what a member does next.
+type Decision struct {
+	// Actions in their order; those after one that failed are left out.
+	Actions []Action
+	// LeadUntil is when the server is to be killed if no later decision says otherwise; 0: this member leads nobody.
+	LeadUntil time.Duration
+	// Beat: this member leads in this epoch, and beats for it; 0: it does not.
+	Beat uint64
+	// Ask are the IDs of members to ask now.
+	Ask []string
+	// Why says, for people, what is waited for; empty: all is well.
+	Why string
+}
+
+// Action is one thing to do. Exactly one of the types below.
+type Action interface{ action() }
+
+// The actions. All are done again until an observation shows their effect.
+type (
+	// Persist writes down what must not be forgotten; before all others.
+	Persist struct{ Persistent }
+	// Write replaces the record that was observed, or creates it if there was none.
+	Write struct{ Record *Record }
+	// Kill ends the server at once, with all that it has started.
+	Kill struct{ Reason string }
+	// Stop ends the server in order: what it wrote is with its replicas.
+	Stop struct{}
+	// Init makes the first database; Restore does it from the newest backup.
+	Init    struct{}
+	Restore struct{}
+	// Clone and Rewind make the files those of a replica of From, under a new ID.
+	Clone  struct{ From, ID string }
+	Rewind struct{ From, ID string }
+	// Start starts the server, see database.Configuration.
+	Start struct {
+		Standby  bool
+		Upstream string
+		Set      SyncSet
+	}
+	// Follow has a replica follow another member; empty: nobody.
+	Follow struct{ Upstream string }
+	// Synchronize sets who acknowledges commits.
+	Synchronize struct{ Set SyncSet }
+	// Promote makes the replica a primary.
+	Promote struct{}
+	// Admit opens or closes the server to clients.
+	Admit struct{ Clients bool }
+	// Keep keeps what these members still need of the log.
+	Keep struct{ IDs []string }
+)
+
+func (Persist) action()     {}
+func (Write) action()       {}
+func (Kill) action()        {}
+func (Stop) action()        {}
+func (Init) action()        {}
+func (Restore) action()     {}
+func (Clone) action()       {}
+func (Rewind) action()      {}
+func (Start) action()       {}
+func (Follow) action()      {}
+func (Synchronize) action() {}
+func (Promote) action()     {}
+func (Admit) action()       {}
+func (Keep) action()        {}
+
+// step is one call of Step.
+type step struct {
+	cfg Config
+	s   State
+	o   Observation
+	r   *Record // the record, if it may be obeyed
+	d   Decision
+}
+
+// Step decides what the member does next. The runner calls it again whenever something was observed, and
+// after some time in any case. newID is an ID that nobody has had, in case one is needed.
+func Step(cfg Config, s State, o Observation, newID string) (State, Decision) {
+	s.streamed = maps.Clone(s.streamed)
+	t := &step{cfg: cfg, s: s, o: o}
+	if t.s.ID == "" {
+		t.s.ID = newID
+		t.persist()
+	}
+	if o.Database != nil && o.Database.Incident == "" {
+		t.s.troubled = 0
+	}
+	t.adopt()
+	t.lead()
+	switch {
+	case !o.Known:
+		t.d.Why = "the coordinator has not answered yet"
+		t.unled()
+	case o.Record == nil:
+		t.found()
+	case t.r == nil:
+		t.d.Why = "the coordinator shows a record older than one that this member has obeyed"
+		t.unled()
+	case t.s.leads == t.r.Epoch:
+		t.reign()
+	case t.r.Primary == t.s.ID:
+		t.reclaim()
+	case t.r.Phase == Bootstrapping:
+		t.awaitFirst()
+	default:
+		t.serve(newID)
+	}
+	t.ask()
+	return t.s, t.d
+}
+
+func (t *step) do(a ...Action) { t.d.Actions = append(t.d.Actions, a...) }
+
+// persist has what is to be remembered written first.
+func (t *step) persist() {
+	for i, a := range t.d.Actions {
+		if _, ok := a.(Persist); ok {
+			t.d.Actions[i] = Persist{t.s.Persistent}
+			return
+		}
+	}
+	t.d.Actions = slices.Insert(t.d.Actions, 0, Action(Persist{t.s.Persistent}))
+}
+
+// adopt takes notice of the record.
+func (t *step) adopt() {
+	r := t.o.Record
+	if r == nil || r.Epoch < t.s.Epoch {
+		return
+	}
+	t.r, t.s.last = r, r
+	if t.s.stood != nil && !bytes.Equal(t.s.stood.Encode(), r.Encode()) {
+		t.s.stood = nil
+	}
+	if r.Epoch > t.s.Epoch {
+		t.s.Epoch = r.Epoch
+		t.persist()
+	}
+	m := mark{r.Epoch, r.Phase, r.Candidate, t.o.Beat}
+	if m != t.s.mark {
+		t.s.mark, t.s.sign = m, t.o.Got
+	}
+	if t.o.AliveEpoch == r.Epoch {
+		t.s.sign = max(t.s.sign, t.o.Alive)
+	}
+}
+
+// silent is for how long the primary, or an election, is known to have shown no sign of life. What
+// was not asked for is not known.
+func (t *step) silent() time.Duration { return max(t.o.Sent-t.s.sign, 0) }
+
+// lead works out whether this member leads, and until when it may believe so.
+func (t *step) lead() {
+	if t.r != nil {
+		mine := t.r.Primary == t.s.ID && t.r.Phase != Electing
+		switch {
+		case mine && t.s.leads != t.r.Epoch && t.s.tried == t.r.Epoch && t.o.Now < t.s.triedAt+t.cfg.TTL:
+			t.s.leads, t.s.began = t.r.Epoch, t.o.Now
+			t.s.was, t.s.opened, t.s.settled, t.s.change, t.s.leaving = false, false, false, "", false
+			t.s.streamed, t.s.kept = map[string]time.Duration{}, nil
+			for _, id := range t.attending() {
+				t.s.streamed[id] = t.o.Now
+			}
+		case t.s.leads != 0 && (!mine || t.s.leads != t.r.Epoch):
+			t.s.leads = 0
+		}
+	}
+	if t.s.leads == 0 {
+		return
+	}
+	until := t.proof() + t.cfg.TTL - t.cfg.TTL/10 // two clocks may run at different rates
+	if t.o.Now >= until {
+		t.s.leads = 0
+		t.kill("it could not prove for " + t.cfg.TTL.String() + " that it is the primary")
+		return
+	}
+	t.d.LeadUntil, t.d.Beat = until, t.s.leads
+}
+
+// proof is the last moment at which nobody else could have been about to be elected.
+func (t *step) proof() time.Duration {
+	proof := t.s.triedAt
+	if t.o.BeatenEpoch == t.s.leads {
+		proof = max(proof, t.o.Beaten)
+	}
+	if t.r == nil || t.r.Phase == Bootstrapping {
+		return proof
+	}
+	agreed := t.o.Now // nobody but these can be elected: each waits for a TTL after we asked
+	for _, id := range t.r.Set.Members {
+		if id == t.s.ID {
+			continue
+		}
+		a, ok := t.o.Answers[id]
+		if !ok || a.Epoch != t.s.leads {
+			return proof
+		}
+		agreed = min(agreed, a.Sent)
+	}
+	return max(proof, agreed)
+}
+
+// kill ends the server, if it may run.
+func (t *step) kill(reason string) {
+	if t.o.Process != Down {
+		t.do(Kill{reason})
+	}
+}
+
+// unled is what a member does that does not know the record: what it did, but lead.
+func (t *step) unled() {
+	if t.s.leads == 0 && t.o.Database != nil && t.o.Database.Primary {
+		t.kill("it is a primary, and nothing says that it may be")
+	}
+}
+
+// ask has those asked whose answers are needed.
+func (t *step) ask() {
+	if t.r == nil {
+		return
+	}
+	for _, m := range t.r.Members {
+		if m.ID != t.s.ID {
+			t.d.Ask = append(t.d.Ask, m.ID)
+		}
+	}
+	slices.Sort(t.d.Ask)
+}
+
+// write has the record replaced by a changed copy.
+func (t *step) write(change func(*Record)) {
+	next := t.r.Clone()
+	change(next)
+	t.do(Write{next})
+}
+
+// own is this member's entry.
+func (t *step) own() Member {
+	m := t.cfg.Self
+	m.ID = t.s.ID
+	return m
+}
+
+// enrolled reports whether the record has this member's entry; else it has it written.
+func (t *step) enrolled() bool {
+	if t.r.Members[t.cfg.Name] == t.own() {
+		return true
+	}
+	t.write(func(r *Record) { enrol(r, t.cfg.Name, t.own()) })
+	return false
+}
+
+func enrol(r *Record, name string, m Member) {
+	if r.Members == nil {
+		r.Members = map[string]Member{}
+	}
+	r.Members[name] = m
+}
+
+// reigns appends one to the history.
+func reigns(r *Record, next Reign) {
+	r.History = append(r.History, next)
+	if n := len(r.History) - MaxHistory; n > 0 {
+		r.History = slices.Delete(r.History, 0, n)
+	}
+}
+
+// fresh reports whether an answer is of now.
+func (t *step) fresh(id string) (Answer, bool) {
+	a, ok := t.o.Answers[id]
+	return a, ok && t.o.Now-a.Sent <= t.cfg.TTL
+}
+
+func sortedIDs(ids map[string]bool) []string {
+	return slices.SortedFunc(maps.Keys(ids), cmp.Compare[string])
+}
