@@ -58,12 +58,14 @@ type Driver interface {
 
 	// Rewind makes the files of a former primary, or of a replica that has received what the
 	// present primary does not have, those of a replica of source. The server does not run.
-	// Errors: ErrDiverged, if only Clone can help.
+	// It also answers whether a replica which does not get on can still follow source: files that need nothing
+	// are left as they are. Errors: ErrDiverged, if only Clone can help; any other: nothing was done, try again.
 	Rewind(ctx context.Context, source Peer) error
 
 	// Configure writes what the server reads at its start: to follow upstream as id; or, with a nil
 	// upstream and standby, to be read-only and to follow nobody; or, without standby, to be a primary which
-	// admits no client. set is who acknowledges its commits, if it is, or becomes, a primary.
+	// admits no client. Set is who acknowledges its commits, if it is, or becomes, a primary.
+	// A replica's files are made a primary's by Promote only: without standby they are an error.
 	Configure(ctx context.Context, c Configuration) error
 
 	// Status asks the running server. Errors: ErrNotRunning; any other says that nothing is known.
@@ -89,8 +91,11 @@ type Driver interface {
 	Replicas(ctx context.Context, members []Peer) error
 
 	// Stop asks a running server to end, so that all that it has written is with the
-	// replicas that follow it, and returns the position at which it ended. It is the supervisor that waits for, or kills, the process.
+	// replicas that follow it. It returns when the server was told: it is the supervisor that waits for, or kills, the process.
 	Stop(ctx context.Context) error
+
+	// Close ends what the driver has open. The server is not touched; nothing else is called afterwards.
+	Close() error
 }
 
 // Configuration is what a server is started with.
