@@ -1,0 +1,232 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"drover/internal/coord"
+	"drover/internal/failover"
+)
+
+// actAll carries out a decision. Writing down and killing are done at once; the record is replaced, and
+// what concerns files and server is done, beside the loop, one after another. An error is the end of the member.
+func (m *Member) actAll(ctx context.Context, d failover.Decision) error {
+	var hands []failover.Action
+	for _, a := range d.Actions {
+		switch a := a.(type) {
+		case failover.Persist:
+			if err := m.persist(a.Persistent); err != nil {
+				m.opt.Processes.Kill("it cannot write down what it must not forget")
+				return err
+			}
+		case failover.Kill:
+			m.opt.Log.Warn("database: killing the server", "reason", a.Reason)
+			m.opt.Processes.Kill(a.Reason)
+			m.forgetServer()
+		case failover.Write:
+			m.replace(ctx, a.Record)
+		default:
+			hands = append(hands, a)
+		}
+	}
+	m.begin(ctx, hands)
+	return nil
+}
+
+// persist writes down, and lets it be told then.
+func (m *Member) persist(p failover.Persistent) error {
+	if err := writeState(m.opt.StateFile, p); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.written = p.Epoch
+	m.mu.Unlock()
+	return nil
+}
+
+func (m *Member) forgetServer() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.obs.Database, m.answered = nil, false
+	m.nudge()
+}
+
+// callTimeout bounds one call of the coordinator.
+func (m *Member) callTimeout() time.Duration { return max(m.opt.Failover.TTL/2, time.Second) }
+
+// recordKey is the cluster's record.
+func (m *Member) recordKey() string { return m.opt.Prefix + "/record" }
+
+// replace writes the record, if it still is what was observed. What came of it the next reading shows.
+func (m *Member) replace(ctx context.Context, r *failover.Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.writing {
+		return
+	}
+	m.writing = true
+	seen := m.revision
+	m.group.Go(func() {
+		call, cancel := context.WithTimeout(ctx, m.callTimeout())
+		defer cancel()
+		_, err := m.opt.KV.CompareAndSwap(call, m.recordKey(), r.Encode(), seen)
+		if err != nil && !errors.Is(err, coord.ErrConflict) && ctx.Err() == nil {
+			m.opt.Log.Warn("database: write the cluster's record", "err", err)
+		}
+		m.mu.Lock()
+		m.writing = false
+		m.mu.Unlock()
+		poke(m.reread)
+	})
+}
+
+// begin does these, one after another, unless others are still being done.
+func (m *Member) begin(ctx context.Context, actions []failover.Action) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(actions) == 0 || m.busy {
+		return
+	}
+	m.busy = true
+	m.group.Go(func() {
+		for _, a := range actions {
+			if err := m.hand(ctx, a); err != nil {
+				if ctx.Err() == nil {
+					m.opt.Log.Warn(fmt.Sprintf("database: %s", name(a)), "err", err)
+				}
+				break
+			}
+		}
+		m.look(ctx)
+		m.pollOnce(ctx)
+		m.mu.Lock()
+		m.busy = false
+		m.mu.Unlock()
+		m.nudge()
+	})
+}
+
+// name is an action's, for people.
+func name(a failover.Action) string { return fmt.Sprintf("%T", a)[len("failover."):] }
+
+// quick bounds what is done to a running server.
+func (m *Member) quick(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, max(2*m.opt.Failover.TTL, 10*time.Second))
+}
+
+// hand does one thing to the files or to the server.
+func (m *Member) hand(ctx context.Context, a failover.Action) error {
+	d := m.opt.Driver
+	switch a := a.(type) {
+	case failover.Init:
+		return d.Init(ctx)
+	case failover.Restore:
+		return m.opt.Backup.Restore(ctx)
+	case failover.Clone:
+		return m.renew(ctx, a.ID, a.From, d.Clone)
+	case failover.Rewind:
+		return m.renew(ctx, a.ID, a.From, d.Rewind)
+	}
+	ctx, cancel := m.quick(ctx)
+	defer cancel()
+	switch a := a.(type) {
+	case failover.Start:
+		return m.start(ctx, a)
+	case failover.Stop:
+		return m.stop(ctx)
+	case failover.Follow:
+		return d.Follow(ctx, m.peer(a.Upstream))
+	case failover.Promote:
+		return d.Promote(ctx)
+	case failover.Admit:
+		return d.Admit(ctx, a.Clients)
+	case failover.Synchronize:
+		position, err := d.Synchronize(ctx, a.Set)
+		if err == nil {
+			m.mu.Lock()
+			m.state = m.state.Synchronized(position)
+			m.mu.Unlock()
+		}
+		return err
+	case failover.Keep:
+		var list []Peer
+		for _, id := range a.IDs {
+			if p := m.peer(id); p != nil {
+				list = append(list, *p)
+			}
+		}
+		return d.Replicas(ctx, list)
+	}
+	return fmt.Errorf("nobody knows how to do %T", a)
+}
+
+// renew makes the files another copy. From the moment on at which they may be touched nothing
+// counts any more that was said of them under their former ID.
+func (m *Member) renew(ctx context.Context, id, from string, how func(context.Context, Peer) error) error {
+	source := m.peer(from)
+	if source == nil {
+		return errors.New("the primary's address is not known")
+	}
+	m.mu.Lock()
+	p := m.state.Persistent
+	p.ID, p.Lineage = id, 0
+	m.state.Persistent = p
+	m.mu.Unlock()
+	if err := m.persist(p); err != nil {
+		return err
+	}
+	if err := how(ctx, *source); err != nil {
+		if errors.Is(err, ErrDiverged) {
+			m.opt.Log.Info("database: going back is not enough, the files are copied anew", "reason", err)
+			err = m.opt.Driver.Clone(ctx, *source)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	m.state = m.state.Renewed(id)
+	p = m.state.Persistent
+	m.mu.Unlock()
+	return m.persist(p)
+}
+
+// start configures the server, and has it started.
+func (m *Member) start(ctx context.Context, a failover.Start) error {
+	m.mu.Lock()
+	id := m.state.ID
+	m.mu.Unlock()
+	c := Configuration{ID: id, Standby: a.Standby, Upstream: m.peer(a.Upstream), Set: a.Set}
+	if a.Upstream != "" && c.Upstream == nil {
+		return errors.New("the primary's address is not known")
+	}
+	if err := m.opt.Driver.Configure(ctx, c); err != nil {
+		return err
+	}
+	return m.opt.Processes.Start(context.WithoutCancel(ctx))
+}
+
+// stop ends the server in order.
+func (m *Member) stop(ctx context.Context) error {
+	err := m.opt.Driver.Stop(ctx)
+	m.opt.Processes.Stop(ctx)
+	m.forgetServer()
+	return err
+}
+
+// peer is how another member is reached; nil: it is not known.
+func (m *Member) peer(id string) *Peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.peers[id]
+	if !ok {
+		return nil
+	}
+	name := id
+	if r := m.obs.Record; r != nil {
+		name = r.Name(id)
+	}
+	return &Peer{Name: name, ID: id, Host: p.Host, Port: p.Port}
+}

@@ -1,0 +1,281 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"drover/internal/coord"
+	"drover/internal/failover"
+)
+
+// Processes runs the server's process and what was hung on it. app gives it.
+type Processes interface {
+	// Start starts them. It is quick.
+	Start(ctx context.Context) error
+	// Stop waits until they are gone, asking first.
+	Stop(ctx context.Context)
+	// Kill kills them at once; it returns when they are dead.
+	Kill(reason string)
+	// Running reports whether there may be any.
+	Running() bool
+}
+
+// Restorer makes the first database from a backup; nil in Options: there are none.
+type Restorer interface {
+	// Available reports whether there is a backup; an error says that it is not known.
+	Available(ctx context.Context) (bool, error)
+	// Restore fills the empty files with the newest one; the server's next start replays the log.
+	Restore(ctx context.Context) error
+}
+
+// Options of New. All but Backup and Changed are needed.
+type Options struct {
+	Failover  failover.Config
+	Driver    Driver
+	Processes Processes
+	KV        coord.KV
+	Prefix    string // of this cluster's keys, without a slash at its end
+	StateFile string // what is to be remembered beside the database's files, on the same disk
+	Listener  net.Listener
+	Secret    []byte // what members know one another by; nil: whoever asks
+	Log       *slog.Logger
+	Backup    Restorer
+	Changed   func(Change) // told of each change of role and primary; quick. nil: nobody
+}
+
+// Change is what others may want to know of.
+type Change struct {
+	Role    Role
+	Primary string // the name of the primary; empty: there is none
+	Epoch   uint64
+}
+
+// Role of a member.
+type Role string
+
+// The roles.
+const (
+	RolePrimary Role = "primary" // it admits clients who write
+	RoleReplica Role = "replica" // it receives from the primary
+	RoleNone    Role = "none"    // it is neither, yet or any more
+)
+
+// Member is one member of a cluster. Use New, then Run.
+type Member struct {
+	opt    Options
+	began  time.Time
+	wake   chan struct{} // something was observed
+	reread chan struct{} // the record may be another one
+	killed chan struct{} // the watchdog is to look at its deadline
+	group  sync.WaitGroup
+
+	mu       sync.Mutex
+	state    failover.State
+	obs      failover.Observation
+	decision failover.Decision
+	revision coord.Revision
+	writing  bool
+	busy     bool
+	stopping bool
+	started  bool // the server has been started, and was not seen to end
+	answered bool // it has answered since
+	stepped  time.Time
+	told     Change
+	why      string
+	peers    map[string]failover.Member // by ID, as last known
+
+	// written is the epoch that the disk knows: what others may be told.
+	written uint64
+	fence   fence
+}
+
+// New makes a member; it starts nothing.
+func New(opt Options) (*Member, error) {
+	m := &Member{
+		opt: opt, began: time.Now(), wake: make(chan struct{}, 1), reread: make(chan struct{}, 1), killed: make(chan struct{}, 1),
+		peers: map[string]failover.Member{},
+	}
+	m.obs.Answers = map[string]failover.Answer{}
+	p, err := readState(opt.StateFile)
+	if err != nil {
+		return nil, err
+	}
+	m.state.Persistent, m.written = p, p.Epoch
+	return m, nil
+}
+
+// errStopped ends the loops of Run.
+var errStopped = errors.New("the member has ended")
+
+// Run is the member's life: it ends when ctx does, or, in order, after Stop. The server is dead then.
+func (m *Member) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer m.group.Wait()
+	defer cancel(nil)
+	m.look(ctx)
+	for _, part := range []func(context.Context){m.watchdog, m.serve, m.readRecord, m.watchRecord, m.beat, m.askAll, m.pollServer} {
+		m.group.Go(func() { part(ctx) })
+	}
+	err := m.decide(ctx)
+	m.opt.Processes.Kill("the member ends")
+	cancel(errStopped)
+	return err
+}
+
+// Stop asks for an orderly end: another one leads, if one can, and Run returns.
+func (m *Member) Stop() {
+	m.mu.Lock()
+	m.stopping = true
+	m.mu.Unlock()
+	m.nudge()
+}
+
+// now is the member's own clock.
+func (m *Member) now() time.Duration { return time.Since(m.began) }
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Member) nudge() { poke(m.wake) }
+
+// pace is how long a loop waits at rest, and while something is under way.
+func (m *Member) pace() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	rest := min(m.opt.Failover.TTL/8, time.Second)
+	if m.decision.Why != "" || m.busy {
+		return min(rest, 50*time.Millisecond)
+	}
+	return rest
+}
+
+// rest waits for that long, or until ch is poked; false: ctx has ended.
+func (m *Member) rest(ctx context.Context, ch chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-ch:
+	case <-timer.C:
+	}
+	return ctx.Err() == nil
+}
+
+// decide steps whenever something was observed, until the end.
+func (m *Member) decide(ctx context.Context) error {
+	for {
+		d := m.step()
+		m.tell(d)
+		if err := m.actAll(ctx, d); err != nil {
+			return err
+		}
+		if m.ended() {
+			return nil
+		}
+		if !m.rest(ctx, m.wake, m.pace()) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// step asks the core what to do.
+func (m *Member) step() failover.Decision {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o := m.obs
+	o.Now, o.Clock, o.Busy, o.Stopping = m.now(), time.Now(), m.busy, m.stopping
+	o.Process = m.process()
+	if o.Process == failover.Down {
+		o.Database = nil
+	}
+	var d failover.Decision
+	m.state, d = failover.Step(m.opt.Failover, m.state, o, newID(m.opt.Failover.Name))
+	m.decision, m.stepped = d, time.Now()
+	m.fence.set(m.began, d.LeadUntil)
+	poke(m.killed)
+	if o.Record != nil {
+		for _, member := range o.Record.Members {
+			m.peers[member.ID] = member
+		}
+	}
+	return d
+}
+
+// process is how the server stands. m.mu is held.
+func (m *Member) process() failover.Process {
+	switch {
+	case !m.opt.Processes.Running():
+		m.started, m.answered = false, false
+		return failover.Down
+	case m.answered:
+		return failover.Up
+	}
+	return failover.Starting
+}
+
+// ended reports whether an orderly end has come to its end.
+func (m *Member) ended() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.stopping || m.busy || m.writing || m.opt.Processes.Running() {
+		return false
+	}
+	// A handing over, and leaving the record, are written first; if the coordinator is away the end does not wait for it.
+	for _, a := range m.decision.Actions {
+		if _, ok := a.(failover.Write); ok {
+			return m.obs.Sent+m.opt.Failover.TTL < m.now()
+		}
+	}
+	return m.decision.Beat == 0
+}
+
+// tell says what has changed, to people and to others.
+func (m *Member) tell(d failover.Decision) {
+	m.mu.Lock()
+	c := m.change()
+	changed := c != m.told
+	m.told = c
+	why := d.Why
+	reason := why != m.why
+	m.why = why
+	m.mu.Unlock()
+	if reason && why != "" {
+		m.opt.Log.Info("database: "+why, "epoch", c.Epoch)
+	}
+	if !changed {
+		return
+	}
+	m.opt.Log.Info("database: role", "role", c.Role, "primary", c.Primary, "epoch", c.Epoch)
+	if m.opt.Changed != nil {
+		m.opt.Changed(c)
+	}
+}
+
+// change is what others are told now. m.mu is held.
+func (m *Member) change() Change {
+	c := Change{Role: RoleNone}
+	if r := m.obs.Record; r != nil {
+		c.Epoch = r.Epoch
+		if r.Phase == failover.Running {
+			c.Primary = r.Name(r.Primary)
+		}
+	}
+	db := m.obs.Database
+	switch {
+	case db == nil || !m.answered:
+	case db.Primary && db.Open && m.decision.LeadUntil != 0:
+		c.Role = RolePrimary
+	case !db.Primary && db.Receiving:
+		c.Role = RoleReplica
+	}
+	return c
+}

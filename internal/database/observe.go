@@ -1,0 +1,176 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"drover/internal/coord"
+	"drover/internal/failover"
+)
+
+// look looks at the files, and whether there is a backup.
+func (m *Member) look(ctx context.Context) {
+	disk, err := m.opt.Driver.Disk(ctx)
+	if err != nil && ctx.Err() == nil {
+		m.opt.Log.Warn("database: look at the files", "err", err)
+	}
+	m.mu.Lock()
+	m.obs.Disk = &disk
+	if err != nil {
+		m.obs.Disk = nil
+	}
+	asked := m.obs.Backup
+	m.mu.Unlock()
+	if m.opt.Backup == nil || asked || err != nil || !disk.Empty {
+		return
+	}
+	there, err := m.opt.Backup.Available(ctx)
+	if err != nil && ctx.Err() == nil {
+		m.opt.Log.Warn("database: look for backups", "err", err)
+	}
+	m.mu.Lock()
+	m.obs.Backup = there && err == nil
+	m.mu.Unlock()
+}
+
+// readRecord reads the record again and again.
+func (m *Member) readRecord(ctx context.Context) {
+	for {
+		m.readOnce(ctx)
+		if !m.rest(ctx, m.reread, m.pace()) {
+			return
+		}
+	}
+}
+
+// readOnce reads the record and its epoch's beat, as of one moment.
+func (m *Member) readOnce(ctx context.Context) {
+	call, cancel := context.WithTimeout(ctx, m.callTimeout())
+	defer cancel()
+	sent := m.now()
+	pairs, err := m.opt.KV.List(call, m.opt.Prefix+"/")
+	if err != nil {
+		if ctx.Err() == nil {
+			m.opt.Log.Debug("database: read the cluster's record", "err", err)
+		}
+		return
+	}
+	var record *failover.Record
+	var revision coord.Revision
+	beats := map[string][]byte{}
+	for _, p := range pairs {
+		if p.Key != m.recordKey() {
+			beats[p.Key] = p.Value
+			continue
+		}
+		if record, err = failover.ParseRecord(p.Value); err != nil {
+			m.opt.Log.Error("database: the cluster's record", "err", err)
+			return
+		}
+		revision = p.Revision
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.obs.Known, m.obs.Record, m.revision = true, record, revision
+	m.obs.Sent, m.obs.Got = sent, m.now()
+	m.obs.Beat = 0
+	if record != nil {
+		m.obs.Beat, _ = strconv.ParseUint(string(beats[m.beatKey(record.Epoch)]), 10, 64)
+	}
+	m.nudge()
+}
+
+// watchRecord has the record read as soon as it is another one, where the coordinator tells.
+func (m *Member) watchRecord(ctx context.Context) {
+	m.opt.KV.Watch(ctx, m.recordKey(), true, func([]coord.Pair, error) { poke(m.reread) })
+}
+
+func (m *Member) beatKey(epoch uint64) string {
+	return m.opt.Prefix + "/beat/" + strconv.FormatUint(epoch, 10)
+}
+
+// beat shows, while this member leads, that it lives. Beats stand outside of the record: nobody
+// has to agree to them.
+func (m *Member) beat(ctx context.Context) {
+	never := make(chan struct{})
+	count, former := uint64(time.Now().UnixNano()), uint64(0) // greater than an earlier life's, as a rule; that it differs is enough
+	for {
+		m.mu.Lock()
+		epoch := m.decision.Beat
+		m.mu.Unlock()
+		if epoch != 0 {
+			count++
+			m.beatOnce(ctx, epoch, count)
+			if former != 0 && former != epoch {
+				_ = m.opt.KV.Delete(ctx, m.beatKey(former), nil) // it is only tidied up
+			}
+			former = epoch
+		}
+		wait := m.opt.Failover.TTL / 6
+		if epoch == 0 {
+			wait = min(wait, 50*time.Millisecond)
+		}
+		if !m.rest(ctx, never, wait) {
+			return
+		}
+	}
+}
+
+func (m *Member) beatOnce(ctx context.Context, epoch, count uint64) {
+	call, cancel := context.WithTimeout(ctx, m.callTimeout())
+	defer cancel()
+	sent := m.now()
+	if _, err := m.opt.KV.Put(call, m.beatKey(epoch), strconv.AppendUint(nil, count, 10)); err != nil {
+		if ctx.Err() == nil {
+			m.opt.Log.Warn("database: beat", "err", err)
+		}
+		return
+	}
+	m.mu.Lock()
+	m.obs.Beaten, m.obs.BeatenEpoch = sent, epoch
+	m.mu.Unlock()
+	m.nudge()
+}
+
+// pollServer asks the server again and again how it is.
+func (m *Member) pollServer(ctx context.Context) {
+	never := make(chan struct{})
+	for {
+		m.mu.Lock()
+		busy := m.busy
+		m.mu.Unlock()
+		if !m.opt.Processes.Running() && !busy {
+			m.look(ctx)
+		}
+		m.pollOnce(ctx)
+		if !m.rest(ctx, never, m.pace()) {
+			return
+		}
+	}
+}
+
+func (m *Member) pollOnce(ctx context.Context) {
+	if !m.opt.Processes.Running() {
+		m.forgetServer()
+		return
+	}
+	call, cancel := context.WithTimeout(ctx, max(m.opt.Failover.TTL/4, 500*time.Millisecond))
+	defer cancel()
+	asked := m.now()
+	db, err := m.opt.Driver.Status(call)
+	if err != nil && !errors.Is(err, ErrNotRunning) && ctx.Err() == nil {
+		m.opt.Log.Debug("database: ask the server", "err", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if asked < m.obs.Asked {
+		return
+	}
+	m.obs.Database = nil
+	if err == nil && m.opt.Processes.Running() {
+		m.obs.Database, m.obs.Asked, m.answered = &db, asked, true
+	}
+	m.nudge()
+}

@@ -1,0 +1,161 @@
+package database
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"drover/internal/failover"
+)
+
+// askPath is where members ask one another. It is no public API.
+const askPath = "/drover/ask"
+
+// question is what a member asks another one.
+type question struct {
+	Epoch uint64 `json:"epoch"` // the highest that the asking member has written down
+	Leads uint64 `json:"leads"` // the epoch that it leads in; 0: none
+}
+
+// maxMessage bounds a question and an answer, in bytes.
+const maxMessage = 16 << 10
+
+// token shows that who asks knows the secret.
+func (m *Member) token() string {
+	mac := hmac.New(sha256.New, m.opt.Secret)
+	_, _ = io.WriteString(mac, "drover database peer 1 "+m.opt.Prefix)
+	return "Bearer " + hex.EncodeToString(mac.Sum(nil))
+}
+
+// askAll asks the other members again and again, all at the same time.
+func (m *Member) askAll(ctx context.Context) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1, DisableCompression: true}}
+	defer client.CloseIdleConnections()
+	never := make(chan struct{})
+	for {
+		var round sync.WaitGroup
+		q, ids := m.question()
+		for _, id := range ids {
+			round.Go(func() {
+				if err := m.ask(ctx, client, id, q); err != nil && ctx.Err() == nil {
+					m.opt.Log.Debug("database: ask a member", "member", id, "err", err)
+				}
+			})
+		}
+		round.Wait()
+		if !m.rest(ctx, never, m.pace()) {
+			return
+		}
+	}
+}
+
+func (m *Member) question() (question, []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return question{m.written, m.decision.Beat}, m.decision.Ask
+}
+
+// askTimeout bounds one question: who does not answer holds up the next round no longer.
+func (m *Member) askTimeout() time.Duration { return max(m.opt.Failover.TTL/6, 250*time.Millisecond) }
+
+func (m *Member) ask(ctx context.Context, client *http.Client, id string, q question) error {
+	m.mu.Lock()
+	api := m.peers[id].API
+	m.mu.Unlock()
+	if api == "" {
+		return errors.New("its address is not known")
+	}
+	body, err := json.Marshal(q)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.askTimeout())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+api+askPath, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", m.token())
+	sent := m.now()
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answers %s", resp.Status)
+	}
+	var a failover.Answer
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxMessage)).Decode(&a); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	a.Sent, a.Got = sent, m.now()
+	m.obs.Answers = with(m.obs.Answers, a)
+	m.mu.Unlock()
+	m.nudge()
+	return nil
+}
+
+// with is a copy that has the answer, too; the core may still read the former.
+func with(old map[string]failover.Answer, a failover.Answer) map[string]failover.Answer {
+	all := make(map[string]failover.Answer, len(old)+1)
+	const oldest = 10 * time.Minute
+	for id, b := range old {
+		if a.Got-b.Sent < oldest {
+			all[id] = b
+		}
+	}
+	all[a.ID] = a
+	return all
+}
+
+// answer answers another member: as soon as this one has obeyed an epoch that it had not heard of, or
+// after a while.
+func (m *Member) answer(w http.ResponseWriter, r *http.Request) {
+	if !hmac.Equal([]byte(r.Header.Get("Authorization")), []byte(m.token())) {
+		http.Error(w, "who asks is no member", http.StatusForbidden)
+		return
+	}
+	var q question
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxMessage)).Decode(&q); err != nil {
+		http.Error(w, "the question cannot be read", http.StatusBadRequest)
+		return
+	}
+	m.heed(r.Context(), q)
+	m.mu.Lock()
+	if q.Leads != 0 && q.Leads == m.written {
+		m.obs.Alive, m.obs.AliveEpoch = m.now(), q.Leads
+	}
+	o := m.obs
+	a := m.state.Answer(m.written, o)
+	m.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(a)
+}
+
+// heed looks at the record at once if somebody knows a newer epoch, and waits a little for the effect.
+func (m *Member) heed(ctx context.Context, q question) {
+	end := m.now() + m.askTimeout()*3/4
+	for {
+		m.mu.Lock()
+		behind := q.Epoch > m.written
+		m.mu.Unlock()
+		if !behind || m.now() >= end {
+			return
+		}
+		poke(m.reread)
+		if !m.rest(ctx, nil, 5*time.Millisecond) {
+			return
+		}
+	}
+}
