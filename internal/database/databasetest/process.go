@@ -1,0 +1,137 @@
+package databasetest
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// process is a server with all that it has started.
+type process struct {
+	cmd  *exec.Cmd
+	out  output
+	done chan struct{} // closed when cmd was waited for
+}
+
+func start(t testing.TB, command []string, user *syscall.Credential) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{})} //nolint:noctx // it is killed by its tree
+	p.cmd.Dir = "/"
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user, Setpgid: true}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.kill()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", strings.Join(command, " "), p.said())
+		}
+	})
+	return p
+}
+
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// said is the end of what it has printed.
+func (p *process) said() string {
+	all := p.out.String()
+	if skip := len(all) - 6<<10; skip > 0 {
+		return "…" + all[skip:]
+	}
+	return all
+}
+
+// signal reaches the process and all its descendants, the parents first.
+func (p *process) signal(sig syscall.Signal) []int {
+	pids := []int{p.cmd.Process.Pid}
+	for i := 0; i < len(pids); i++ {
+		if !p.ended() || i > 0 {
+			_ = syscall.Kill(pids[i], sig)
+		}
+		pids = append(pids, children(pids[i])...)
+	}
+	return pids
+}
+
+// kill ends all of them, and waits until none is left.
+func (p *process) kill() {
+	pids := p.signal(syscall.SIGSTOP) // so that none starts another one
+	for _, pid := range pids {
+		if pid != p.cmd.Process.Pid || !p.ended() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	<-p.done
+	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
+		alive := false
+		for _, pid := range pids {
+			alive = alive || living(pid)
+		}
+		if !alive {
+			return
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+func children(pid int) []int {
+	var found []int
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil
+	}
+	for f := range strings.FieldsSeq(string(text)) {
+		if n, err := strconv.Atoi(f); err == nil {
+			found = append(found, n)
+		}
+	}
+	return found
+}
+
+// living says whether a process is there, and no zombie that somebody else has to wait for.
+func living(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	return !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+}
+
+// output collects what a server prints.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}

@@ -1,0 +1,173 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"drover/internal/database"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const (
+	// maintenance is the database that the agent connects to. It is always there, unless somebody drops it.
+	maintenance = "postgres"
+	// agentName is the agent's application_name.
+	agentName = "drover"
+	// pause is between two looks at something that changes soon.
+	pause = 5 * time.Millisecond
+	// patience is how long something that should be quick is waited for, if its context has more.
+	patience = 20 * time.Second
+)
+
+// connect opens a session of the agent's. Whatever was set for its user or database, names are
+// PostgreSQL's own there, nothing that it does waits for replicas, and nothing lasts for ever.
+func (d *Driver) connect(ctx context.Context) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig("sslmode=disable target_session_attrs=any")
+	if err != nil {
+		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
+	}
+	config.Host, config.Port, config.Database = d.o.Run, uint16(d.o.Port), maintenance
+	config.User, config.Password = d.o.Superuser.Name, d.o.Superuser.Password()
+	return d.dial(ctx, config)
+}
+
+// dial connects with what is the same for every session of the agent's.
+func (d *Driver) dial(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+	config.Fallbacks = nil
+	config.TLSConfig = nil
+	config.ConnectTimeout = patience
+	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+	config.RuntimeParams = map[string]string{
+		"application_name": agentName, "search_path": "pg_catalog", "synchronous_commit": "local",
+		"statement_timeout": "60s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s",
+		"client_encoding": "UTF8", "DateStyle": "ISO",
+		"client_min_messages": "error", "standard_conforming_strings": "on",
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to PostgreSQL: %w", ailing(err))
+	}
+	return conn, nil
+}
+
+// ailing says ErrNotRunning of an error that means it.
+func ailing(err error) error {
+	var said *pgconn.PgError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist),
+		errors.As(err, &said) && said.Code == "57P03": // cannot_connect_now: it starts, or ends
+		return fmt.Errorf("%w: %w", database.ErrNotRunning, err)
+	}
+	return err
+}
+
+// with runs f in a session of its own.
+func (d *Driver) with(ctx context.Context, f func(*pgx.Conn) error) error {
+	conn, err := d.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	return f(conn)
+}
+
+func closeConn(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// parent is the process ID of the server that answers in a session.
+func parent(ctx context.Context, conn *pgx.Conn) (int, error) {
+	var backend int
+	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&backend); err != nil {
+		return 0, err
+	}
+	return parentOf(backend)
+}
+
+func parentOf(pid int) (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := strings.Cut(string(text), ") ") // a name may have anything but this in it, as PostgreSQL sets it
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 2 {
+		return 0, fmt.Errorf("/proc/%d/stat is not understood", pid)
+	}
+	return strconv.Atoi(fields[1])
+}
+
+// reload has a running server read its configuration, and returns when every new session has it.
+func (d *Driver) reload(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	w, err := d.want()
+	if err != nil {
+		return err
+	}
+	told := false
+	for {
+		err = d.with(ctx, func(conn *pgx.Conn) error {
+			var stamp string
+			if err := conn.QueryRow(ctx, "SELECT coalesce(current_setting('drover.stamp', true), '')").Scan(&stamp); err != nil {
+				return err
+			}
+			if stamp == w.Stamp {
+				return nil
+			}
+			if !told {
+				told = true
+				if _, err := conn.Exec(ctx, "SELECT pg_reload_conf()"); err != nil {
+					return err
+				}
+			}
+			return errOld
+		})
+		if !errors.Is(err, errOld) {
+			return err
+		}
+		if err := wait(ctx, pause); err != nil {
+			return fmt.Errorf("have PostgreSQL read its configuration: %w%s", err, d.complaint())
+		}
+	}
+}
+
+// errOld: the server shows an older configuration.
+var errOld = errors.New("the server has not read its configuration")
+
+// complaint is what the server says is wrong with its configuration.
+func (d *Driver) complaint() string {
+	ctx, cancel := context.WithTimeout(d.life, 2*time.Second)
+	defer cancel()
+	said := ""
+	_ = d.with(ctx, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `SELECT coalesce(string_agg(format('%s in line %s: %s', name, sourceline, error), '; '), '')
+			FROM pg_file_settings WHERE error IS NOT NULL`).Scan(&said)
+	})
+	if said == "" {
+		return ""
+	}
+	return " (" + said + ")"
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

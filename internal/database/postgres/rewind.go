@@ -1,0 +1,299 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"drover/internal/database"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Rewind implements database.Driver.
+func (d *Driver) Rewind(ctx context.Context, source database.Peer) error {
+	if err := d.rewind(ctx, source); err != nil {
+		return fmt.Errorf("rewind to the history of %s: %w", source.Name, err)
+	}
+	return nil
+}
+
+func (d *Driver) rewind(ctx context.Context, source database.Peer) error {
+	if err := errors.Join(checkPeer(source), d.makeDir(d.o.Run)); err != nil {
+		return err
+	}
+	disk, err := d.Disk(ctx)
+	if err != nil {
+		return err
+	}
+	if disk.Empty {
+		return fmt.Errorf("there is no whole database: %w", database.ErrDiverged)
+	}
+	if d.o.ArchivePending != nil {
+		if err := d.o.ArchivePending(ctx); err != nil {
+			return fmt.Errorf("store what was not archived: %w", err)
+		}
+	}
+	conn, err := d.dialRewind(ctx, source)
+	if err != nil {
+		return err
+	}
+	defer closeConn(conn)
+	to, err := newTarget(ctx, conn, disk.System)
+	if err != nil {
+		return err
+	}
+	need, err := d.compareWith(ctx, to)
+	if err != nil || !need {
+		return err
+	}
+	return d.rewindTo(ctx, source, to)
+}
+
+func (d *Driver) dialRewind(ctx context.Context, source database.Peer) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig("sslmode=disable")
+	if err != nil {
+		return nil, err
+	}
+	config.Host, config.Port, config.Database = source.Host, uint16(source.Port), maintenance
+	config.User, config.Password = d.o.Rewind.Name, d.o.Rewind.Password()
+	return d.dial(ctx, config)
+}
+
+// target is the history that files are to be brought to.
+type target struct {
+	conn *pgx.Conn
+	at   position // as far as it is flushed, with all of its ancestors
+	size lsn      // of a log segment
+}
+
+// newTarget asks the source, whose control file names its timeline afterwards: pg_rewind believes that.
+func newTarget(ctx context.Context, conn *pgx.Conn, system string) (*target, error) {
+	var itself, flush, file string
+	var recovering bool
+	var size int64
+	err := conn.QueryRow(ctx, `SELECT (SELECT system_identifier::text FROM pg_control_system()), pg_is_in_recovery(),
+		pg_size_bytes(current_setting('wal_segment_size'))`).Scan(&itself, &recovering, &size)
+	switch {
+	case err != nil:
+		return nil, err
+	case itself != system:
+		return nil, fmt.Errorf("it is another database (%s) than this one (%s)", itself, system)
+	case recovering:
+		return nil, errors.New("it is no primary")
+	}
+	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text, pg_walfile_name(pg_current_wal_flush_lsn())").Scan(&flush, &file); err != nil {
+		return nil, err
+	}
+	t := &target{conn: conn, size: lsn(size)}
+	end, err1 := parseLSN(flush)
+	timeline, err2 := parseHex(file[:min(8, len(file))])
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	t.at = position{span: span{timeline, end}}
+	if timeline > 1 {
+		var text []byte
+		if err := conn.QueryRow(ctx, "SELECT pg_read_binary_file($1::text)", fmt.Sprintf("pg_wal/%08X.history", timeline)).Scan(&text); err != nil {
+			return nil, err
+		}
+		if t.at.before, err = parseHistory(string(text)); err != nil {
+			return nil, err
+		}
+	}
+	return t, t.control(ctx)
+}
+
+// control waits until the source's control file names its timeline.
+func (t *target) control(ctx context.Context) error {
+	for asked := false; ; asked = true {
+		var timeline uint32
+		if err := t.conn.QueryRow(ctx, "SELECT timeline_id FROM pg_control_checkpoint()").Scan(&timeline); err != nil {
+			return err
+		}
+		if timeline == t.at.timeline {
+			return nil
+		}
+		if asked {
+			return fmt.Errorf("its checkpoint is of timeline %d, not of %d", timeline, t.at.timeline)
+		}
+		if _, err := t.conn.Exec(ctx, "SET statement_timeout = 0; CHECKPOINT"); err != nil {
+			return err
+		}
+	}
+}
+
+// compareWith says whether files have what the target's history has not; and, as ErrDiverged, whether they
+// cannot get there at all. It only reads. That timelines have the same number proves nothing: two members that were
+// promoted without knowing of each other chose the same one. What was logged is compared.
+func (d *Driver) compareWith(ctx context.Context, to *target) (need bool, err error) {
+	files, err := d.control(ctx)
+	if err != nil {
+		return false, err
+	}
+	timeline := max(files.timeline, files.minimumTimeline())
+	fork, ancestor := to.at.ended(timeline)
+	if !ancestor && timeline != to.at.timeline {
+		return true, nil // pg_rewind looks for where they parted
+	}
+	if !ancestor {
+		fork = to.at.end
+	}
+	more, err := d.hasRecord(ctx, timeline, fork, to.size)
+	if err != nil {
+		return false, err
+	}
+	if more && !ancestor {
+		return false, fmt.Errorf("the same timeline %d goes further than %s here: %w", timeline, fork, database.ErrDiverged)
+	}
+	common := min(fork, files.latest+recordHeader)
+	if more {
+		common = fork
+	}
+	same, known, err := d.sameLog(ctx, to, timeline, common)
+	switch {
+	case err != nil:
+		return false, err
+	case known && !same:
+		return false, fmt.Errorf("timeline %d is not the same one at %s: %w", timeline, common, database.ErrDiverged)
+	case !known && (more || d.o.RestoreCommand == ""):
+		return false, fmt.Errorf("the log before %s is not kept any more: %w", common, database.ErrDiverged)
+	}
+	return more, nil
+}
+
+// recordHeader is the size of what each record in the log begins with, its checksum included.
+const recordHeader = 24
+
+func (c control) minimumTimeline() uint32 {
+	n, _ := strconv.ParseUint(c.fields["Min recovery ending loc's timeline"], 10, 32)
+	return uint32(n)
+}
+
+// segment is the file of a timeline that has a byte.
+func segment(timeline uint32, at, size lsn) string {
+	n, per := uint64(at/size), uint64(1<<32)/uint64(size)
+	return fmt.Sprintf("%08X%08X%08X", timeline, n/per, n%per)
+}
+
+// hasRecord says whether the log here has a record at a place or after it.
+func (d *Driver) hasRecord(ctx context.Context, timeline uint32, at, size lsn) (bool, error) {
+	wal := filepath.Join(d.o.Data, "pg_wal")
+	if _, err := os.Stat(filepath.Join(wal, segment(timeline, at, size))); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	_, err := d.run(ctx, "", nil, "pg_waldump", "-p", wal, "-t", fmt.Sprint(timeline), "-s", at.String(), "-n", "1", "-q")
+	if err != nil && ctx.Err() != nil {
+		return false, err
+	}
+	return err == nil, nil // it fails where no record is valid
+}
+
+// compared is how much of the log is compared, in bytes.
+const compared = 8 << 10
+
+// sameLog compares the log before a place with the source's. It is not known if one of both has not kept it.
+func (d *Driver) sameLog(ctx context.Context, to *target, timeline uint32, before lsn) (same, known bool, err error) {
+	start := (before - 1) / to.size * to.size
+	from := max(start, before-min(before, compared))
+	mine := make([]byte, before-from)
+	f, err := os.Open(filepath.Join(d.o.Data, "pg_wal", segment(timeline, start, to.size)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.ReadAt(mine, int64(from-start)); err != nil && !errors.Is(err, io.EOF) {
+		return false, false, err
+	}
+	// The first segment of a timeline begins as a copy of the one that it left.
+	var tries []uint32
+	for _, s := range append([]span{to.at.span}, to.at.before...) {
+		if s.timeline >= timeline {
+			tries = append(tries, s.timeline)
+		}
+	}
+	for i := len(tries) - 1; i >= 0; i-- {
+		var theirs []byte
+		err := to.conn.QueryRow(ctx, "SELECT coalesce(pg_read_binary_file($1::text, $2::bigint, $3::bigint, true), '')",
+			"pg_wal/"+segment(tries[i], start, to.size), int64(from-start), int64(len(mine))).Scan(&theirs)
+		if err != nil {
+			return false, false, err
+		}
+		if len(theirs) == len(mine) {
+			return bytes.Equal(mine, theirs), true, nil
+		}
+	}
+	return false, false, nil
+}
+
+// rewindTo lets pg_rewind do it. From its first write until its end the files are no database.
+func (d *Driver) rewindTo(ctx context.Context, source database.Peer, to *target) error {
+	if err := d.recoverAlone(ctx); err != nil {
+		return err
+	}
+	secret, forget, err := d.secret(d.o.Rewind, "rewind")
+	if err != nil {
+		return err
+	}
+	defer forget()
+	if err := d.writeFile(d.unfinished(), "this database is being rewound\n"); err != nil {
+		return err
+	}
+	args := []string{"-D", d.o.Data, "--source-server", peerInfo(source, d.o.Rewind.Name, secret, agentName, "dbname="+maintenance), "--no-ensure-shutdown"}
+	if _, err := d.run(ctx, "", nil, "pg_rewind", args...); err != nil {
+		return fmt.Errorf("%w: %w", database.ErrDiverged, err)
+	}
+	files, err := d.control(ctx)
+	if err != nil {
+		return err
+	}
+	if files.timeline != to.at.timeline {
+		return fmt.Errorf("it is on timeline %d afterwards, not on %d: %w", files.timeline, to.at.timeline, database.ErrDiverged)
+	}
+	slots, err := os.ReadDir(filepath.Join(d.o.Data, "pg_replslot")) // of replicas that it had
+	if err != nil {
+		return err
+	}
+	for _, s := range slots {
+		if err := os.RemoveAll(filepath.Join(d.o.Data, "pg_replslot", s.Name())); err != nil {
+			return err
+		}
+	}
+	return errors.Join(d.cleanAuto(), d.writeFile(filepath.Join(d.o.Data, "standby.signal"), ""), removeFile(d.unfinished()))
+}
+
+// recoverAlone has files recover and end cleanly, as pg_rewind needs them, without anybody being admitted. A replica's end at
+// the last that they received, not only at what was applied. The log that pg_rewind reads is kept meanwhile.
+func (d *Driver) recoverAlone(ctx context.Context) error {
+	files, err := d.control(ctx)
+	if err != nil || files.state == stateShutDown {
+		return err
+	}
+	for _, name := range []string{"standby.signal", "recovery.signal"} {
+		if err := removeFile(filepath.Join(d.o.Data, name)); err != nil {
+			return err
+		}
+	}
+	args := []string{"--single", "-D", d.o.Data}
+	if _, err := os.Stat(d.confFile()); err == nil {
+		args = append(args, "-c", "config_file="+d.confFile()) // it may name libraries that recovery needs
+	}
+	args = append(args, "-c", "wal_keep_size=1000000", "-c", "max_slot_wal_keep_size=-1", "-c", "restore_command=", maintenance)
+	before := time.Now()
+	if _, err := d.run(ctx, "", nil, "postgres", args...); err != nil {
+		return fmt.Errorf("recover for %s: %w", time.Since(before).Round(time.Second), err)
+	}
+	return nil
+}
