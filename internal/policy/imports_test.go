@@ -66,6 +66,8 @@ var rules = []rule{
 		"named exception: the runner acts out what failover decides, and backs up into a volume"},
 
 	// Ports, their backends, and leaves.
+	{"internal/failover/sim", []string{"internal/failover"},
+		"it plays what failover decides, against a database of its own"},
 	{"internal/failover/...", nil,
 		"it decides alone"},
 	{"internal/coord/object", []string{"internal/coord", "internal/objstore"},
