@@ -45,9 +45,12 @@ type jobs struct {
 	waits     sync.WaitGroup
 }
 
-func newJobs(cfg *config.Config, bus *event.Bus, stdout, stderr io.Writer, log *slog.Logger) (*jobs, error) {
+func newJobs(cfg *config.Config, m *member, bus *event.Bus, stdout, stderr io.Writer, log *slog.Logger) (*jobs, error) {
 	j := &jobs{log: log, bus: bus, slot: slots.None, journals: supervise.NewJournals(), env: map[string]*string{}}
-	if cfg.HasVolume() {
+	switch {
+	case m != nil:
+		j.record = filepath.Join(m.stateDir(), "jobs")
+	case cfg.HasVolume():
 		j.record = filepath.Join(cfg.DataDir, cfg.Volume, "jobs")
 	}
 	j.define = func(cfg *config.Config) ([]supervise.Job, error) {
@@ -56,6 +59,11 @@ func newJobs(cfg *config.Config, bus *event.Bus, stdout, stderr io.Writer, log *
 			if name := list[i].Name; len(cfg.Jobs[name].EnvTemplates) > 0 {
 				list[i].More = func() []string { return j.variables(name) }
 			}
+		}
+		if m != nil && err == nil {
+			server := m.job(stdout, stderr, len(list) > 0)
+			server.Journal = j.journals.Of(server.Name)
+			list = append(list, server)
 		}
 		return list, err
 	}
@@ -246,8 +254,8 @@ func (j *jobs) letKill() {
 	}
 }
 
-// running reports whether there may be processes of jobs.
-func (j *jobs) running() bool {
+// Running reports whether there may be processes of jobs.
+func (j *jobs) Running() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.current != nil

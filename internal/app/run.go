@@ -64,7 +64,11 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	}
 	cfg = cfg.Own()
 	bus := event.NewBus(recentEvents)
-	jobs, err := newJobs(cfg, bus, opt.Stdout, opt.Stderr, opt.Log)
+	member, err := newMember(cfg, opt.Log)
+	if err != nil {
+		return 1, err
+	}
+	jobs, err := newJobs(cfg, member, bus, opt.Stdout, opt.Stderr, opt.Log)
 	if err != nil {
 		return 1, err
 	}
@@ -72,7 +76,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 		opt.Log.Error("job cannot start, so nothing was begun", "error", err)
 		return status, nil
 	}
-	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, bus: bus, load: opt.Load, started: time.Now()}
+	a := &agent{cfg: cfg, log: opt.Log, jobs: jobs, member: member, bus: bus, load: opt.Load, started: time.Now()}
 	a.stopping, a.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer a.stop()
 	a.registry = prometheus.NewRegistry()
@@ -123,12 +127,12 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	if opt.made != nil {
 		opt.made(a)
 	}
-	err = a.runParts(ctx, server, hooks, opt)
+	err = a.runParts(ctx, server, hooks, co, opt)
 	return exitStatus(jobs.exitStatus(), err), err
 }
 
 // runParts runs all parts until the jobs, or the volume, have come to their end.
-func (a *agent) runParts(ctx context.Context, server *control.Server, hooks net.Listener, opt RunOptions) (err error) {
+func (a *agent) runParts(ctx context.Context, server *control.Server, hooks net.Listener, co *coordinator, opt RunOptions) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var parts sync.WaitGroup
@@ -150,10 +154,13 @@ func (a *agent) runParts(ctx context.Context, server *control.Server, hooks net.
 	parts.Go(func() { a.renders.run(ctx) })
 	parts.Go(func() { runGit(ctx, a.git, hooks, opt.Log) })
 	parts.Go(func() { shrink(ctx) })
-	if !a.cfg.HasVolume() {
-		err = a.superviseOnly(ctx)
-	} else {
+	switch {
+	case a.member != nil:
+		err = a.runDatabase(ctx, co)
+	case a.cfg.HasVolume():
 		err = a.runVolume(ctx)
+	default:
+		err = a.superviseOnly(ctx)
 	}
 	cancel()
 	stopServing()
@@ -196,6 +203,7 @@ type agent struct {
 	watches  *watches
 	renders  *renders
 	secrets  *secrets
+	member   *member                        // nil: there is no database
 	git      *gitkv.Syncer                  // nil: there are no repositories
 	load     func() (*config.Config, error) // nil: there is nothing to reload
 

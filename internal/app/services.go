@@ -137,21 +137,23 @@ func (s *services) of(cfg *config.Config, name string, r config.Registration) (*
 }
 
 func (s *services) address(r config.Registration) (string, error) {
-	selectors := []register.Selector{}
-	for _, text := range r.Address {
+	return pickAddress(r.Address, s.addresses)
+}
+
+// pickAddress is the machine's address by the first selector that fits.
+func pickAddress(texts []string, addresses func() ([]register.Interface, error)) (string, error) {
+	if len(texts) == 0 {
+		texts = []string{"inet", "inet6", "static:127.0.0.1"} // a machine without a network serves itself
+	}
+	var selectors []register.Selector
+	for _, text := range texts {
 		one, err := register.ParseSelector(text)
 		if err != nil {
 			return "", err
 		}
 		selectors = append(selectors, one)
 	}
-	if len(selectors) == 0 {
-		for _, text := range []string{"inet", "inet6", "static:127.0.0.1"} { // a machine without a network serves itself
-			one, _ := register.ParseSelector(text)
-			selectors = append(selectors, one)
-		}
-	}
-	interfaces, err := s.addresses()
+	interfaces, err := addresses()
 	if err != nil {
 		return "", err
 	}

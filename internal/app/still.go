@@ -64,7 +64,7 @@ type frozen struct {
 }
 
 func (f *frozen) Still(ctx context.Context) (volume.Stillness, error) {
-	if !f.jobs.running() {
+	if !f.jobs.Running() {
 		return nil, nil
 	}
 	began := time.Now()
@@ -99,7 +99,7 @@ type hooked struct {
 }
 
 func (h *hooked) Still(ctx context.Context) (volume.Stillness, error) {
-	if !h.jobs.running() {
+	if !h.jobs.Running() {
 		return nil, nil
 	}
 	n := &hookedNow{ctx, h, time.Now()}

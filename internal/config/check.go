@@ -30,7 +30,7 @@ const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a
 // first thing that is wrong.
 func (c *Config) checks() []func() error {
 	return []func() error{
-		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror, c.checkUpkeep, c.checkMetrics, c.checkListen, c.checkCoordinator, c.checkWatches, c.checkTemplates, c.checkSecrets, c.checkGit,
+		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror, c.checkUpkeep, c.checkMetrics, c.checkListen, c.checkCoordinator, c.checkWatches, c.checkTemplates, c.checkSecrets, c.checkGit, c.checkDatabase,
 	}
 }
 
@@ -71,6 +71,9 @@ func (c *Config) CheckStore() error {
 
 // CheckRun says whether an agent can run with it.
 func (c *Config) CheckRun() error {
+	if c.HasDatabase() {
+		return c.checkDatabaseRun()
+	}
 	if len(c.Jobs) == 0 {
 		return &Error{What: "nothing to run", Hint: "put the command after --, or jobs into the configuration file"}
 	}

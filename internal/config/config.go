@@ -41,6 +41,7 @@ type Config struct {
 	Secrets     Secrets             `yaml:"secrets" doc:"Where secrets come from."`
 	Git         map[string]GitRepo  `yaml:"git" doc:"Git repositories whose files become keys of the coordinator, by name. One of all instances writes."`
 	GitListen   string              `yaml:"git_listen" doc:"TCP address, host:port, where web hooks come in. Each call is checked against its secret."`
+	Database    Database            `yaml:"database" doc:"This instance is a member of a replicated database."`
 	Jobs        map[string]Job      `yaml:"jobs" doc:"The processes to supervise, by name. At most one is main; a single job is, unless it runs by turns."`
 	Metrics     map[string]Metric   `yaml:"metrics" doc:"Metrics of the application, by name, beside Drover's own."`
 	Limits      Limits              `yaml:"limits" doc:"Bounds on what Drover itself uses."`
@@ -188,6 +189,7 @@ func Default() *Config {
 		Lease:       Lease{TTL: DefaultTTL, Head: HeadStore},
 		Coordinator: Coordinator{Every: DefaultPoll},
 		Secrets:     Secrets{Vault: Vault{Poll: DefaultVaultPoll}},
+		Database:    DefaultDatabase(),
 		Ownership:   OwnershipSingle,
 		Fence:       FenceHistory,
 		FirstStart:  FirstStartRefuse,

@@ -134,6 +134,9 @@ func (m *Member) Stop() {
 	m.nudge()
 }
 
+// Ended is to be called when the server's process has ended by itself.
+func (m *Member) Ended() { m.forgetServer() }
+
 // now is the member's own clock.
 func (m *Member) now() time.Duration { return time.Since(m.began) }
 

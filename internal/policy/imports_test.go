@@ -29,6 +29,7 @@ var rules = []rule{
 		"internal/initproc", "internal/supervise/...", "internal/volume/...", "internal/changes", "internal/control/...",
 		"internal/repo/...", "internal/objstore/...", "internal/coord/...", "internal/event", "internal/telemetry", "internal/proctree",
 		"internal/freeze", "internal/doctor/...", "internal/register", "internal/roll", "internal/render/...", "internal/secret/...", "internal/gitkv/...",
+		"internal/database/...", "internal/failover",
 	}, "the composition root knows every part and none of them knows it: only app reads config and picks backends"},
 
 	// Features. They meet through event, or an interface that the consumer declares.

@@ -1,0 +1,210 @@
+package app
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"drover/internal/config"
+	"drover/internal/database"
+	"drover/internal/database/postgres"
+	"drover/internal/event"
+	"drover/internal/failover"
+	"drover/internal/register"
+	"drover/internal/supervise"
+	"drover/internal/volume"
+	"drover/internal/volume/slots"
+)
+
+// Events of a database's member; the source is the cluster.
+const (
+	eventPrimary = "primary" // this member leads, and admits clients
+	eventReplica = "replica" // it receives from the primary
+	eventDemoted = "demoted" // it is neither any more
+)
+
+// member is this instance's part in a database's cluster.
+type member struct {
+	cfg    *config.Config
+	log    *slog.Logger
+	driver database.Driver
+	user   *supervise.User
+	secret []byte
+	run    *database.Member // nil until it runs
+}
+
+// newMember makes the driver; nil if there is no database. It starts nothing.
+func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
+	if !cfg.HasDatabase() {
+		return nil, nil
+	}
+	d := cfg.Database
+	m := &member{cfg: cfg, log: log}
+	secret, err := os.ReadFile(d.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the database's secret: %w", err)
+	}
+	if m.secret = bytes.TrimRight(secret, "\r\n"); len(m.secret) < 8 {
+		return nil, fmt.Errorf("the database's secret in %s has fewer than 8 bytes", d.PasswordFile)
+	}
+	name := d.User
+	if name == "" && os.Geteuid() == 0 {
+		name = "postgres"
+	}
+	if m.user, err = supervise.ResolveUser(name, ""); err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	if err := m.makeDirs(); err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	host, port, err := net.SplitHostPort(d.Listen)
+	if err != nil {
+		return nil, err
+	}
+	number, _ := strconv.Atoi(port) // checked with the configuration
+	o := postgres.Options{
+		Data: d.Data, Run: m.runDir(), Bin: d.Bin, Listen: host, Port: number,
+		Superuser:   postgres.Role{Name: d.Superuser, Password: func() string { return string(m.secret) }},
+		Replication: postgres.Role{Name: "drover_replication", Password: m.derived("replication")},
+		Rewind:      postgres.Role{Name: "drover_rewind", Password: m.derived("rewind")},
+		Parameters:  d.Parameters, HBA: d.HBA,
+	}
+	if host == "0.0.0.0" || host == "::" {
+		o.Listen = "*"
+	}
+	if m.user != nil {
+		o.User = m.user.Credential()
+	}
+	m.driver, err = postgres.New(o)
+	return m, err
+}
+
+// derived is a password that who knows the secret can work out.
+func (m *member) derived(purpose string) func() string {
+	mac := hmac.New(sha256.New, m.secret)
+	_, _ = io.WriteString(mac, "drover database "+purpose)
+	password := hex.EncodeToString(mac.Sum(nil))
+	return func() string { return password }
+}
+
+func (m *member) stateDir() string { return filepath.Join(m.cfg.DataDir, "database") }
+
+// runDir is beside the socket: it need not outlive the boot.
+func (m *member) runDir() string { return filepath.Join(filepath.Dir(m.cfg.Socket), "postgres") }
+
+// makeDirs makes the directories of the server's user.
+func (m *member) makeDirs() error {
+	if err := os.MkdirAll(m.stateDir(), 0o700); err != nil {
+		return err
+	}
+	for _, dir := range []string{filepath.Dir(m.cfg.Database.Data), m.runDir()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if m.user == nil {
+			continue
+		}
+		if err := os.Chown(dir, int(m.user.UID), int(m.user.GID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// job is the server as the supervisor knows it.
+func (m *member) job(stdout, stderr io.Writer, several bool) supervise.Job {
+	job := supervise.Job{
+		Name: m.cfg.DatabaseJob(), Command: m.driver.Command(), Main: true, User: m.user,
+		Env:        supervise.JobEnv(os.Environ(), []string{"DROVER_SOCKET=" + m.cfg.Socket, "LC_ALL=C.UTF-8"}),
+		StopSignal: unix.SIGINT, // a fast shutdown: sessions end, replicas get everything
+		StopGrace:  time.Minute, Signals: map[unix.Signal]unix.Signal{}, Version: "database",
+	}
+	give(&job, config.Job{Output: config.OutputAuto}, several, stdout, stderr)
+	return job
+}
+
+// settings are the core's.
+func (m *member) settings() (failover.Config, error) {
+	d := m.cfg.Database
+	address, err := pickAddress(d.Address, register.Interfaces)
+	if err != nil {
+		return failover.Config{}, fmt.Errorf("the database's address: %w", err)
+	}
+	_, port, _ := net.SplitHostPort(d.Listen)
+	_, api, _ := net.SplitHostPort(d.API)
+	number, _ := strconv.Atoi(port)
+	return failover.Config{
+		Name: m.cfg.ID, Mode: failover.Mode(d.Synchronous), Acks: d.Acknowledgements, TTL: d.TTL.Std(),
+		Missing: cmp.Or(d.Missing.Std(), d.TTL.Std()), Forget: d.Forget.Std(), Lost: d.RestoreAfter.Std(),
+		Compare: m.driver.Compare,
+		Self: failover.Member{
+			Host: address, Port: number, API: net.JoinHostPort(address, api), Version: Version,
+			Tags: failover.Tags{
+				NoFailover: d.Tags.NoFailover, NoSync: d.Tags.NoSync, Priority: d.Tags.Priority, NoLoadBalance: d.Tags.NoLoadBalance,
+			},
+		},
+	}, nil
+}
+
+// runDatabase lives the life of a member until the instance is told to stop.
+func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
+	data, err := volume.OpenDataDir(a.cfg.DataDir, "database") // keeps a second agent out
+	if err != nil {
+		return err
+	}
+	defer func() { _ = data.Close() }()
+	if n, err := supervise.KillSurvivors(a.jobs.record); err != nil {
+		return fmt.Errorf("kill what an earlier life of this agent left: %w", err)
+	} else if n > 0 {
+		a.log.Warn("killed what an earlier life of this agent left", "processes", n)
+	}
+	settings, err := a.member.settings()
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.cfg.Database.API)
+	if err != nil {
+		return fmt.Errorf("listen for the database's members: %w", err)
+	}
+	run, err := database.New(database.Options{
+		Failover: settings, Driver: a.member.driver, Processes: a.jobs, KV: co.kv,
+		Prefix:    a.cfg.CoordinatorPrefix() + "/database/" + a.cfg.Database.Cluster,
+		StateFile: filepath.Join(a.member.stateDir(), "member.json"), Listener: listener,
+		Secret: a.member.secret, Log: a.log, Changed: a.roleChanged,
+	})
+	if err != nil {
+		return err
+	}
+	a.jobs.prepare(slots.None, nil, run.Ended)
+	a.mu.Lock()
+	a.member.run = run
+	a.mu.Unlock()
+	defer context.AfterFunc(a.stopping, run.Stop)()
+	err = errors.Join(run.Run(ctx), a.member.driver.Close())
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+// roleChanged tells of what the member has become.
+func (a *agent) roleChanged(c database.Change) {
+	name := map[database.Role]string{
+		database.RolePrimary: eventPrimary, database.RoleReplica: eventReplica, database.RoleNone: eventDemoted,
+	}[c.Role]
+	a.bus.Publish(event.Event{Name: name, Source: a.cfg.Database.Cluster, Text: c.Primary})
+}

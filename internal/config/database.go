@@ -1,0 +1,148 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Database says that this instance is a member of a replicated database.
+type Database struct {
+	Engine  Engine `yaml:"engine" doc:"postgres. Its server is the main job, under that name."`
+	Cluster string `yaml:"cluster" doc:"Name of the cluster, below the coordinator's prefix. Default: main."`
+	Data    string `yaml:"data" doc:"Absolute path of the database's directory. It is made; it must not be a mount point, since copies of it are exchanged for it."`
+	Bin     string `yaml:"bin" doc:"Directory of the engine's programs. Default: where Debian has them."`
+	User    string `yaml:"user" doc:"User that the server runs as. Default: postgres, if the agent is root."`
+	Listen  string `yaml:"listen" doc:"TCP address, host:port, where the server takes connections."`
+	API     string `yaml:"api" doc:"TCP address, host:port, where load balancers ask (Patroni's paths) and members talk to one another."`
+	Address Names  `yaml:"address" doc:"How the address is found that others reach this member at; as a service's."`
+
+	PasswordFile string `yaml:"password_file" doc:"File with the cluster's secret: the superuser's password. Those of replication and of the members' talk are derived from it."`
+	Superuser    string `yaml:"superuser" doc:"Name of the superuser."`
+
+	Synchronous      Synchronous `yaml:"synchronous" doc:"on: commits wait for replicas, while there are any. strict: always; without replicas nothing is committed. off: they never wait, and the last ones can be lost with their primary."`
+	Acknowledgements int         `yaml:"acknowledgements" doc:"How many replicas must have a commit."`
+	TTL              Duration    `yaml:"ttl" doc:"How long the primary may be silent before another member is elected. At least 1s."`
+	Missing          Duration    `yaml:"missing" doc:"How long commits wait for a replica that has gone, before they wait for it no more. Default: ttl."`
+	Forget           Duration    `yaml:"forget" doc:"After how long a member that does not answer is taken off the list."`
+	RestoreAfter     Duration    `yaml:"restore_after" doc:"When no member with data was heard of for so long, the newest backup is restored. 0: never."`
+
+	Parameters map[string]string `yaml:"parameters" doc:"Parameters of the server."`
+	HBA        Names             `yaml:"hba" doc:"Lines of pg_hba.conf, for clients. Default: all of them, by password."`
+	Tags       DatabaseTags      `yaml:"tags" doc:"What this member is for."`
+}
+
+// DatabaseTags say what a member is for.
+type DatabaseTags struct {
+	NoFailover    bool `yaml:"nofailover" doc:"It is never elected."`
+	NoSync        bool `yaml:"nosync" doc:"No commit waits for it."`
+	NoLoadBalance bool `yaml:"noloadbalance" doc:"It answers /replica with 503."`
+	Priority      int  `yaml:"failover_priority" doc:"Of members that are equally far the one with the highest is elected."`
+}
+
+// Engine is a kind of database.
+type Engine string
+
+// Its values.
+const EnginePostgres Engine = "postgres"
+
+func (Engine) choices() []string { return words(EnginePostgres) }
+
+// UnmarshalText takes one of the words.
+func (e *Engine) UnmarshalText(text []byte) error { return choose(e, text) }
+
+// Synchronous says when commits wait for replicas.
+type Synchronous string
+
+// Its values.
+const (
+	SynchronousOn     Synchronous = "on"
+	SynchronousStrict Synchronous = "strict"
+	SynchronousOff    Synchronous = "off"
+)
+
+func (Synchronous) choices() []string {
+	return words(SynchronousOn, SynchronousStrict, SynchronousOff)
+}
+
+// UnmarshalText takes one of the words.
+func (s *Synchronous) UnmarshalText(text []byte) error { return choose(s, text) }
+
+// DefaultDatabase is a member that nothing is said of but its engine.
+func DefaultDatabase() Database {
+	return Database{
+		Cluster: "main", Data: "/var/lib/postgresql/drover/data", Listen: "0.0.0.0:5432", API: "0.0.0.0:8008", Superuser: "postgres",
+		Synchronous: SynchronousOn, Acknowledgements: 1,
+		TTL: Duration(5 * time.Second), Forget: Duration(10 * time.Minute), RestoreAfter: Duration(5 * time.Minute),
+	}
+}
+
+// HasDatabase says whether the instance is a member of a replicated database.
+func (c *Config) HasDatabase() bool { return c.Database.Engine != "" }
+
+// DatabaseJob is the name of the job that the server is.
+func (c *Config) DatabaseJob() string { return string(c.Database.Engine) }
+
+var roleForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+
+func (c *Config) checkDatabase() error {
+	d := c.Database
+	if !c.HasDatabase() {
+		if c.Given("database.data") || c.Given("database.cluster") {
+			return c.origin.at("database", "database names no engine", "write engine: postgres")
+		}
+		return nil
+	}
+	at := func(key, what, hint string) error { return c.origin.at("database."+key, what, hint) }
+	switch {
+	case !validName(d.Cluster):
+		return at("cluster", fmt.Sprintf("cluster name %q is not valid", d.Cluster), nameHint)
+	case !filepath.IsAbs(d.Data) || filepath.Clean(d.Data) != d.Data || d.Data == "/":
+		return at("data", fmt.Sprintf("database directory %q is no absolute, plain path", d.Data), "write one such as /var/lib/postgresql/drover/data")
+	case overlap(d.Data, c.DataDir):
+		return at("data", fmt.Sprintf("database directory %q and data directory %q overlap", d.Data, c.DataDir), "keep them apart")
+	case d.PasswordFile == "":
+		return at("password_file", "the cluster has no secret", "write password_file: a file that all members have, with a long random password")
+	case !roleForm.MatchString(d.Superuser):
+		return at("superuser", fmt.Sprintf("superuser %q is not valid", d.Superuser), "use lower-case letters, digits and _")
+	case d.Acknowledgements < 1 || d.Acknowledgements > 16:
+		return at("acknowledgements", fmt.Sprintf("%d acknowledgements are out of range", d.Acknowledgements), "write one from 1 to 16")
+	case d.TTL < MinTTL || d.TTL > MaxTTL:
+		return at("ttl", fmt.Sprintf("TTL %s is out of range", d.TTL), fmt.Sprintf("write one from %s to %s", MinTTL, MaxTTL))
+	case c.CoordinatorKind() == "" || c.CoordinatorKind() == CoordinatorFile || c.CoordinatorKind() == CoordinatorDNS:
+		return at("engine", "a database needs a coordinator that can be written to", "set store.url, or coordinator to Consul or etcd")
+	}
+	for key, address := range map[string]string{"listen": d.Listen, "api": d.API} {
+		if _, port, err := net.SplitHostPort(address); err != nil || !isPort(port) {
+			return at(key, fmt.Sprintf("address %q is not host:port", address), "write one such as 0.0.0.0:5432")
+		}
+	}
+	for name, job := range c.Jobs {
+		if name == c.DatabaseJob() || job.Main {
+			return c.origin.at("jobs."+name, fmt.Sprintf("job %s stands in the place of the database's server", name), "the server is the main job, and named as its engine")
+		}
+	}
+	return nil
+}
+
+// checkDatabaseRun says whether an agent can run a member.
+func (c *Config) checkDatabaseRun() error {
+	switch {
+	case c.Ownership != OwnershipSingle:
+		return c.origin.at("ownership", fmt.Sprintf("ownership is %s, and the instance is a member of a database", c.Ownership), "take one of them out: the cluster's record says who is the primary")
+	case len(c.State) > 0:
+		return c.origin.at("state", "state paths beside a database", "run them as another instance: a database's volume holds its base backups")
+	case c.Store.URL != "" && c.Coordinator.URL != CoordinatorStore:
+		return c.CheckStore()
+	}
+	return nil
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0 && !strings.HasPrefix(s, "0")
+}
