@@ -86,6 +86,7 @@ type Member struct {
 	stepped  time.Time
 	told     Change
 	why      string
+	whySince time.Duration
 	peers    map[string]failover.Member // by ID, as last known
 
 	// written is the epoch that the disk knows: what others may be told.
@@ -154,7 +155,8 @@ func (m *Member) pace() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rest := min(m.opt.Failover.TTL/8, time.Second)
-	if m.decision.Why != "" || m.busy {
+	// What is waited for long is not waited for faster by asking more often, and questions to a bucket cost.
+	if m.busy || m.decision.Why != "" && m.now()-m.whySince < 2*m.opt.Failover.TTL {
 		return min(rest, 50*time.Millisecond)
 	}
 	return rest
@@ -249,7 +251,9 @@ func (m *Member) tell(d failover.Decision) {
 	m.told = c
 	why := d.Why
 	reason := why != m.why
-	m.why = why
+	if m.why = why; reason {
+		m.whySince = m.now()
+	}
 	m.mu.Unlock()
 	if reason && why != "" {
 		m.opt.Log.Info("database: "+why, "epoch", c.Epoch)

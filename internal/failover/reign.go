@@ -11,7 +11,9 @@ func (t *step) reign() {
 	db := t.o.Database
 	switch {
 	case t.o.Busy:
-		t.d.Why = "becoming the primary"
+		if !t.s.settled {
+			t.d.Why = "becoming the primary"
+		}
 		return
 	case t.o.Disk == nil || t.o.Disk.Empty:
 		t.d.Why = "the local files are gone"

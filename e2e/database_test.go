@@ -1,0 +1,333 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"drover/internal/testkit/appender"
+	"drover/internal/testkit/dockertest"
+	"drover/internal/testkit/gotool"
+)
+
+// cluster is a PostgreSQL cluster of examples/postgres: members, a coordinator, and a client outside.
+type cluster struct {
+	t       *testing.T
+	run     *dockertest.Run
+	net     *dockertest.Network
+	env     map[string]string
+	image   string
+	secret  string // file
+	pass    string
+	coord   *dockertest.Container // the bucket, etcd or Consul
+	members []*dbMember
+	next    int
+	client  *http.Client
+}
+
+type dbMember struct {
+	*dockertest.Container
+	c  *cluster
+	ip string
+}
+
+var pgImage sync.Once
+
+// newCluster starts the coordinator of a kind: bucket, etcd or consul.
+func newCluster(t *testing.T, kind, synchronous string) *cluster {
+	t.Helper()
+	run := dockertest.New(t)
+	c := &cluster{t: t, run: run, net: run.Network("db"), image: exampleImage(t, &pgImage, "postgres"), pass: rand.Text(), client: &http.Client{Timeout: time.Second}}
+	c.secret = filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(c.secret, []byte(c.pass+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	access, secret := "drover-e2e", rand.Text()
+	c.coord = run.Start(dockertest.Spec{
+		Name: "s3", Image: storeImage(t), Networks: []*dockertest.Network{c.net},
+		Env: map[string]string{"ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret},
+	})
+	c.env = map[string]string{
+		"DROVER_STORE": "s3://state/postgres?endpoint=http://s3:9000", "DROVER_PASSWORD": rand.Text(),
+		"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "SYNCHRONOUS": synchronous,
+	}
+	if kind == "etcd" {
+		c.coord = run.Start(dockertest.Spec{Name: "etcd", Image: etcdImage(t), Networks: []*dockertest.Network{c.net}})
+		c.env["COORDINATOR"] = "etcd://etcd:2379"
+	}
+	return c
+}
+
+var etcdOnce sync.Once
+
+// etcdImage builds an image of a real etcd.
+func etcdImage(t *testing.T) string {
+	t.Helper()
+	const tag = "drover-test/etcd"
+	etcdOnce.Do(func() {
+		dir := t.TempDir()
+		copyProgram(t, gotool.Path(t, "etcd"), filepath.Join(dir, "etcd"))
+		dockertest.Build{
+			Tag: tag, Context: dir,
+			Dockerfile: "FROM " + dockertest.BaseImage(t) + `
+COPY etcd /usr/bin/
+ENTRYPOINT ["etcd", "--data-dir=/var/lib/etcd", "--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls=http://etcd:2379"]
+`,
+		}.Build(t)
+	})
+	return tag
+}
+
+// add starts one more member.
+func (c *cluster) add() *dbMember {
+	c.t.Helper()
+	c.next++
+	name := "pg" + strconv.Itoa(c.next)
+	m := &dbMember{c: c, Container: c.run.Start(dockertest.Spec{
+		Name: name, Image: c.image, Networks: []*dockertest.Network{c.net}, Env: c.env,
+		Options: []string{"--mount", "type=bind,readonly,src=" + c.secret + ",dst=/run/secrets/database", "--shm-size=256m"},
+	})}
+	c.members = append(c.members, m)
+	m.find()
+	return m
+}
+
+// find finds the member's address, which another start may have changed.
+func (m *dbMember) find() {
+	m.c.t.Helper()
+	out, err := exec.CommandContext(m.c.t.Context(), "docker", "inspect", "--format",
+		"{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", m.ID).Output()
+	if err != nil {
+		m.c.t.Fatal(err)
+	}
+	m.ip = strings.TrimSpace(string(out))
+}
+
+// is asks the member's health path.
+func (m *dbMember) is(ctx context.Context, path string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(m.ip, "8008")+path, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := m.c.client.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// view is what the member says of itself.
+func (m *dbMember) view(ctx context.Context) (v struct {
+	Epoch uint64
+	Role  string
+	Why   string
+}) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(m.ip, "8008")+"/patroni", nil)
+	if err != nil {
+		return v
+	}
+	resp, err := m.c.client.Do(req)
+	if err != nil {
+		return v
+	}
+	defer func() { _ = resp.Body.Close() }()
+	_ = json.NewDecoder(resp.Body).Decode(&v)
+	return v
+}
+
+// awaitWhole waits until there is one primary and so many replicas, and returns the primary.
+func (c *cluster) awaitWhole(replicas int, within time.Duration) *dbMember {
+	c.t.Helper()
+	var primary *dbMember
+	took := dockertest.Await(c.t, within, fmt.Sprintf("a primary and %d replicas", replicas), func(ctx context.Context) error {
+		var primaries, others int
+		var said []string
+		for _, m := range c.members {
+			switch v := m.view(ctx); {
+			case m.is(ctx, "/primary"):
+				primaries, primary = primaries+1, m
+			case m.is(ctx, "/replica"):
+				others++
+			default:
+				said = append(said, fmt.Sprintf("%s: %s %q", m.Name, v.Role, v.Why))
+			}
+		}
+		if primaries != 1 || others < replicas {
+			return fmt.Errorf("%d primaries, %d replicas; %s", primaries, others, strings.Join(said, "; "))
+		}
+		return nil
+	})
+	c.t.Logf("%s leads, %d replicas, after %.1f s", primary.Name, replicas, took.Seconds())
+	return primary
+}
+
+// write starts a client.
+func (c *cluster) write() *appender.Appender {
+	c.t.Helper()
+	var hosts []string
+	for _, m := range c.members {
+		hosts = append(hosts, net.JoinHostPort(m.ip, "5432"))
+	}
+	a, err := appender.Start(c.t.Context(), appender.Options{Hosts: hosts, User: "postgres", Password: c.pass})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return a
+}
+
+// awaitWrites waits until so many more writes were acknowledged.
+func (c *cluster) awaitWrites(a *appender.Appender, more int, within time.Duration) {
+	c.t.Helper()
+	goal := a.Acked() + more
+	dockertest.Await(c.t, within, "writes to be acknowledged", func(context.Context) error {
+		if n := a.Acked(); n < goal {
+			return fmt.Errorf("%d of %d; the last error was %w", n, goal, a.LastError())
+		}
+		return nil
+	})
+}
+
+// within runs a command in the container's network, with the machine's own programs.
+func (m *dbMember) network(args ...string) {
+	m.c.t.Helper()
+	out, err := exec.CommandContext(m.c.t.Context(), "docker", "inspect", "--format", "{{.State.Pid}}", m.ID).Output()
+	if err != nil {
+		m.c.t.Fatal(err)
+	}
+	args = slices.Concat([]string{"--target", strings.TrimSpace(string(out)), "--net", "--"}, args)
+	if out, err := exec.CommandContext(m.c.t.Context(), "nsenter", args...).CombinedOutput(); err != nil {
+		m.c.t.Fatalf("nsenter %v: %v: %s", args, err, out)
+	}
+}
+
+// cut drops what comes from, or goes to, these addresses until mend.
+func (m *dbMember) cut(chain string, ips ...string) {
+	m.c.t.Helper()
+	flag := map[string]string{"INPUT": "-s", "OUTPUT": "-d"}[chain]
+	for _, ip := range ips {
+		m.network("iptables", "-A", chain, flag, ip, "-j", "DROP")
+	}
+}
+
+func (m *dbMember) mend() {
+	m.c.t.Helper()
+	m.network("iptables", "-F")
+}
+
+// others are the addresses of the other members.
+func (m *dbMember) others() []string {
+	var ips []string
+	for _, o := range m.c.members {
+		if o != m {
+			ips = append(ips, o.ip)
+		}
+	}
+	return ips
+}
+
+// ip is the coordinator's address.
+func (c *cluster) coordIP() string {
+	c.t.Helper()
+	m := &dbMember{c: c, Container: c.coord}
+	m.find()
+	return m.ip
+}
+
+// fault is one thing that goes wrong, and how it ends.
+type fault struct {
+	name string
+	do   func(c *cluster, primary *dbMember) (mend func())
+}
+
+// faults are those of the fault matrix that need no other machine's clock or disk.
+var faults = []fault{
+	{"postmaster killed", func(_ *cluster, p *dbMember) func() {
+		p.MustExec("sh", "-c", "kill -9 $(head -1 /var/lib/postgresql/drover/data/postmaster.pid)")
+		return nil
+	}},
+	{"agent killed", func(_ *cluster, p *dbMember) func() { p.Kill(); return p.again }},
+	{"container paused", func(_ *cluster, p *dbMember) func() { p.Pause(); return p.Unpause }},
+	{"postmaster stopped", func(_ *cluster, p *dbMember) func() {
+		p.MustExec("sh", "-c", "kill -STOP $(head -1 /var/lib/postgresql/drover/data/postmaster.pid)")
+		return nil // the agent kills it
+	}},
+	{"cut off from the coordinator", func(c *cluster, p *dbMember) func() { p.cut("OUTPUT", c.coordIP()); return p.mend }},
+	{"cut off from its peers", func(_ *cluster, p *dbMember) func() { p.cut("OUTPUT", p.others()...); return p.mend }},
+	{"hears nothing of its peers", func(_ *cluster, p *dbMember) func() { p.cut("INPUT", p.others()...); return p.mend }},
+	{"cut off from all", func(c *cluster, p *dbMember) func() {
+		p.cut("OUTPUT", append(p.others(), c.coordIP())...)
+		p.cut("INPUT", append(p.others(), c.coordIP())...)
+		return p.mend
+	}},
+	{"coordinator restarted", func(c *cluster, _ *dbMember) func() { c.coord.Restart(5 * time.Second); return nil }},
+	{"destroyed", func(c *cluster, p *dbMember) func() {
+		p.Kill()
+		p.Remove()
+		c.members = slices.DeleteFunc(c.members, func(m *dbMember) bool { return m == p })
+		c.add()
+		return nil
+	}},
+}
+
+// again starts the same container again.
+func (m *dbMember) again() {
+	m.StartAgain()
+	m.find()
+}
+
+// TestDatabase: three members form a cluster from one image, with nothing but a bucket, and lose
+// their primary in every way; a client writes throughout.
+func TestDatabase(t *testing.T) {
+	for _, cell := range []struct{ kind, synchronous string }{{"bucket", "on"}, {"etcd", "on"}} {
+		t.Run(cell.kind+" "+cell.synchronous, func(t *testing.T) { testFaults(t, cell.kind, cell.synchronous, faults) })
+	}
+}
+
+func testFaults(t *testing.T, kind, synchronous string, faults []fault) {
+	c := newCluster(t, kind, synchronous)
+	for range 3 {
+		c.add()
+	}
+	c.awaitWhole(2, 3*time.Minute)
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			c.t = t
+			p := c.awaitWhole(2, 2*time.Minute)
+			a := c.write()
+			c.awaitWrites(a, 50, time.Minute)
+			began := p.view(t.Context()).Epoch
+			mend := f.do(c, p)
+			if f.name != "coordinator restarted" && f.name != "hears nothing of its peers" {
+				c.awaitWrites(a, 50, 2*time.Minute)
+			}
+			if mend != nil {
+				mend()
+			}
+			p = c.awaitWhole(2, 2*time.Minute)
+			c.awaitWrites(a, 50, time.Minute)
+			r, err := a.Check(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s", r)
+			if synchronous != "off" && len(r.Missing) > 0 || len(r.Duplicated) > 0 || uint64(r.Changes) > p.view(t.Context()).Epoch-began {
+				t.Errorf("epoch %d to %d: %s: missing %v, duplicated %v", began, p.view(t.Context()).Epoch, r, r.Missing, r.Duplicated)
+			}
+		})
+	}
+}
