@@ -46,7 +46,10 @@ func (t *step) stand(reason string) bool {
 	if t.o.Now-t.s.vacant < t.turn() {
 		return false
 	}
-	t.s.stood = t.r // it obeys this record no more
+	if t.s.Stood != t.r.version() {
+		t.s.Stood = t.r.version() // it obeys this record no more, in no life
+		t.persist()
+	}
 	t.write(func(r *Record) {
 		r.Epoch++
 		r.Phase, r.Candidate, r.Stopped = Electing, t.s.ID, r.Stopped && r.Phase == Electing
@@ -92,8 +95,8 @@ func (t *step) detached() bool {
 // Answer is what this member tells others. epoch is what it has written down for certain.
 func (s State) Answer(epoch uint64, o Observation) Answer {
 	a := Answer{ID: s.ID, Epoch: epoch, Lineage: s.Lineage, Led: s.Led}
-	if s.stood != nil {
-		a.Epoch = max(epoch, s.stood.Epoch+1)
+	if s.Stood != (Version{}) && (s.last == nil || !s.Stood.before(s.last.version())) {
+		a.Epoch = max(epoch, s.Stood.Epoch+1)
 	}
 	if db := o.Database; db != nil {
 		a.Received, a.Primary = db.Received, db.Primary && s.leads == epoch && s.leads != 0

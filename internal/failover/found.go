@@ -7,7 +7,7 @@ func (t *step) found() {
 		// Who leads knows what was in it. The epoch is a new one: whoever founds another cluster
 		// meanwhile is in conflict with this write, or this one with his.
 		t.d.Why = "the coordinator has lost the cluster's record: writing it again"
-		next := t.s.last.Clone()
+		next := t.s.last.Next()
 		next.Epoch++
 		t.claim(next)
 	case t.o.Disk == nil:
@@ -32,8 +32,13 @@ func (t *step) adopts() bool {
 
 // claim asks for an epoch in which this member leads.
 func (t *step) claim(r *Record) {
-	t.s.tried, t.s.triedAt = r.Epoch, t.o.Now
-	t.do(Write{r})
+	switch {
+	case t.s.tried != r.Epoch:
+		t.s.tried, t.s.triedAt = r.Epoch, t.o.Now
+	case t.o.Sent >= t.s.triedAt+t.cfg.TTL:
+		t.s.triedAt = t.o.Sent // not before this was it done: the record is still the former one
+	}
+	t.put(r)
 }
 
 // bootstrap makes the first database, as the member that was chosen to.

@@ -30,9 +30,11 @@ const (
 
 // Record is the cluster's one document in the coordinator, replaced by compare-and-swap.
 type Record struct {
-	Format int    `json:"format"`
-	Epoch  uint64 `json:"epoch"`
-	Phase  Phase  `json:"phase"`
+	Format int `json:"format"`
+	// Revision grows with each replacement, whoever does it: of two records of an epoch the newer one is known by it.
+	Revision uint64 `json:"revision,omitempty"`
+	Epoch    uint64 `json:"epoch"`
+	Phase    Phase  `json:"phase"`
 	// Primary is the ID of the last member that was made primary.
 	Primary string `json:"primary,omitempty"`
 	// Since is the epoch in which it was made so: Epoch, unless others were elected in vain since.
@@ -152,6 +154,25 @@ func (r *Record) Clone() *Record {
 		panic(err)
 	}
 	return c
+}
+
+// Next is a copy for whoever wants to replace the record by a changed one.
+func (r *Record) Next() *Record {
+	c := r.Clone()
+	c.Revision++
+	return c
+}
+
+// Version orders records.
+type Version struct {
+	Epoch    uint64 `json:"epoch"`
+	Revision uint64 `json:"revision"`
+}
+
+func (r *Record) version() Version { return Version{r.Epoch, r.Revision} }
+
+func (v Version) before(o Version) bool {
+	return v.Epoch < o.Epoch || v.Epoch == o.Epoch && v.Revision < o.Revision
 }
 
 // Name is the member's whose ID is given; empty: nobody's.

@@ -71,7 +71,7 @@ func (t *step) synchronized() bool {
 	}
 	slices.Sort(wider.Members)
 	wider.Acks = min(have.Acks, record.Acks)
-	if !wider.Equal(have) {
+	if !wider.Equal(have) || !t.covered(want) {
 		t.d.Why = "changing who acknowledges commits"
 		t.write(func(r *Record) { r.Set = wider })
 		return t.s.settled
@@ -91,6 +91,15 @@ func (t *step) synchronized() bool {
 		t.write(func(r *Record) { r.Set = record })
 	}
 	return true
+}
+
+// covered reports whether the record covers what the server is to wait for, whichever
+// of the writes under way has been done.
+func (t *step) covered(want SyncSet) bool {
+	return !slices.ContainsFunc(t.s.asked, func(set SyncSet) bool {
+		lacks := func(id string) bool { return !set.Has(id) }
+		return set.Acks > want.Acks || slices.ContainsFunc(want.Members, lacks)
+	})
 }
 
 // flushed is how many of these have everything up to the last change of the server's set.

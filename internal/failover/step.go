@@ -1,7 +1,6 @@
 package failover
 
 import (
-	"bytes"
 	"cmp"
 	"maps"
 	"slices"
@@ -85,7 +84,7 @@ type State struct {
 	rewound bool          // going back has been tried since it received last
 	kept    []string      // whose slots were asked for
 	last    *Record       // the newest that was obeyed
-	stood   *Record       // upon which it asked to be elected; nil: it has not, or that can have no effect any more
+	asked   []SyncSet     // that the record has, instead of last's, if a write upon last has been done
 	vacant  time.Duration // since when it could stand for election; 0: it could not
 }
 
@@ -224,13 +223,13 @@ func (t *step) persist() {
 // adopt takes notice of the record.
 func (t *step) adopt() {
 	r := t.o.Record
-	if r == nil || r.Epoch < t.s.Epoch {
+	if r == nil || r.Epoch < t.s.Epoch || t.s.last != nil && r.version().before(t.s.last.version()) {
 		return
 	}
-	t.r, t.s.last = r, r
-	if t.s.stood != nil && !bytes.Equal(t.s.stood.Encode(), r.Encode()) {
-		t.s.stood = nil
+	if t.s.last == nil || t.s.last.version() != r.version() {
+		t.s.asked = nil // what was asked for upon an older record has been done, or never will be
 	}
+	t.r, t.s.last = r, r
 	if r.Epoch > t.s.Epoch {
 		t.s.Epoch = r.Epoch
 		t.persist()
@@ -286,15 +285,17 @@ func (t *step) proof() time.Duration {
 		return proof
 	}
 	agreed := t.o.Now // nobody but these can be elected: each waits for a TTL after we asked
-	for _, id := range t.r.Set.Members {
-		if id == t.s.ID {
-			continue
+	for _, set := range append(t.s.asked[:len(t.s.asked):len(t.s.asked)], t.r.Set) {
+		for _, id := range set.Members {
+			if id == t.s.ID {
+				continue
+			}
+			a, ok := t.o.Answers[id]
+			if !ok || a.Epoch != t.s.leads {
+				return proof
+			}
+			agreed = min(agreed, a.Sent)
 		}
-		a, ok := t.o.Answers[id]
-		if !ok || a.Epoch != t.s.leads {
-			return proof
-		}
-		agreed = min(agreed, a.Sent)
 	}
 	return max(proof, agreed)
 }
@@ -330,6 +331,17 @@ func (t *step) ask() {
 func (t *step) write(change func(*Record)) {
 	next := t.r.Clone()
 	change(next)
+	t.put(next)
+}
+
+// put has it replaced by that one. Until another record is seen it is not known whether it was.
+func (t *step) put(next *Record) {
+	if t.r != nil {
+		next.Revision = t.r.Revision + 1
+		if !next.Set.Equal(t.r.Set) && !slices.ContainsFunc(t.s.asked, next.Set.Equal) {
+			t.s.asked = append(t.s.asked[:len(t.s.asked):len(t.s.asked)], next.Set)
+		}
+	}
 	t.do(Write{next})
 }
 

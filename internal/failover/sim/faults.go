@@ -128,7 +128,7 @@ func (w *world) destroy(m *member) {
 
 // plan asks for a switchover.
 func (w *world) plan(m *member) {
-	r := w.store.record.Clone()
+	r := w.store.record.Next()
 	r.Switchover = &failover.Switchover{To: m.name}
 	if w.rng.IntN(3) == 0 {
 		r.Switchover.To = ""
