@@ -89,18 +89,18 @@ func (t *step) detached() bool {
 	case db.Upstream != "":
 		t.do(Follow{""})
 	}
-	return db != nil && !db.Primary && db.Upstream == "" && db.Detached && t.o.Asked >= t.s.sign && db.Received != ""
+	return db != nil && !t.o.Busy && !db.Primary && db.Upstream == "" && db.Detached && t.o.Asked >= t.s.sign && db.Received != ""
 }
 
 // Answer is what this member tells others. epoch is what it has written down for certain.
 func (s State) Answer(epoch uint64, o Observation) Answer {
-	a := Answer{ID: s.ID, Epoch: epoch, Lineage: s.Lineage, Led: s.Led}
+	a := Answer{ID: s.ID, Epoch: epoch, Lineage: min(s.Lineage, s.sure.Lineage), Led: s.Led}
 	if s.Stood != (Version{}) && (s.last == nil || !s.Stood.before(s.last.version())) {
 		a.Epoch = max(epoch, s.Stood.Epoch+1)
 	}
 	if db := o.Database; db != nil {
 		a.Received, a.Primary = db.Received, db.Primary && s.leads == epoch && s.leads != 0
-		a.Detached = !db.Primary && db.Upstream == "" && db.Detached && db.Received != "" && s.Epoch == a.Epoch
+		a.Detached = !db.Primary && db.Upstream == "" && db.Detached && db.Received != "" && s.Epoch == a.Epoch && !o.Busy
 	}
 	return a
 }

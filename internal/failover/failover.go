@@ -53,7 +53,8 @@ type Disk struct {
 	Replica bool
 }
 
-// Database is what a running server says of itself.
+// Database is what a running server says of itself: of a moment, Observation.Asked, which is not before the end
+// of the last action that was done to it.
 type Database struct {
 	Primary bool // it is no replica
 	// Received is how far its log goes on stable storage: of a replica all that it has received and will apply, of a primary all

@@ -17,6 +17,10 @@ func (t *step) reign() {
 		return
 	case t.o.Disk == nil || t.o.Disk.Empty:
 		t.d.Why = "the local files are gone"
+		if t.o.Process != Down {
+			t.kill(t.d.Why)
+			return
+		}
 		t.yield("its files are gone")
 		return
 	case t.o.Process == Down && t.s.was:

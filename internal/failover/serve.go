@@ -4,8 +4,8 @@ import "time"
 
 // serve is what a member does that neither leads nor was the last to.
 func (t *step) serve(newID string) {
-	if t.o.Database != nil && t.o.Database.Primary {
-		t.kill("another member is the primary")
+	if t.o.Database != nil && t.o.Database.Primary || t.s.Led != 0 && t.o.Process != Down && !t.o.Busy {
+		t.kill("another member is the primary") // whether it answers or not
 		return
 	}
 	if t.o.Stopping {

@@ -17,13 +17,30 @@ func (t *step) syncable(id string) bool {
 	return name != "" && id != t.s.ID && !t.r.Members[name].Tags.NoSync
 }
 
-// attend notes which replicas stream.
+// attend notes which replicas stream and have written down whose history they have. Others may
+// have acknowledgements, but no one may count on them: what they received in this reign would be taken for the rest of another.
 func (t *step) attend() {
 	for _, p := range t.o.Database.Replicas {
-		if p.Streaming {
-			t.s.streamed[p.ID] = t.o.Now
+		if !p.Streaming || !t.swears(p.ID) {
+			continue
+		}
+		t.s.streamed[p.ID] = t.o.Now
+		if !slices.Contains(t.s.sworn, p.ID) {
+			t.s.sworn = append(t.s.sworn[:len(t.s.sworn):len(t.s.sworn)], p.ID)
 		}
 	}
+}
+
+// swears reports whether a member has written down that its files are of this reign's history.
+func (t *step) swears(id string) bool {
+	a, ok := t.o.Answers[id]
+	return slices.Contains(t.s.sworn, id) || ok && a.Led == 0 && t.current(a.Lineage)
+}
+
+// current reports whether a lineage is this reign's: no reign since has left its history.
+func (t *step) current(lineage uint64) bool {
+	left := func(r Reign) bool { return r.Epoch > lineage && r.From != "" }
+	return lineage != 0 && !slices.ContainsFunc(t.r.History, left)
 }
 
 // present are those whom commits are to wait for.
@@ -62,6 +79,8 @@ func (t *step) synchronized() bool {
 	ids := t.present()
 	want := t.target(ids)
 	record := SyncSet{Members: ids, Acks: min(want.Acks, len(ids))}
+	unsworn := func(id string) bool { return !slices.Contains(t.s.sworn, id) }
+	want.Members = slices.DeleteFunc(slices.Clone(want.Members), unsworn)
 	have := t.r.Set
 	wider := have
 	for _, id := range ids {
@@ -82,7 +101,7 @@ func (t *step) synchronized() bool {
 		t.do(Synchronize{want})
 		return t.s.settled
 	}
-	if t.flushed(ids) < record.Acks {
+	if t.flushed(want.Members) < record.Acks {
 		t.d.Why = "waiting until enough replicas have all commits"
 		return t.s.settled
 	}

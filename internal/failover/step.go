@@ -63,6 +63,7 @@ type Answer struct {
 // State is what a member remembers between two steps.
 type State struct {
 	Persistent
+	sure Persistent // what is written down for certain: a step is not taken before the last one's is
 
 	// tried is the highest epoch that this life of the member has asked for itself, at triedAt.
 	tried    uint64
@@ -72,6 +73,7 @@ type State struct {
 	was      bool          // its server has been a primary's in this reign
 	opened   bool
 	settled  bool                     // enough others have all that was acknowledged before this reign
+	sworn    []string                 // who has written down that its files are of this reign's history
 	change   string                   // the position at which the server's set was in effect
 	streamed map[string]time.Duration // when a replica was last seen to stream
 	troubled time.Duration            // since when the server does not answer, or tells of an incident; 0: it does
@@ -174,7 +176,7 @@ type step struct {
 // Step decides what the member does next. The runner calls it again whenever something was observed, and
 // after some time in any case. newID is an ID that nobody has had, in case one is needed.
 func Step(cfg Config, s State, o Observation, newID string) (State, Decision) {
-	s.streamed = maps.Clone(s.streamed)
+	s.streamed, s.sure = maps.Clone(s.streamed), s.Persistent
 	t := &step{cfg: cfg, s: s, o: o}
 	if t.s.ID == "" {
 		t.s.ID = newID
@@ -255,7 +257,7 @@ func (t *step) lead() {
 		case mine && t.s.leads != t.r.Epoch && t.s.tried == t.r.Epoch && t.o.Now < t.s.triedAt+t.cfg.TTL:
 			t.s.leads, t.s.began = t.r.Epoch, t.o.Now
 			t.s.was, t.s.opened, t.s.settled, t.s.change, t.s.leaving = false, false, false, "", false
-			t.s.streamed, t.s.kept = map[string]time.Duration{}, nil
+			t.s.streamed, t.s.kept, t.s.sworn = map[string]time.Duration{}, nil, nil
 			for _, id := range t.attending() {
 				t.s.streamed[id] = t.o.Now
 			}
@@ -309,7 +311,7 @@ func (t *step) kill(reason string) {
 
 // unled is what a member does that does not know the record: what it did, but lead.
 func (t *step) unled() {
-	if t.s.leads == 0 && t.o.Database != nil && t.o.Database.Primary {
+	if t.s.leads == 0 && (t.o.Database != nil && t.o.Database.Primary || t.s.Led != 0 && t.o.Process != Down && !t.o.Busy) {
 		t.kill("it is a primary, and nothing says that it may be")
 	}
 }
