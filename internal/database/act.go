@@ -12,12 +12,12 @@ import (
 
 // actAll carries out a decision. Writing down and killing are done at once; the record is replaced, and
 // what concerns files and server is done, beside the loop, one after another. An error is the end of the member.
-func (m *Member) actAll(ctx context.Context, d failover.Decision) error {
+func (m *Member) actAll(ctx context.Context, d failover.Decision, seen coord.Revision) error {
 	var hands []failover.Action
 	for _, a := range d.Actions {
 		switch a := a.(type) {
-		case failover.Persist:
-			if err := m.persist(a.Persistent); err != nil {
+		case failover.Persist: // what the state is by now, which may be newer
+			if err := m.persist(); err != nil {
 				m.opt.Processes.Kill("it cannot write down what it must not forget")
 				return err
 			}
@@ -26,7 +26,7 @@ func (m *Member) actAll(ctx context.Context, d failover.Decision) error {
 			m.opt.Processes.Kill(a.Reason)
 			m.forgetServer()
 		case failover.Write:
-			m.replace(ctx, a.Record)
+			m.replace(ctx, a.Record, seen)
 		default:
 			hands = append(hands, a)
 		}
@@ -35,8 +35,13 @@ func (m *Member) actAll(ctx context.Context, d failover.Decision) error {
 	return nil
 }
 
-// persist writes down, and lets it be told then.
-func (m *Member) persist(p failover.Persistent) error {
+// persist writes down what is to be remembered now, and lets it be told then.
+func (m *Member) persist() error {
+	m.writes.Lock()
+	defer m.writes.Unlock()
+	m.mu.Lock()
+	p := m.state.Persistent
+	m.mu.Unlock()
 	if err := writeState(m.opt.StateFile, p); err != nil {
 		return err
 	}
@@ -59,15 +64,14 @@ func (m *Member) callTimeout() time.Duration { return max(m.opt.Failover.TTL/2, 
 // recordKey is the cluster's record.
 func (m *Member) recordKey() string { return m.opt.Prefix + "/record" }
 
-// replace writes the record, if it still is what was observed. What came of it the next reading shows.
-func (m *Member) replace(ctx context.Context, r *failover.Record) {
+// replace writes the record, if it still is the one that was decided upon. What came of it the next reading shows.
+func (m *Member) replace(ctx context.Context, r *failover.Record, seen coord.Revision) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.writing {
 		return
 	}
 	m.writing = true
-	seen := m.revision
 	m.group.Go(func() {
 		call, cancel := context.WithTimeout(ctx, m.callTimeout())
 		defer cancel()
@@ -99,6 +103,9 @@ func (m *Member) begin(ctx context.Context, actions []failover.Action) {
 				break
 			}
 		}
+		m.mu.Lock()
+		m.handled = m.now() // what was seen before is of no use any more
+		m.mu.Unlock()
 		m.look(ctx)
 		m.pollOnce(ctx)
 		m.mu.Lock()
@@ -170,11 +177,9 @@ func (m *Member) renew(ctx context.Context, id, from string, how func(context.Co
 		return errors.New("the primary's address is not known")
 	}
 	m.mu.Lock()
-	p := m.state.Persistent
-	p.ID, p.Lineage = id, 0
-	m.state.Persistent = p
+	m.state.ID, m.state.Lineage = id, 0
 	m.mu.Unlock()
-	if err := m.persist(p); err != nil {
+	if err := m.persist(); err != nil {
 		return err
 	}
 	if err := how(ctx, *source); err != nil {
@@ -188,9 +193,8 @@ func (m *Member) renew(ctx context.Context, id, from string, how func(context.Co
 	}
 	m.mu.Lock()
 	m.state = m.state.Renewed(id)
-	p = m.state.Persistent
 	m.mu.Unlock()
-	return m.persist(p)
+	return m.persist()
 }
 
 // start configures the server, and has it started.

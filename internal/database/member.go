@@ -81,8 +81,9 @@ type Member struct {
 	writing  bool
 	busy     bool
 	stopping bool
-	started  bool // the server has been started, and was not seen to end
-	answered bool // it has answered since
+	answered bool          // the server that runs has answered
+	handled  time.Duration // when the last thing was done to files or server
+	writes   sync.Mutex    // one persist at a time
 	stepped  time.Time
 	told     Change
 	why      string
@@ -178,9 +179,9 @@ func (m *Member) rest(ctx context.Context, ch chan struct{}, d time.Duration) bo
 // decide steps whenever something was observed, until the end.
 func (m *Member) decide(ctx context.Context) error {
 	for {
-		d := m.step()
+		d, seen := m.step()
 		m.tell(d)
-		if err := m.actAll(ctx, d); err != nil {
+		if err := m.actAll(ctx, d, seen); err != nil {
 			return err
 		}
 		if m.ended() {
@@ -192,8 +193,8 @@ func (m *Member) decide(ctx context.Context) error {
 	}
 }
 
-// step asks the core what to do.
-func (m *Member) step() failover.Decision {
+// step asks the core what to do, upon the record of that revision.
+func (m *Member) step() (failover.Decision, coord.Revision) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	o := m.obs
@@ -212,14 +213,14 @@ func (m *Member) step() failover.Decision {
 			m.peers[member.ID] = member
 		}
 	}
-	return d
+	return d, m.revision
 }
 
 // process is how the server stands. m.mu is held.
 func (m *Member) process() failover.Process {
 	switch {
 	case !m.opt.Processes.Running():
-		m.started, m.answered = false, false
+		m.answered = false
 		return failover.Down
 	case m.answered:
 		return failover.Up

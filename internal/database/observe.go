@@ -165,7 +165,7 @@ func (m *Member) pollOnce(ctx context.Context) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if asked < m.obs.Asked {
+	if asked < m.obs.Asked || asked < m.handled {
 		return
 	}
 	m.obs.Database = nil
