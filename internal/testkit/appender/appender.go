@@ -7,6 +7,7 @@ package appender
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -39,6 +40,7 @@ type Ack struct {
 // Appender writes until it is stopped.
 type Appender struct {
 	opt    Options
+	run    string // tells its rows from those of others
 	cancel context.CancelFunc
 	group  sync.WaitGroup
 
@@ -62,12 +64,12 @@ func Start(ctx context.Context, opt Options) (*Appender, error) {
 	if opt.Timeout == 0 {
 		opt.Timeout = 2 * time.Second
 	}
-	a := &Appender{opt: opt}
+	a := &Appender{opt: opt, run: rand.Text()}
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	_, err = conn.Exec(ctx, "CREATE TABLE IF NOT EXISTS "+table+" (value bigint NOT NULL)")
+	_, err = conn.Exec(ctx, "CREATE TABLE IF NOT EXISTS "+table+" (run text NOT NULL, value bigint NOT NULL)")
 	_ = conn.Close(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("make the table: %w", err)
@@ -151,7 +153,7 @@ func (a *Appender) write(ctx context.Context, conn *pgx.Conn, server string) err
 	call, cancel := context.WithTimeout(ctx, a.opt.Timeout)
 	defer cancel()
 	asked := time.Now()
-	tag, err := conn.Exec(call, "INSERT INTO "+table+" VALUES ($1)", value)
+	tag, err := conn.Exec(call, "INSERT INTO "+table+" VALUES ($1, $2)", a.run, value)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {
@@ -210,7 +212,7 @@ func (a *Appender) Check(ctx context.Context) (Report, error) {
 		return Report{}, err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	rows, err := conn.Query(ctx, "SELECT value FROM "+table)
+	rows, err := conn.Query(ctx, "SELECT value FROM "+table+" WHERE run = $1", a.run)
 	if err != nil {
 		return Report{}, err
 	}
