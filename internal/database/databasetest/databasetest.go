@@ -42,9 +42,15 @@ type Session interface {
 // Run runs the suite. engine makes an engine with members of its own.
 func Run(t *testing.T, engine func(t *testing.T) Engine) {
 	for name, story := range map[string]func(*cluster){
-		"reign": reign,
+		"reign":   reign,
+		"files":   files,
+		"closing": closing,
+		"ahead":   ahead,
 	} {
-		t.Run(name, func(t *testing.T) { story(newCluster(t, engine(t))) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			story(newCluster(t, engine(t)))
+		})
 	}
 }
 

@@ -55,7 +55,7 @@ func (p *process) ended() bool {
 // said is the end of what it has printed.
 func (p *process) said() string {
 	all := p.out.String()
-	if skip := len(all) - 6<<10; skip > 0 {
+	if skip := len(all) - 3<<10; skip > 0 {
 		return "…" + all[skip:]
 	}
 	return all

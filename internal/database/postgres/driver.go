@@ -205,7 +205,7 @@ func (d *Driver) Configure(ctx context.Context, c database.Configuration) error 
 	if err != nil {
 		return err
 	}
-	if !c.Standby && files.replica() {
+	if !c.Standby && (files.replica() || d.copied()) {
 		return errors.New("configure PostgreSQL: the files are a replica's, and become a primary's by promotion only")
 	}
 	signals := map[string]bool{"standby.signal": c.Standby, "recovery.signal": false, "promote": false}
@@ -225,6 +225,13 @@ func (d *Driver) Configure(ctx context.Context, c database.Configuration) error 
 		w.Floor = d.floor(files)
 	}
 	return d.apply(w)
+}
+
+// copied says whether the files are a copy, or were rewound, and no server has run with them since: their
+// control file is still that of the primary.
+func (d *Driver) copied() bool {
+	_, err := os.Lstat(filepath.Join(d.o.Data, "backup_label"))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 func (d *Driver) checkConfiguration(c database.Configuration) error {
