@@ -81,7 +81,7 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 		Superuser:   postgres.Role{Name: d.Superuser, Password: func() string { return string(m.secret) }},
 		Replication: postgres.Role{Name: "drover_replication", Password: m.derived("replication")},
 		Rewind:      postgres.Role{Name: "drover_rewind", Password: m.derived("rewind")},
-		Parameters:  d.Parameters, HBA: d.HBA,
+		Parameters:  d.Parameters, HBA: d.HBA, DiskTimeout: max(d.TTL.Std(), 3*time.Second),
 	}
 	if host == "0.0.0.0" || host == "::" {
 		o.Listen = "*"

@@ -42,7 +42,7 @@ type Driver struct {
 	life context.Context // ends with Close
 	end  context.CancelFunc
 
-	probe probe
+	disk, door probe
 }
 
 var _ database.Driver = (*Driver)(nil)

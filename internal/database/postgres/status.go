@@ -162,7 +162,7 @@ func (d *Driver) ask(ctx context.Context, a *asker) (s failover.Database, err er
 	}
 	s = failover.Database{
 		Primary: !g.Recovery, Set: parseSyncNames(g.Names), Open: g.Open == "true", Restart: g.Pending,
-		Incident: d.probe.incident(d),
+		Incident: d.incident(),
 	}
 	current := known && g.Stamp == w.Stamp
 	if s.Primary {
