@@ -5,9 +5,15 @@ import (
 	"time"
 )
 
-// A thousand agents with ten polled secrets and a lease of an hour each, at one Vault that is away for
-// five minutes: what they ask for, second by second.
+// A thousand agents with ten polled secrets and a lease each, at one Vault that is away for
+// five minutes: what they ask for, second by second. Leases of a minute all end meanwhile.
 func TestHerd(t *testing.T) {
+	for _, lease := range []time.Duration{time.Hour, time.Minute} {
+		t.Run(lease.String(), func(t *testing.T) { herd(t, lease) })
+	}
+}
+
+func herd(t *testing.T, lease time.Duration) {
 	const (
 		agents, secrets = 1000, 10
 		away, back      = 20 * time.Minute, 25 * time.Minute
@@ -23,8 +29,10 @@ func TestHerd(t *testing.T) {
 			switch {
 			case now >= away && now < back:
 				out.Failure = Away
-			case a.What == Login || a.What == Extend || a.What == Renew || a.What == Fetch && a.ID == 0:
-				out.TTL, out.Renewable, out.Checkable, out.Life = time.Hour, true, true, Leased
+			case a.What == Login || a.What == Extend:
+				out.TTL, out.Renewable, out.Checkable = time.Hour, true, true
+			case a.What == Renew || a.What == Fetch && a.ID == 0:
+				out.TTL, out.Renewable, out.Life = lease, true, Leased
 			}
 			tell(m, out)
 		}
@@ -57,9 +65,9 @@ func TestHerd(t *testing.T) {
 		}
 		return most
 	}
-	rest, outage, after := peak(15*time.Minute, away), peak(away+time.Minute, back), peak(back, end)
-	t.Logf("requests in the busiest second: at rest %d, while nobody answers %d, afterwards %d", rest, outage, after)
-	if outage > agents/5 || after > agents/2 {
-		t.Errorf("a herd: at rest %d, while nobody answers %d, afterwards %d", rest, outage, after)
+	rest, first, outage, after := peak(15*time.Minute, away), peak(away, away+time.Minute), peak(away+time.Minute, back), peak(back, end)
+	t.Logf("requests in the busiest second: at rest %d, in the first minute in which nobody answers %d, later %d, afterwards %d", rest, first, outage, after)
+	if first > agents*3/4 || outage > agents/5 || after > agents/2 {
+		t.Errorf("a herd: at rest %d, in the first minute in which nobody answers %d, later %d, afterwards %d", rest, first, outage, after)
 	}
 }

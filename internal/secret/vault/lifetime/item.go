@@ -70,7 +70,12 @@ func (m *Machine) itemDue(it *item) (What, time.Duration) {
 }
 
 // leased says that there is a lease which is not known to have ended.
-func (it *item) leased() bool { return it.held && !it.stale && it.life == Leased && it.ttl != 0 }
+func (it *item) leased() bool { return it.ends() && it.life == Leased }
+
+// ends says that it is of no use any more after a while.
+func (it *item) ends() bool {
+	return it.held && !it.stale && it.ttl != 0 && (it.life == Leased || it.life == Ending)
+}
 
 // due is the same if there is a token and somebody wants it.
 func (it *item) due() (What, time.Duration) {
@@ -179,6 +184,9 @@ func (m *Machine) fetchFailed(it *item, in Input) {
 			it.attempts, it.next = 0, m.now
 			return
 		}
+	}
+	if it.ends() && (in.Failure == Away || in.Failure == Broken) {
+		most = m.hurry(most, it.grant)
 	}
 	it.next = m.now + m.backOff(it.attempts, most)
 }

@@ -4,7 +4,8 @@
 // be done comes out, so that scripts and random schedules can replay it. It promises one
 // call under way per secret, that what ends is replaced in the last tenth to fifth of
 // its life, that nothing given is taken back because of an error, and that no failure is retried
-// more often than its back-off allows. Making the calls is left to vault.
+// more often than its back-off allows, which is shorter only around the end of what is in
+// hand. Making the calls is left to vault.
 package lifetime
 
 import (
@@ -23,6 +24,8 @@ const (
 	// awayMost is the longest pause while nobody answers: what ran out meanwhile is
 	// replaced that soon after Vault is back.
 	awayMost = 15 * time.Second
+	// hurryLeast is the longest pause when something that lasts for seconds is about to end.
+	hurryLeast = 500 * time.Millisecond
 	// marginLeast is how early what ends is replaced at least, if it lasts long enough.
 	marginLeast = 1500 * time.Millisecond
 	// fetchesMost bounds the fetches that are under way at once. Renewals never wait for
@@ -173,7 +176,28 @@ func (m *Machine) renewAt(g grant) time.Duration {
 
 // retryRenewal is when to try again to renew, which is not after the time to replace.
 func (m *Machine) retryRenewal(g grant, attempts int) time.Duration {
-	return min(m.now+m.backOff(attempts, awayMost), max(m.now+backOffFirst, g.replaceAt()))
+	return min(m.now+m.backOff(attempts, m.hurry(awayMost, g)), max(m.now+hurryLeast, g.replaceAt()))
+}
+
+// hurry makes the longest pause a shorter one around the end of what is in hand: half of
+// the time until then, so that it is saved if that can be, and half of the time since, so that what
+// has just ended is soon replaced. It is a twentieth of its life at least: what lasts long ends
+// seldom in the few seconds that are saved, and many agents would ask for them.
+func (m *Machine) hurry(most time.Duration, g grant) time.Duration {
+	return min(most, max((g.end()-m.now).Abs()/2, g.full/20, hurryLeast))
+}
+
+// urgent is hurry for all that is in hand.
+func (m *Machine) urgent(most time.Duration) time.Duration {
+	if m.token.held && m.token.ttl > 0 {
+		most = m.hurry(most, m.token.grant)
+	}
+	for _, it := range m.items {
+		if it.ends() {
+			most = m.hurry(most, it.grant)
+		}
+	}
+	return most
 }
 
 // Machine is the whole state.
@@ -217,7 +241,7 @@ func (m *Machine) noAnswer(sent time.Duration) {
 	}
 	m.gate.away, m.gate.since = true, m.now
 	m.gate.attempts++
-	m.gate.next = m.now + m.backOff(m.gate.attempts, awayMost)
+	m.gate.next = m.now + m.backOff(m.gate.attempts, m.urgent(awayMost))
 }
 
 func (m *Machine) probed(in Input) {
@@ -229,7 +253,7 @@ func (m *Machine) probed(in Input) {
 		return
 	}
 	m.gate.attempts++
-	m.gate.next = m.now + m.backOff(m.gate.attempts, awayMost)
+	m.gate.next = m.now + m.backOff(m.gate.attempts, m.urgent(awayMost))
 }
 
 // heard notes the outcome of a call other than a probe.

@@ -74,7 +74,11 @@ func (m *Machine) loggedIn(in Input) {
 		t.next = m.now // the gate is closed
 	case Broken:
 		t.attempts++
-		t.next = m.now + m.backOff(t.attempts, brokenMost)
+		most := brokenMost
+		if t.held && t.ttl > 0 {
+			most = m.hurry(most, t.grant)
+		}
+		t.next = m.now + m.backOff(t.attempts, most)
 	default:
 		t.attempts++
 		t.next = m.now + m.backOff(t.attempts, refusedMost)
