@@ -3,61 +3,102 @@
 package bench
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	"drover/internal/coord/consul"
-	"drover/internal/render"
 	"drover/internal/testkit/consulserver"
 	"drover/internal/testkit/consultemplate"
 )
 
-// What the child of TestRender is told.
+// What the process that is reloaded is told: where to write what it reads, and what to read.
 const (
-	renderConsul   = "DROVER_BENCH_CONSUL"
-	renderTemplate = "DROVER_BENCH_TEMPLATE"
-	renderTo       = "DROVER_BENCH_OUT"
+	reloadTo   = "DROVER_BENCH_FIFO"
+	reloadFrom = "DROVER_BENCH_FILE"
 )
 
-// TestRenderChild is no test: it is the process that TestRender measures.
-func TestRenderChild(t *testing.T) {
-	address := os.Getenv(renderConsul)
-	if address == "" {
+// TestReloadChild is no test: it is the process that TestRender has reloaded. At its start and
+// at each SIGHUP it reads its file, and says when it had read what.
+func TestReloadChild(t *testing.T) {
+	fifo := os.Getenv(reloadTo)
+	if fifo == "" {
 		return
 	}
-	c, err := consul.New(consul.Options{Address: address})
+	hangups := make(chan os.Signal, 16)
+	signal.Notify(hangups, syscall.SIGHUP)
+	out, err := os.OpenFile(fifo, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := render.New(render.Config{
-		Sources:   render.Sources{KV: c, Catalog: c},
-		Templates: []render.Template{{Content: os.Getenv(renderTemplate), Destination: os.Getenv(renderTo)}},
-	})
-	if err != nil {
-		t.Fatal(err)
+	for {
+		text, err := os.ReadFile(os.Getenv(reloadFrom))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(out, "%d\t%s\n", time.Now().UnixNano(), text); err != nil {
+			return
+		}
+		<-hangups
 	}
-	if err := e.Run(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	_ = c.Close()
 }
 
-// TestRender: from the answer to a change of a key in Consul to the rendered file, and
-// the memory of the process that watches, for Drover's engine and consul-template by turns.
+// reading is what the process had read when.
+type reading struct {
+	at   time.Time
+	text string
+}
+
+// readings opens the pipe that the process writes to.
+func readings(t *testing.T, fifo string) <-chan reading {
+	t.Helper()
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(fifo, os.O_RDWR, 0) // so that it neither waits for the process nor ends with it
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := make(chan reading, 1024)
+	var group sync.WaitGroup
+	group.Go(func() {
+		lines := bufio.NewReaderSize(f, 1<<20)
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return
+			}
+			at, text, _ := strings.Cut(line, "\t")
+			n, _ := strconv.ParseInt(at, 10, 64)
+			ch <- reading{time.Unix(0, n), text}
+		}
+	})
+	t.Cleanup(func() { _ = f.Close(); group.Wait() })
+	return ch
+}
+
+// TestRender: from sending a change of a key in Consul to the rendered file, and to the process
+// that has read it after its signal, and the memory of who watches, for Drover's agent and
+// consul-template by turns.
 func TestRender(t *testing.T) {
-	const changes, space = 100, 300 * time.Millisecond
-	fmt.Println("change of a key in Consul to the rendered file, ms from sending the change:")
-	fmt.Println("| keys | what | p50 | p99 | most | first render, s | memory, MB |")
+	const changes, space = 200, 200 * time.Millisecond
+	drover, err := filepath.Abs("../bin/drover")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println("change of a key in Consul, ms from sending it to the rendered file, and to the process that has read it:")
+	fmt.Println("| keys | what | file p50 | p99 | most | process p50 | p99 | most | first render, s | memory, MB |")
 	for _, n := range []int{1, 100, 1000} {
 		s := consulserver.Start(t, consulserver.Options{Connections: 4096})
 		for i := range n {
@@ -65,31 +106,56 @@ func TestRender(t *testing.T) {
 		}
 		template := fmt.Sprintf(`{{ range loop %d }}{{ key (printf "bench/k%%04d" .) }} {{ end }}`, n)
 		for _, who := range []string{"drover", "consul-template", "drover", "consul-template"} {
-			out := filepath.Join(t.TempDir(), "out")
+			dir := t.TempDir()
+			out := filepath.Join(dir, "out")
+			read := readings(t, filepath.Join(dir, "fifo"))
+			cmd := reloader(t, who, drover, s, template, dir)
 			begin := time.Now()
-			cmd := renderer(t, who, s, template, out)
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 			await(t, out, func(string) bool { return true })
 			first := time.Since(begin)
-			lag := make([]time.Duration, changes)
+			until(t, read, func(string) bool { return true })
+			var file, process figures
 			pace := time.NewTicker(space)
-			for i := range lag {
+			for i := range changes {
 				<-pace.C
-				value := fmt.Sprintf("%s-%d-%d", who, begin.UnixNano(), i)
+				value := fmt.Sprintf("%s-%d-%d ", who, begin.UnixNano(), i)
+				is := func(text string) bool { return strings.Contains(text, value) }
 				sent := time.Now()
-				putKey(t, s, rand.IntN(n), value)
-				await(t, out, func(text string) bool { return strings.Contains(text, value+" ") })
-				lag[i] = time.Since(sent)
+				putKey(t, s, rand.IntN(n), strings.TrimSpace(value))
+				await(t, out, is)
+				file = append(file, time.Since(sent))
+				process = append(process, time.Duration(until(t, read, is).at.UnixNano()-sent.UnixNano()))
 			}
 			pace.Stop()
-			memory := resident(t, cmd.Process.Pid)
-			_ = cmd.Process.Kill()
+			rss := float64(rssKiB(tree(cmd.Process.Pid))) / 1024
+			_ = cmd.Process.Signal(syscall.SIGTERM)
 			_ = cmd.Wait()
-			slices.Sort(lag)
-			ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-			fmt.Printf("| %d | %s | %.1f | %.1f | %.1f | %.2f | %.1f |\n", n, who, ms(lag[changes/2]), ms(lag[changes*99/100-1]), ms(lag[changes-1]), first.Seconds(), memory)
+			fmt.Printf("| %d | %s | %s | %s | %.2f | %.1f |\n", n, who, tail(file), tail(process), first.Seconds(), rss)
+		}
+	}
+}
+
+// tail is the median, the 99th percentile and the most, in ms.
+func tail(f figures) string {
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	return fmt.Sprintf("%.1f | %.1f | %.1f", ms(f.quantile(0.5)), ms(f.quantile(0.99)), ms(f.quantile(1)))
+}
+
+// until waits for a reading.
+func until(t *testing.T, read <-chan reading, is func(string) bool) reading {
+	t.Helper()
+	deadline := time.After(2 * time.Minute)
+	for {
+		select {
+		case r := <-read:
+			if is(r.text) {
+				return r
+			}
+		case <-deadline:
+			t.Fatal("the process was not reloaded")
 		}
 	}
 }
@@ -107,17 +173,29 @@ func putKey(t *testing.T, s *consulserver.Server, i int, value string) {
 	_ = resp.Body.Close()
 }
 
-// renderer is the process that renders the template to out.
-func renderer(t *testing.T, who string, s *consulserver.Server, template, out string) *exec.Cmd {
-	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+// reloader is the program that renders the template to DIR/out and reloads the process.
+func reloader(t *testing.T, who, drover string, s *consulserver.Server, template, dir string) *exec.Cmd {
+	out := filepath.Join(dir, "out")
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), reloadTo + "=" + filepath.Join(dir, "fifo"), reloadFrom + "=" + out}
+	process := []string{os.Args[0], "-test.run", "^TestReloadChild$"}
+	address := strings.TrimPrefix(s.Address, "http://")
 	var cmd *exec.Cmd
 	if who == "drover" {
-		cmd = exec.Command(os.Args[0], "-test.run", "^TestRenderChild$")
-		cmd.Env = append(env, renderConsul+"="+s.Address, renderTemplate+"="+template, renderTo+"="+out)
+		put(t, filepath.Join(dir, "template"), template, 0o600)
+		put(t, filepath.Join(dir, "drover.yaml"), fmt.Sprintf(`
+service: bench
+coordinator: consul://%s
+templates:
+  out: {source: %s/template, destination: %s, on_change: {signal: app}}
+jobs:
+  app: {command: [%s]}
+`, address, dir, out, strings.Join(process, ", ")), 0o600)
+		cmd = exec.Command(drover, "run", "-c", filepath.Join(dir, "drover.yaml"), "--socket", filepath.Join(dir, "sock"), "--data-dir", filepath.Join(dir, "data"))
+		cmd.Env = env
 	} else {
 		cmd = consultemplate.Command(context.WithoutCancel(t.Context()), t, consultemplate.Job{
-			Templates: map[string]string{filepath.Base(out): template}, Dir: filepath.Dir(out), Env: env,
-			Settings: fmt.Sprintf("consul {\n address = %q\n}\n", strings.TrimPrefix(s.Address, "http://")),
+			Templates: map[string]string{filepath.Base(out): template}, Dir: dir, Env: env,
+			Settings: fmt.Sprintf("consul {\n address = %q\n}\nexec {\n command = [%q, %q, %q]\n reload_signal = \"SIGHUP\"\n}\n", address, process[0], process[1], process[2]),
 		})
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -140,20 +218,4 @@ func await(t *testing.T, path string, is func(string) bool) {
 			t.Fatalf("%s did not come", path)
 		}
 	}
-}
-
-// resident is the memory of a process, in MB.
-func resident(t *testing.T, pid int) float64 {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var kb float64
-	for line := range strings.Lines(string(b)) {
-		if rest, found := strings.CutPrefix(line, "VmRSS:"); found {
-			fmt.Sscan(rest, &kb)
-		}
-	}
-	return kb / 1024
 }
