@@ -133,6 +133,7 @@ func (m *Machine) itemOutcome(in Input) {
 	m.heard(in)
 	it := m.items[in.ID]
 	it.op = none
+	again := it.refused
 	it.refused = in.Failure == Refused
 	switch {
 	case in.What == Look:
@@ -144,7 +145,7 @@ func (m *Machine) itemOutcome(in Input) {
 		it.renewAt, it.next, it.attempts, it.stuck = m.renewAt(it.grant), 0, 0, false
 		it.lookAt = m.lookAgain()
 	case in.What == Fetch:
-		m.fetchFailed(it, in)
+		m.fetchFailed(it, in, again)
 	default:
 		m.renewFailed(it, in)
 	}
@@ -166,7 +167,9 @@ func (m *Machine) fetched(it *item, in Input) {
 	it.next = max(it.next, in.Sent) + m.between(backOffFirst, backOffFirst*3/2)
 }
 
-func (m *Machine) fetchFailed(it *item, in Input) {
+// fetchFailed has the token checked at the first refusal in a row, whatever failed before: what is
+// behind Vault may hide that the token is none any more.
+func (m *Machine) fetchFailed(it *item, in Input, again bool) {
 	it.attempts++
 	most := refusedMost
 	switch in.Failure {
@@ -177,7 +180,7 @@ func (m *Machine) fetchFailed(it *item, in Input) {
 	case Missing:
 		most = min(refusedMost, m.poll)
 	case Refused:
-		if it.attempts == 1 {
+		if !again {
 			m.suspect(in, it.held && it.generation == in.Generation)
 		}
 		if in.Generation != m.token.generation { // that token is no more
