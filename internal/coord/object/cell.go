@@ -53,10 +53,34 @@ type cell[T any] struct {
 	reading chan struct{} // one at a time, so that none returns an older version than one before
 	writing chan struct{}
 
+	failed failure // of recent; for who has the turn of reading
+
 	mu    sync.Mutex
 	known bool // last was read or written by us
 	last  state[T]
 	asked time.Time // when it was asked whether last is the newest, and it was
+}
+
+// failure is a question that got no answer. Who waited for its turn meanwhile takes it for its own:
+// else each waits in turn, when a store answers nobody.
+type failure struct {
+	err   error
+	ended time.Time
+}
+
+// since returns the error if it came after a moment.
+func (f failure) since(began time.Time) error {
+	if f.ended.After(began) {
+		return f.err
+	}
+	return nil
+}
+
+// of notes the outcome of a question, unless it was given up by who asked.
+func (f *failure) of(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		*f = failure{err, time.Now()}
+	}
 }
 
 func newCell[T any](c *Client, key string) *cell[T] {
@@ -87,6 +111,7 @@ func turn(ctx context.Context, ch chan struct{}) error {
 
 // recent returns a version that was the newest at most age ago.
 func (l *cell[T]) recent(ctx context.Context, age time.Duration) (state[T], error) {
+	began := time.Now()
 	if err := turn(ctx, l.reading); err != nil {
 		return state[T]{}, err
 	}
@@ -94,7 +119,12 @@ func (l *cell[T]) recent(ctx context.Context, age time.Duration) (state[T], erro
 	if s, asked, known := l.cached(); known && time.Since(asked) <= age {
 		return s, nil
 	}
-	return l.fetch(ctx)
+	if err := l.failed.since(began); err != nil {
+		return state[T]{}, err
+	}
+	s, err := l.fetch(ctx)
+	l.failed.of(ctx, err)
+	return s, err
 }
 
 // read returns the newest version.

@@ -27,6 +27,7 @@ type view struct {
 	prefix string
 	turn   chan struct{} // one look at a time
 
+	failed    failure
 	looked    time.Time // when the last whole look was begun; zero: none yet
 	instances map[string]*sight
 	abouts    map[string]reading // as read, by folder; of a look that failed, too, so that the next one has less to do
@@ -75,13 +76,19 @@ func (c *Client) view(prefix string) *view {
 
 // recent looks, unless somebody has within half an interval, and calls f with what is there.
 func (v *view) recent(ctx context.Context, f func(map[string]*sight)) error {
+	began := time.Now()
 	if err := turn(ctx, v.turn); err != nil {
 		return err
 	}
 	defer func() { <-v.turn }()
 	if v.looked.IsZero() || time.Since(v.looked) > v.c.opt.Interval/2 {
-		if err := v.look(ctx); err != nil {
-			return kind(err)
+		if err := v.failed.since(began); err != nil {
+			return err
+		}
+		err := kind(v.look(ctx))
+		v.failed.of(ctx, err)
+		if err != nil {
+			return err
 		}
 	}
 	f(v.instances)
