@@ -33,6 +33,9 @@ func TestDiscovery(t *testing.T) {
 			})
 		}
 	}
+	for kind := range noticed {
+		t.Run("notice on "+kind, func(t *testing.T) { t.Parallel(); testNoticeStory(t, binary, kind, kinds[kind](t)) })
+	}
 	t.Run("render", func(t *testing.T) { t.Parallel(); testRenderStory(t, newMachine(t, binary), inDirectory(t)) })
 	t.Run("fleet on consul", func(t *testing.T) { t.Parallel(); testFleetStory(t, binary, onConsul(t)) })
 	t.Run("secrets", func(t *testing.T) { t.Parallel(); testSecretsStory(t, binary, inDirectory(t)) })

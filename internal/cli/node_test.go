@@ -211,7 +211,8 @@ func inBucket(t *testing.T) *place {
 	host := strings.TrimPrefix(s.Endpoint, "http://")
 	l := newLine(t, host)
 	return &place{
-		Coordinator: opened(t, object.New(st, object.Options{Interval: time.Second})), t: t, coordinator: everySecond, store: true, line: l, stop: s.Stop, start: s.StartAgain,
+		Coordinator: opened(t, object.New(st, object.Options{Interval: time.Second})), t: t, coordinator: everySecond, store: true, line: l,
+		stop: s.Stop, start: s.StartAgain, pause: s.Pause, wake: s.Resume,
 		env: []string{
 			"DROVER_STORE=" + strings.Replace(s.URL("app"), host, l.address, 1), "AWS_ACCESS_KEY_ID=" + s.AccessKey, "AWS_SECRET_ACCESS_KEY=" + s.SecretKey,
 			"AWS_REGION=" + s.Region, "AWS_CA_BUNDLE=", "AWS_CONFIG_FILE=/none", "AWS_SHARED_CREDENTIALS_FILE=/none",
