@@ -32,16 +32,16 @@ var (
 	soon = flag.Duration("soon", 90*time.Second, "how long it is watched after it is back (TestHerd)")
 )
 
-const (
-	herdTTL     = 30 * time.Second
-	herdService = 50 // instances of each
-)
+// herdService is how many instances each service has.
+const herdService = 50
 
 // pasture is a coordinator whose requests are counted.
 type pasture struct {
 	open        func(t *testing.T) coord.Coordinator // of one agent
 	requests    func() int64                         // that came ever, answered or not
 	stop, start func()
+	ttl         time.Duration
+	longest     time.Duration // of the pauses between two looks at a server that is away
 }
 
 // TestHerd: many agents, each of which keeps an instance registered as an agent does and watches one
@@ -59,14 +59,14 @@ func herd(t *testing.T, name string, p pasture) {
 	defer c.group.Wait()
 	defer stop()
 	for i := range *agents {
-		c.join(ctx, p.open(t), i)
+		c.join(ctx, p.open(t), i, p.ttl)
 		time.Sleep(20 * time.Millisecond)
 	}
 	c.settle()
-	time.Sleep(herdTTL)
+	time.Sleep(p.ttl)
 	clock := startClock(p.requests)
 	defer clock.end()
-	time.Sleep(herdTTL)
+	time.Sleep(p.ttl)
 	rest := clock.take()
 	p.stop()
 	time.Sleep(*away)
@@ -76,7 +76,7 @@ func herd(t *testing.T, name string, p pasture) {
 	clock.take()
 	c.settle()
 	knows := time.Since(back)
-	time.Sleep(time.Until(back.Add(*soon)))
+	time.Sleep(time.Until(back.Add(max(*soon, p.longest+p.ttl))))
 	after := clock.take()
 	t.Logf("RESULT %s, %d agents at rest: %v", name, *agents, rest)
 	t.Logf("RESULT %s away for %v: the first 10 s: %v; then: %v", name, *away, gone[:10], gone[10:])
@@ -90,12 +90,12 @@ type crowd struct {
 	known atomic.Int64 // watches that know the present state
 }
 
-func (c *crowd) join(ctx context.Context, agent coord.Coordinator, i int) {
+func (c *crowd) join(ctx context.Context, agent coord.Coordinator, i int, ttl time.Duration) {
 	services := max(1, *agents/herdService)
 	name := fmt.Sprintf("service-%d", i%services)
 	size := (*agents - i%services + services - 1) / services
 	s := register.New(agent, register.Options{Log: slog.New(slog.DiscardHandler), Registration: coord.Registration{
-		ID: fmt.Sprintf("%s-%d", name, i), Name: name, Address: "192.0.2.1", Port: 80, TTL: herdTTL,
+		ID: fmt.Sprintf("%s-%d", name, i), Name: name, Address: "192.0.2.1", Port: 80, TTL: ttl,
 	}})
 	s.Set(coord.Passing, "well")
 	var parts sync.WaitGroup
@@ -219,7 +219,7 @@ func consulPasture(t *testing.T) pasture {
 			}
 			return sum
 		},
-		stop: s.Stop, start: s.StartAgain,
+		stop: s.Stop, start: s.StartAgain, ttl: 30 * time.Second, longest: 20 * time.Second,
 	}
 }
 
@@ -264,6 +264,7 @@ func etcdPasture(t *testing.T) pasture {
 			s.StartAgain()
 			last = 0
 		},
+		ttl: 30 * time.Second, longest: 5 * time.Second,
 	}
 }
 
@@ -311,13 +312,15 @@ func storePasture(t *testing.T) pasture {
 	s := s3server.Start(t, s3server.Options{})
 	s.Setenv()
 	var count atomic.Int64
+	const interval = 30 * time.Second // one such server on a machine with two processors does not bear a thousand agents that look each 5 s
 	return pasture{
+		ttl: 3 * interval, longest: 6 * interval,
 		open: func(t *testing.T) coord.Coordinator {
 			st, err := storeurl.Open(t.Context(), s.URL("herd"), storeurl.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			return closing{object.New(counted{st, &count}, object.Options{}), st}
+			return closing{object.New(counted{st, &count}, object.Options{Interval: interval}), st}
 		},
 		requests: count.Load,
 		stop:     s.Stop, start: s.StartAgain,

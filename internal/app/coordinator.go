@@ -47,7 +47,7 @@ func openCoordinator(ctx context.Context, cfg *config.Config, log *slog.Logger) 
 			CAFile: c.CA, CertFile: c.Cert, KeyFile: c.Key, Datacenter: c.Datacenter, LeasePrefix: ownKeys + "/lease/",
 		}))
 	case config.CoordinatorEtcd:
-		o := etcd.Options{User: c.User, PasswordFile: c.PasswordFile, TLS: etcd.TLS{CA: c.CA, Cert: c.Cert, Key: c.Key}}
+		o := etcd.Options{Prefix: cfg.KeysBelow(), User: c.User, PasswordFile: c.PasswordFile, TLS: etcd.TLS{CA: c.CA, Cert: c.Cert, Key: c.Key}}
 		scheme := "http://"
 		if c.TLS {
 			scheme = "https://"

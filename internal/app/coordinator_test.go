@@ -7,9 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"drover/internal/config"
+	"drover/internal/coord"
+	"drover/internal/coord/etcd"
 	"drover/internal/repo/fstest"
+	"drover/internal/testkit/etcdserver"
 )
 
 // A store may be the coordinator and nothing else: no password, no state, no volume.
@@ -65,5 +69,32 @@ func TestSealedCoordinatorInTheStore(t *testing.T) {
 	fstest.Write(t, dir+"/seal", "short")
 	if _, err := openCoordinator(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "shorter than 16") {
 		t.Errorf("%v", err)
+	}
+}
+
+// With a path in its URL everything of etcd is below that, so that a user needs the rights
+// to nothing else.
+func TestEtcdBelowAPrefix(t *testing.T) {
+	server := etcdserver.Start(t, etcdserver.Options{Auth: true})
+	server.AddUser("shop", "secret", "team/")
+	dir := t.TempDir()
+	fstest.Write(t, dir+"/password", "secret\n")
+	fstest.Write(t, dir+"/c.yaml", "service: shop\ncoordinator: {url: \"etcd://"+strings.TrimPrefix(server.Endpoints[0], "http://")+"/team\", user: shop, password_file: "+dir+"/password}\n")
+	cfg, err := LoadConfig(config.Sources{File: dir + "/c.yaml"})
+	fstest.Must(t, err)
+	co, err := openCoordinator(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	fstest.Must(t, err)
+	defer co.close()
+	_, err = co.kv.Put(t.Context(), "level", []byte("1"))
+	fstest.Must(t, err)
+	fstest.Must(t, co.registry.Register(t.Context(), coord.Registration{ID: "web-1", Name: "web", Address: "192.0.2.1", Port: 80, TTL: time.Minute, Initial: coord.Passing}))
+	lease, err := co.leases.Acquire(t.Context(), "leader", coord.LeaseOptions{Holder: "a", TTL: 10 * time.Second})
+	fstest.Must(t, err)
+	fstest.Must(t, lease.Release(t.Context()))
+	all, err := etcd.Open(etcd.Options{Endpoints: server.Endpoints, User: "root", Password: server.Password})
+	fstest.Must(t, err)
+	defer func() { _ = all.Close() }()
+	if pair, err := all.Get(t.Context(), "team/level"); err != nil || string(pair.Value) != "1" {
+		t.Errorf("%v, %v", pair, err)
 	}
 }

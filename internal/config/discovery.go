@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,7 +15,7 @@ import (
 
 // Coordinator says where leases, keys and the catalog of services live.
 type Coordinator struct {
-	URL          string   `yaml:"url" doc:"consul://host:8500, etcd://host:2379,host2:2379, store (the store itself), file:///catalog.yaml or dns://server:53/domain?type=SRV (both only catalogs, which can be read). Default: the store, if there is one."`
+	URL          string   `yaml:"url" doc:"consul://host:8500, etcd://host:2379,host2:2379 or etcd://host:2379/team (all keys, Drover's own too, are below team/), store (the store itself), file:///catalog.yaml or dns://server:53/domain?type=SRV (both only catalogs, which can be read). Default: the store, if there is one."`
 	Prefix       string   `yaml:"prefix" doc:"Drover's own keys are below this one. Default: drover/SERVICE."`
 	Token        Secret   `yaml:"token" doc:"Consul's ACL token. A file keeps it out of this one."`
 	TokenFile    string   `yaml:"token_file" doc:"File that holds the token; it is read again when it changes."`
@@ -133,6 +134,14 @@ func (c *Config) CoordinatorPath() string {
 	return ""
 }
 
+// KeysBelow is what stands before every key of etcd, with a slash at its end; "": nothing.
+func (c *Config) KeysBelow() string {
+	if below := strings.Trim(c.CoordinatorPath(), "/"); below != "" {
+		return below + "/"
+	}
+	return ""
+}
+
 // CoordinatorPrefix is where Drover's own keys are, without a slash at its end.
 func (c *Config) CoordinatorPrefix() string {
 	if c.Coordinator.Prefix != "" {
@@ -167,6 +176,12 @@ func (c *Config) checkCoordinator() error {
 			if err := checkAddress(host); err != "" {
 				return c.origin.at(at, err, coordinatorKinds)
 			}
+		}
+		switch below := c.KeysBelow(); {
+		case below != "" && kind == CoordinatorConsul:
+			return c.origin.at(at, "nothing stands after the host of Consul", "take "+c.CoordinatorPath()+" out; keys are written whole")
+		case below != "" && path.Clean("/"+below)+"/" != "/"+below:
+			return c.origin.at(at, fmt.Sprintf("no keys can be below %q", below), "write etcd://host:2379/team")
 		}
 	case CoordinatorFile:
 		if u, err := url.Parse(k.URL); err != nil || u.Host != "" || !filepath.IsAbs(u.Path) {

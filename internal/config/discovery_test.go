@@ -34,6 +34,7 @@ jobs:
 	}
 	for url, want := range map[string]string{
 		"etcd://a:1,b:2":       "etcd [a:1 b:2] ",
+		"etcd://a:1,b:2/team":  "etcd [a:1 b:2] /team",
 		"dns://10.0.0.2:53/dc": "dns [10.0.0.2:53] /dc",
 		"file:///etc/c.yaml":   "file [] /etc/c.yaml",
 	} {
@@ -43,6 +44,11 @@ jobs:
 		}
 		if got := fmt.Sprint(c.CoordinatorKind(), " ", c.CoordinatorHosts(), " ", c.CoordinatorPath()); got != want {
 			t.Errorf("%s: %q, want %q", url, got, want)
+		}
+	}
+	for url, want := range map[string]string{"etcd://a:1": "", "etcd://a:1/": "", "etcd://a:1/team": "team/", "etcd://a:1/team/shop/": "team/shop/"} {
+		if c, err := Load(sources(t, "coordinator: "+url, nil, nil)); err != nil || c.KeysBelow() != want {
+			t.Errorf("%s: %q, %v; want %q", url, c.KeysBelow(), err, want)
 		}
 	}
 	if c, err := Load(sources(t, "store: {url: file:///s, password: x}", nil, nil)); err != nil || c.CoordinatorKind() != CoordinatorStore || c.Coordinator.Every.Std() != 5*time.Second {
@@ -59,6 +65,8 @@ func TestDiscoveryThatCannotBe(t *testing.T) {
 		"coordinator: consul://h":                                                            `address "h" is not host:port`,
 		"coordinator: consul://a:1,b:2":                                                      `several hosts`,
 		"coordinator: etcd://user:x@a:1":                                                     `holds credentials`,
+		"coordinator: etcd://a:1/team/../x":                                                  `no keys can be below "team/../x/"`,
+		"coordinator: consul://a:1/team":                                                     `take /team out`,
 		"coordinator: file://a/b":                                                            `is not absolute`,
 		"coordinator: store":                                                                 `the coordinator is the store, and there is none`,
 		"coordinator: {url: \"etcd://a:1\", token_file: /t}":                                 `coordinator.token_file is of consul only`,
