@@ -125,6 +125,8 @@ type Mirror struct {
 	BehindSeconds float64 `json:"behind_seconds"`
 	Stopped       bool    `json:"stopped"`         // it has a history of its own: nothing is written there
 	Error         string  `json:"error,omitempty"` // of the last attempt
+	// Upkeep is what this holder removed from it; absent: it has not looked yet.
+	Upkeep *Upkeep `json:"upkeep,omitempty"`
 }
 
 // Job is one supervised process.

@@ -10,6 +10,7 @@ import (
 	"drover/client"
 	"drover/internal/config"
 	"drover/internal/objstore"
+	"drover/internal/repo/archive"
 	"drover/internal/volume"
 	"drover/internal/volume/protocol"
 )
@@ -21,6 +22,7 @@ type mirror struct {
 	cfg    *config.Config // of the mirror as a volume
 	every  time.Duration
 	maxLag time.Duration
+	keep   volume.KeepOptions // Every is 0: nothing is kept up
 	log    *slog.Logger
 
 	mu    sync.Mutex
@@ -28,16 +30,34 @@ type mirror struct {
 	seq   uint64
 	last  error
 	late  time.Time // since when there is something to copy; zero: there is nothing
+	kept  *volume.UpkeepStats
+	due   time.Time // of the next run of its upkeep
 }
 
-// newMirror returns nil if the configuration has none.
-func newMirror(cfg *config.Config, log *slog.Logger) *mirror {
+// newMirror returns nil if the configuration has none. The cache is of the volume's
+// trees; paused says whether the upkeep waits.
+func newMirror(cfg *config.Config, cache archive.TreeCache, data *volume.DataDir, paused func() bool, log *slog.Logger) *mirror {
 	m := cfg.MirrorConfig()
 	if m == nil {
 		return nil
 	}
-	return &mirror{cfg: m, every: cfg.Mirror.Every.Std(), maxLag: cfg.Mirror.MaxLag.Std(), log: log}
+	every := cfg.Mirror.Upkeep.Std()
+	return &mirror{
+		cfg: m, every: cfg.Mirror.Every.Std(), maxLag: cfg.Mirror.MaxLag.Std(), log: log,
+		due: time.Now().Add(min(every, mirrorSettles)),
+		keep: volume.KeepOptions{
+			UpkeepOptions: volume.UpkeepOptions{
+				Every: every, Grace: cfg.Upkeep.Grace.Std(), Paused: paused, Log: log.With("mirror", m.Store.URL),
+				Keep: volume.Retention{Committed: policyOf(cfg.Mirror.Keep)},
+			},
+			Cache: cache, Shelf: data.Path("snapshots-mirror"),
+		},
+	}
 }
+
+// mirrorSettles is when the first run of the mirror's upkeep comes, at the latest: it
+// holds the mirror, and an instance that has just started may have much to copy.
+const mirrorSettles = 2 * time.Minute
 
 // mirrorPause is the longest pause after failures.
 const mirrorPause = 5 * time.Minute
@@ -58,46 +78,72 @@ func (m *mirror) run(ctx context.Context, v *volume.Volume, rt *volume.Runtime) 
 			return
 		case <-time.After(pause):
 		}
-		if !m.wanted(rt) {
+		copies, tends := m.wanted(rt)
+		if !copies && !tends {
 			continue
 		}
 		var err error
 		if to == nil {
 			to, st, err = m.open(ctx, v)
 		}
-		var res volume.MirrorResult
-		if err == nil {
-			res, err = to.Sync(ctx, nil)
+		if copies {
+			pause = m.copy(ctx, to, err)
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		m.note(res, err)
-		if pause = m.every; err != nil {
-			m.mu.Lock()
-			pause = min(max(time.Since(m.late), m.every), max(mirrorPause, m.every))
-			m.mu.Unlock()
+		if tends && err == nil && ctx.Err() == nil {
+			m.tend(ctx, to)
 		}
 	}
 }
 
-// wanted reports whether this instance holds, and the mirror may be behind.
-func (m *mirror) wanted(rt *volume.Runtime) bool {
+// copy copies what is new, unless the mirror was not to be opened, and says when to look again.
+func (m *mirror) copy(ctx context.Context, to *volume.Mirror, err error) time.Duration {
+	var res volume.MirrorResult
+	if err == nil {
+		res, err = to.Sync(ctx, nil)
+	}
+	if ctx.Err() != nil {
+		return m.every
+	}
+	m.note(res, err)
+	if err == nil {
+		return m.every
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return min(max(time.Since(m.late), m.every), max(mirrorPause, m.every))
+}
+
+// tend makes one run of the mirror's upkeep, which logs what it meets.
+func (m *mirror) tend(ctx context.Context, to *volume.Mirror) {
+	next, err := to.Keep(ctx)
+	if err != nil {
+		next = m.keep.Every
+	}
+	kept := to.Kept()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kept, m.due = &kept, time.Now().Add(min(next, m.keep.Every))
+}
+
+// wanted reports whether this instance holds, and the mirror may be behind; and whether
+// its upkeep is due.
+func (m *mirror) wanted(rt *volume.Runtime) (copies, tends bool) {
 	s, _ := rt.Status()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if s.Phase != protocol.PhaseHolder {
-		m.known, m.late, m.last = false, time.Time{}, nil // another's business
-		return false
+		m.known, m.late, m.last, m.kept = false, time.Time{}, nil, nil // another's business
+		return false, false
 	}
+	tends = m.keep.Every > 0 && m.known && m.last == nil && !time.Now().Before(m.due) && !m.keep.Paused()
 	if m.known && m.last == nil && m.seq >= s.Head.Seq {
 		m.late = time.Time{}
-		return false
+		return false, tends
 	}
 	if m.late.IsZero() {
 		m.late = time.Now()
 	}
-	return true
+	return true, tends
 }
 
 func (m *mirror) open(ctx context.Context, v *volume.Volume) (*volume.Mirror, objstore.Store, error) {
@@ -112,9 +158,11 @@ func (m *mirror) open(ctx context.Context, v *volume.Volume) (*volume.Mirror, ob
 		}
 		return nil, nil, err
 	}
-	return volume.NewMirror(v, to, volume.MirrorOptions{
+	mirror := volume.NewMirror(v, to, volume.MirrorOptions{
 		Instance: m.cfg.ID, Version: Version, TTL: m.cfg.Lease.TTL.Std(), Log: m.log, Copied: m.copied,
-	}), st, nil
+	})
+	mirror.KeepUp(m.keep)
+	return mirror, st, nil
 }
 
 // copied notes a snapshot that has arrived.
@@ -159,6 +207,9 @@ func (m *mirror) status(h protocol.Head) *client.Mirror {
 		s.Error = m.last.Error()
 	}
 	s.Stopped = errors.Is(m.last, volume.ErrForked)
+	if m.kept != nil {
+		s.Upkeep = upkeepOf(*m.kept)
+	}
 	return s
 }
 
@@ -169,6 +220,8 @@ func (m *mirror) health(s *client.Mirror) string {
 		return "the mirror is stopped: " + s.Error
 	case s.BehindSeconds > m.maxLag.Seconds():
 		return "the mirror is behind for longer than max_lag: " + s.Error
+	case s.Upkeep != nil && s.Upkeep.Error != "":
+		return "upkeep of the mirror: " + s.Upkeep.Error
 	}
 	return ""
 }

@@ -141,3 +141,41 @@ func TestMirrorThatHangs(t *testing.T) {
 	s3.Resume()
 	status("all has arrived", func(s client.Status) bool { return s.Mirror.Behind == 0 && s.Mirror.Seq == 4 && s.Health == "ok" })
 }
+
+// TestMirrorRetention: the mirror has a rule of its own. What it drops the store has
+// still; `drover status` and the metrics tell of it.
+func TestMirrorRetention(t *testing.T) {
+	w := newWorkshop(t)
+	other := t.TempDir()
+	w.write("f", "0")
+	a := w.run(fmt.Sprintf("mirror: {store: {url: \"file://%s\", password: simsim}, every: 1s, upkeep: 1s, keep: {last: 2}}\n", other), "sleep", "600")
+	for i := range 5 {
+		w.write("f", fmt.Sprint(i))
+		if b, err := a.Backup(t.Context(), false); err != nil || b.Error != "" {
+			t.Fatalf("%+v, %v", b, err)
+		}
+	}
+	a.until("the mirror has dropped what its rule does not keep", func() bool {
+		s, err := a.Status(t.Context())
+		return err == nil && s.Mirror.Behind == 0 && s.Mirror.Upkeep != nil && s.Mirror.Upkeep.Removed == 3 && s.Mirror.Upkeep.Waiting > 0 && s.Health == "ok"
+	})
+	if text := a.metrics(); !strings.Contains(text, "drover_mirror_upkeep_failing 0") {
+		t.Error("the metric is missing")
+	}
+	if list, err := w.ops().Snapshots(t.Context(), true); err != nil || len(list) != 5 {
+		t.Errorf("the store has %d snapshots, %v", len(list), err)
+	}
+	a.end()
+	there := w.ops("DROVER_STORE", "file://"+other, "DROVER_PASSWORD", "simsim")
+	if list, err := there.Snapshots(t.Context(), true); err != nil || len(list) != 2 || list[1].Seq != 5 {
+		t.Errorf("the mirror has %+v, %v", list, err)
+	}
+	if said := restic(t, other+"/data", "simsim", "check", "--read-data"); !strings.Contains(said, "no errors were found") {
+		t.Error(said)
+	}
+	v, err := there.open(t.Context())
+	fstest.Must(t, err)
+	if seen, err := v.ReadHead(t.Context()); err != nil || seen.Head.State != "released" {
+		t.Errorf("the mirror is not free: %+v, %v", seen.Head, err)
+	}
+}

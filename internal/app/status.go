@@ -61,7 +61,7 @@ func (a *agent) Status() (s client.Status) {
 		}
 	}
 	if t.upkeep != nil && status.Phase == protocol.PhaseHolder {
-		s.Upkeep = upkeepOf(t.upkeep)
+		s.Upkeep = upkeepOf(t.upkeep.Stats())
 		if s.Upkeep.Error != "" && s.Health == "ok" {
 			s.Health, s.Message = "degraded", "upkeep: "+s.Upkeep.Error
 		}
@@ -250,6 +250,7 @@ func registerMetrics(reg *prometheus.Registry, a *agent) {
 	gauge("mirror_behind_commits", "Commits that are not in the mirror yet.", ofMirror(func(m *client.Mirror) float64 { return float64(m.Behind) }))
 	gauge("mirror_behind_seconds", "How long there has been something to copy to the mirror.", ofMirror(func(m *client.Mirror) float64 { return m.BehindSeconds }))
 	gauge("mirror_failing", "1 while the last attempt to copy to the mirror failed.", ofMirror(func(m *client.Mirror) float64 { return truth(m.Error != "") }))
+	gauge("mirror_upkeep_failing", "1 while the upkeep of the mirror cannot do its work, and deletes nothing.", ofMirror(func(m *client.Mirror) float64 { return truth(m.Upkeep != nil && m.Upkeep.Error != "") }))
 	registerRestoreTests(gauge)
 	ofUpkeep := func(f func(*client.Upkeep) float64) func(client.Status) float64 {
 		return func(s client.Status) float64 {

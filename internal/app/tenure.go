@@ -70,7 +70,7 @@ func (a *agent) newTenure(v *volume.Volume, data *volume.DataDir, o tenureOption
 	if err != nil {
 		return nil, fmt.Errorf("open tree cache: %w", err)
 	}
-	t := &tenure{cfg: o.cfg, slot: slots.None, v: v, tracked: newTracked(a.cfg, a.log), mirror: newMirror(o.cfg, a.log)}
+	t := &tenure{cfg: o.cfg, slot: slots.None, v: v, tracked: newTracked(a.cfg, a.log), mirror: newMirror(o.cfg, cache, data, a.maintenance.Load, a.log)}
 	if o.slot != nil {
 		t.slot = *o.slot
 	}

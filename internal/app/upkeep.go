@@ -18,18 +18,21 @@ func newUpkeep(cfg *config.Config, rt *volume.Runtime, paused func() bool, log *
 	return volume.NewUpkeep(rt, volume.UpkeepOptions{
 		Every: u.Every.Std(), Grace: u.Grace.Std(), Paused: paused, Log: log,
 		Keep: volume.Retention{
-			Committed: repo.Policy{
-				Last: u.Keep.Last, Hourly: u.Keep.Hourly, Daily: u.Keep.Daily, Weekly: u.Keep.Weekly,
-				Monthly: u.Keep.Monthly, Yearly: u.Keep.Yearly, Within: u.Keep.Within.Std(),
-			},
-			Diverged: repo.Policy{Last: u.Diverged.Last, Within: u.Diverged.Within.Std()},
+			Committed: policyOf(u.Keep),
+			Diverged:  repo.Policy{Last: u.Diverged.Last, Within: u.Diverged.Within.Std()},
 		},
 	})
 }
 
+func policyOf(k config.Keep) repo.Policy {
+	return repo.Policy{
+		Last: k.Last, Hourly: k.Hourly, Daily: k.Daily, Weekly: k.Weekly,
+		Monthly: k.Monthly, Yearly: k.Yearly, Within: k.Within.Std(),
+	}
+}
+
 // upkeepOf tells the figures as the API does.
-func upkeepOf(u *volume.Upkeep) *client.Upkeep {
-	s := u.Stats()
+func upkeepOf(s volume.UpkeepStats) *client.Upkeep {
 	out := &client.Upkeep{
 		Last: s.Last, Removed: s.Removed, Condemned: s.Condemned, Deleted: s.Deleted,
 		Freed: s.Freed, Waiting: s.Waiting, Waits: s.Waits, DamagedCount: s.DamagedCount,

@@ -139,6 +139,9 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	add("progress", progressOf(st.Progress))
 	add("restore test", restoreTestLine(st.RestoreTest, now))
 	add("mirror", mirrorOf(st.Mirror))
+	if st.Mirror != nil {
+		add("mirror upkeep", upkeepOf(st.Mirror.Upkeep))
+	}
 	add("upkeep", upkeepOf(st.Upkeep))
 	for _, line := range damagedOf(st.Upkeep) {
 		add("damaged", line)

@@ -67,6 +67,8 @@ type Mirror struct {
 	Volume string   `yaml:"volume" doc:"Name of the volume there. Default: this volume's."`
 	Every  Duration `yaml:"every" doc:"How often it is looked for new commits to copy. At least 1s."`
 	MaxLag Duration `yaml:"max_lag" doc:"The agent is degraded when the mirror is behind for longer."`
+	Upkeep Duration `yaml:"upkeep" doc:"How often it is looked for what may go from the mirror, after upkeep.grace, and small index objects are merged there. At least 1s. 0: never, as for credentials that may not delete."`
+	Keep   Keep     `yaml:"keep" doc:"Which snapshots stay in the mirror, as upkeep.keep, whatever stays in the store. No rule: all."`
 }
 
 // StatePath is one path of the volume.
@@ -179,7 +181,7 @@ const (
 func Default() *Config {
 	return &Config{
 		Volume: DefaultVolume,
-		Mirror: Mirror{Every: DefaultMirrorEvery, MaxLag: DefaultMaxLag},
+		Mirror: Mirror{Every: DefaultMirrorEvery, MaxLag: DefaultMaxLag, Upkeep: DefaultUpkeep},
 		Backup: Backup{
 			OnStop: true, OnUnreadable: UnreadableFail, Consistency: ConsistencyFreeze, FreezeLimit: DefaultFreeze,
 			Quiesce: Hook{Timeout: DefaultHook}, Resume: Hook{Timeout: DefaultHook},

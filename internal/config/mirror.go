@@ -44,6 +44,13 @@ func (c *Config) checkMirror() error {
 		return c.origin.at("mirror", "the mirror would be the volume itself", "give another store or volume")
 	case c.Mirror.Every < MinTTL:
 		return c.origin.at("mirror.every", fmt.Sprintf("mirror interval %s is too short", c.Mirror.Every), "write 1s or more")
+	case c.Mirror.Upkeep != 0 && c.Mirror.Upkeep < MinTTL:
+		return c.origin.at("mirror.upkeep", fmt.Sprintf("upkeep interval %s is too short", c.Mirror.Upkeep), "write 1s or more, or 0 for no upkeep")
+	case c.Mirror.Upkeep == 0 && c.Mirror.Keep != (Keep{}):
+		return c.origin.at("mirror.keep", "a rule for the mirror without its upkeep", "nothing is removed with mirror.upkeep: 0")
+	}
+	if err := c.checkKeep("mirror.keep.", c.Mirror.Keep); err != nil {
+		return err
 	}
 	for _, s := range c.State {
 		if dir := m.storeDir(); dir != "" && overlap(s.Path, dir) {

@@ -16,16 +16,26 @@ func (c *Config) checkUpkeep() error {
 	case u.Grace < minUpkeepGrace:
 		return c.origin.at("upkeep.grace", fmt.Sprintf("grace %s is too short", u.Grace), "write 1m or more")
 	}
+	if u.Diverged.Last < 0 {
+		return c.negative("upkeep.diverged.last", u.Diverged.Last)
+	}
+	return c.checkKeep("upkeep.keep.", u.Keep)
+}
+
+func (c *Config) checkKeep(at string, k Keep) error {
 	for _, rule := range []struct {
-		path string
+		name string
 		n    int
 	}{
-		{"keep.last", u.Keep.Last}, {"keep.hourly", u.Keep.Hourly}, {"keep.daily", u.Keep.Daily}, {"keep.weekly", u.Keep.Weekly},
-		{"keep.monthly", u.Keep.Monthly}, {"keep.yearly", u.Keep.Yearly}, {"diverged.last", u.Diverged.Last},
+		{"last", k.Last}, {"hourly", k.Hourly}, {"daily", k.Daily}, {"weekly", k.Weekly}, {"monthly", k.Monthly}, {"yearly", k.Yearly},
 	} {
 		if rule.n < 0 {
-			return c.origin.at("upkeep."+rule.path, fmt.Sprintf("cannot keep %d", rule.n), "write a number of 1 or more, or 0 for no such rule")
+			return c.negative(at+rule.name, rule.n)
 		}
 	}
 	return nil
+}
+
+func (c *Config) negative(path string, n int) error {
+	return c.origin.at(path, fmt.Sprintf("cannot keep %d", n), "write a number of 1 or more, or 0 for no such rule")
 }

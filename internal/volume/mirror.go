@@ -46,6 +46,7 @@ type Mirror struct {
 	tidied   bool                 // what dead attempts left was removed
 	lost     map[format.ID]int    // how often a snapshot of the source could not be read
 	skipped  map[format.ID]string // those passed over, and why
+	keep     keeping
 }
 
 // sent is a head that was put upon base.
@@ -111,7 +112,7 @@ func (m *Mirror) caughtUp(ctx context.Context, only []format.ID, res *MirrorResu
 	if err != nil {
 		return false, fmt.Errorf("source: %w", err)
 	}
-	_, at, err := m.position(ctx)
+	_, at, err := m.free(ctx)
 	res.Position = at
 	if err != nil {
 		return false, err
@@ -172,6 +173,7 @@ func (m *Mirror) copyAll(ctx context.Context, lock *repo.Lock, only []format.ID,
 		if err != nil {
 			return fmt.Errorf("copy snapshot %s: %w", e.ID.Short(), err)
 		}
+		m.wrote(base.Head, next.Head)
 		base = next
 		res.Position = Position{Seq: e.Seq, Snapshot: e.ID.String(), Head: base.Head}
 		res.Copied++
@@ -290,7 +292,8 @@ func (m *Mirror) copyOne(ctx context.Context, lock *repo.Lock, base protocol.See
 		return 0, made, errors.Join(err, m.same(ctx, h, e))
 	}
 	opt := copyOptions{tell: m.opt.Progress}
-	if id, err := format.ParseID(base.Head.Tree); err == nil && base.Head.Snapshot != "" {
+	doubt := m.keep.doubt()
+	if id, err := format.ParseID(base.Head.Tree); err == nil && base.Head.Snapshot != "" && doubt == m.keep.mended {
 		opt.base = &id
 	}
 	h := protocol.Head{
@@ -311,7 +314,9 @@ func (m *Mirror) copyOne(ctx context.Context, lock *repo.Lock, base protocol.See
 		return 0, protocol.Seen{}, err
 	}
 	m.last = &sent{base: base.Tag, sealed: sealed}
-	made, err = m.putHead(ctx, base, h, sealed)
+	if made, err = m.putHead(ctx, base, h, sealed); err == nil {
+		m.keep.mended = doubt
+	}
 	return stats.Stored, made, err
 }
 
@@ -394,6 +399,9 @@ func (m *Mirror) tidy(ctx context.Context, h protocol.Head) error {
 		}
 		if err := m.to.Repo.RemoveSnapshot(ctx, e.ID); err != nil {
 			return fmt.Errorf("copy: remove what an interrupted copy left: %w", err)
+		}
+		if u := m.keep.upkeep; u != nil {
+			delete(u.known, e.ID)
 		}
 	}
 	m.tidied = !open

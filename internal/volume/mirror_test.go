@@ -299,28 +299,8 @@ func dieMirroring(t *testing.T, g *grown, from, to, faulted objstore.Store, n in
 	t.Helper()
 	ctx, kill := context.WithCancel(t.Context())
 	defer kill()
-	var mu sync.Mutex
-	dead := false
-	script := func(c faulty.Call) faulty.Fault {
-		mu.Lock()
-		defer mu.Unlock()
-		first := !dead && c.N == n
-		lives := how == "lost" || how == "late"
-		switch {
-		case first && how == "lost":
-			return faulty.Fault{After: objstore.ErrUnavailable}
-		case first && how == "late":
-			return faulty.Fault{Late: objstore.ErrUnavailable}
-		case first || dead:
-			dead = !lives
-			kill()
-			if first && how == "after" {
-				return faulty.Fault{After: errDead}
-			}
-			return faulty.Fault{Before: errDead}
-		}
-		return faulty.Fault{}
-	}
+	d := &dying{n: n, how: how, kill: kill}
+	script := d.fault
 	source, target := from, to
 	if faulted == nil {
 		source = faulty.New(from, script)
@@ -341,6 +321,43 @@ func dieMirroring(t *testing.T, g *grown, from, to, faulted objstore.Store, n in
 			return
 		}
 	}
+}
+
+// dying is a process that fails at the n-th call of a store.
+type dying struct {
+	how  string // before, after: it dies; late, lost: it lives on without the answer
+	kill func()
+
+	mu   sync.Mutex
+	n    int // 0: at none yet
+	dead bool
+}
+
+func (d *dying) at(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.n = n
+}
+
+func (d *dying) fault(c faulty.Call) faulty.Fault {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first := !d.dead && c.N == d.n
+	lives := d.how == "lost" || d.how == "late"
+	switch {
+	case first && d.how == "lost":
+		return faulty.Fault{After: objstore.ErrUnavailable}
+	case first && d.how == "late":
+		return faulty.Fault{Late: objstore.ErrUnavailable}
+	case first || d.dead:
+		d.dead = !lives
+		d.kill()
+		if first && d.how == "after" {
+			return faulty.Fault{After: errDead}
+		}
+		return faulty.Fault{Before: errDead}
+	}
+	return faulty.Fault{}
 }
 
 // Snapshots that are pruned while they wait to be copied, or have lost data, hold nothing up.

@@ -19,7 +19,8 @@ type UpkeepOptions struct {
 	// Paused says whether a run that is due waits for the next one; nil: never.
 	Paused func() bool
 
-	now func() time.Duration // tests replace it; nil: the process's monotonic clock
+	ofCopy bool                 // of a mirror: it has no files to store anything anew from
+	now    func() time.Duration // tests replace it; nil: the process's monotonic clock
 }
 
 // UpkeepStats is what status tells of the upkeep.
@@ -123,12 +124,9 @@ func (u *Upkeep) Run(ctx context.Context) {
 	}
 }
 
-// begin forgets what held in an earlier tenure: the grace begins anew.
+// begin begins a tenure.
 func (u *Upkeep) begin() {
-	u.sentences = map[format.ID]sentence{}
-	u.surveyed, u.superseded, u.readers, u.compacted, u.rootless = false, nil, nil, 0, nil
-	u.seen, u.known, u.missing, u.damaged = map[format.ID]sighting{}, nil, map[format.ID]time.Time{}, nil
-	u.tellDamage()
+	u.forget()
 	if u.r.opt.DataDir == nil {
 		return
 	}
@@ -136,6 +134,14 @@ func (u *Upkeep) begin() {
 	if u.shelf, err = openShelf(u.r.opt.DataDir.Path("snapshots")); err != nil {
 		u.opt.Log.Warn("upkeep: snapshot objects are read anew each time", "err", err)
 	}
+}
+
+// forget forgets what held in an earlier tenure: the grace begins anew.
+func (u *Upkeep) forget() {
+	u.sentences = map[format.ID]sentence{}
+	u.surveyed, u.superseded, u.readers, u.compacted, u.rootless = false, nil, nil, 0, nil
+	u.seen, u.known, u.missing, u.damaged = map[format.ID]sighting{}, nil, map[format.ID]time.Time{}, nil
+	u.tellDamage()
 }
 
 func (u *Upkeep) end() {
@@ -185,6 +191,11 @@ func (u *Upkeep) note(err error) {
 		u.opt.Log.Info("upkeep: goes on")
 	}
 	u.stats.Problem, u.stats.Last = err, time.Now()
+}
+
+// atRest reports whether nothing is left to do until there are new commits.
+func (u *Upkeep) atRest() bool {
+	return u.surveyed && len(u.sentences) == 0 && len(u.superseded) == 0
 }
 
 func (u *Upkeep) update(f func(*UpkeepStats)) {

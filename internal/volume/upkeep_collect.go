@@ -365,6 +365,10 @@ func (c *run) suspect(why string, gone []format.ID) {
 		return
 	}
 	c.u.suspected = why
+	if c.u.opt.ofCopy {
+		c.u.opt.Log.Error("upkeep: the copy has lost data: what the next commit needs is copied anew", "why", why)
+		return
+	}
 	c.u.opt.Log.Error("upkeep: the volume has lost data: all files are looked at, and what the store lacks is stored anew", "why", why)
 	c.u.r.suspect(why, gone)
 }
