@@ -29,6 +29,7 @@ type TreeOptions struct {
 	AllowShrink    bool
 	ReplacePaths   bool // let a commit's paths lack some of the head's
 	StrictMetadata bool
+	Torn           bool                            // files may change while they are read: a log mends them
 	Tags           []string                        // more tags for snapshots
 	Version        string                          // of drover, for the snapshot's program_version
 	Progress       func(path string, bytes uint64) // after each file; from any goroutine
@@ -251,7 +252,7 @@ func (v *Volume) setCondemned(h protocol.Head) error {
 func (r *Runtime) archiveOptions() archive.Options {
 	t := r.opt.Tree
 	opt := archive.Options{
-		Paths: t.Paths, Exclude: t.Exclude, Cache: t.Cache,
+		Paths: t.Paths, Exclude: t.Exclude, Cache: t.Cache, Torn: t.Torn,
 		Progress: func(path string, bytes uint64) {
 			r.passed(path, bytes)
 			if t.Progress != nil {

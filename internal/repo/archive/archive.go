@@ -64,6 +64,10 @@ type Options struct {
 	// Changed names what to look at. nil: everything is looked at with lstat.
 	Changed *ChangedSet
 
+	// Torn takes files as they are read, though they change meanwhile: who restores them
+	// has a log of the changes to replay.
+	Torn bool
+
 	OnUnreadable Policy
 	Concurrency  int // 0: twice the number of processors
 	// Progress is called after each file or directory, from any goroutine.

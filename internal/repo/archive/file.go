@@ -45,7 +45,7 @@ func (a *run) file(ctx context.Context, d localfs.Dir, path string, l *look) (ma
 		if err != nil {
 			return made{}, err
 		}
-		steady := sameContent(&l.st, &st)
+		steady := a.opt.Torn || sameContent(&l.st, &st)
 		if !steady && try < tries && (try < 2 || st.Size < retryLimit) {
 			l.st = st
 			continue

@@ -1,0 +1,9 @@
+package pgbackup
+
+import (
+	"testing"
+
+	"drover/internal/testkit/leak"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
