@@ -21,6 +21,8 @@ var ErrNoAgent = errors.New("no agent answers")
 // Kinds of errors that an agent answers with, in Backup.Kind and Error.Kind.
 const (
 	KindUnknown    = "unknown"    // no such job, metric or hook
+	KindAbsent     = "absent"     // the store does not have the file asked for
+	KindConflict   = "conflict"   // the store has another content under that name
 	KindBusy       = "busy"       // something of the kind is under way
 	KindInvalid    = "invalid"    // the request cannot be meant
 	KindIncomplete = "incomplete" // files could not be read; no commit

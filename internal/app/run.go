@@ -213,11 +213,12 @@ type agent struct {
 	stopping context.Context // ends when the end is asked for
 	stop     context.CancelFunc
 
-	mu     sync.Mutex
-	tenure *tenure // nil until a volume is open, and while no slot is tried
-	waits  string  // why none is, for people
-	told   string  // the phase and reason last logged
-	volume happenings
+	mu         sync.Mutex
+	tenure     *tenure    // nil until a volume is open, and while no slot is tried
+	walArchive walArchive // of the instance's database; nil: none
+	waits      string     // why none is, for people
+	told       string     // the phase and reason last logged
+	volume     happenings
 }
 
 // current is the tenure of now; nil: none.

@@ -71,8 +71,8 @@ func run(ctx context.Context, args []string, w World) int {
 	root.SetIn(w.In)
 	root.SetOut(w.Out)
 	root.SetErr(w.Err)
-	if err := root.ExecuteContext(ctx); err != nil {
-		return s.fail(err)
+	if cmd, err := root.ExecuteContextC(ctx); err != nil {
+		return walExit(cmd, err, s.fail(err))
 	}
 	return s.exit
 }
@@ -150,7 +150,7 @@ directories in object storage while it runs, and restores them wherever it start
 	root.AddCommand(
 		s.runCommand(), s.backupCommand(), s.takeoverCommand(), s.statusCommand(), s.eventsCommand(), s.logsCommand(), s.pingCommand(),
 		s.startCommand(), s.stopCommand(), s.restartCommand(), s.signalCommand(), s.reloadCommand(), s.maintenanceCommand(), s.putEnvCommand(), s.putMetricCommand(), s.webhookCommand(),
-		s.renderCommand(), s.rollCommand(),
+		s.renderCommand(), s.rollCommand(), s.walCommand(),
 		s.initCommand(), s.snapshotCommand(), s.restoreCommand(), s.restoreTestCommand(),
 		s.snapshotsCommand(), s.lsCommand(), s.diffCommand(), s.rollbackCommand(), s.exportCommand(), s.cloneCommand(), s.copyCommand(), s.keyCommand(),
 		s.verifyCommand(), s.forgetCommand(), s.pruneCommand(), s.probeCommand(), s.doctorCommand(),

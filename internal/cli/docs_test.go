@@ -79,7 +79,7 @@ func TestHelpIsWhole(t *testing.T) {
 func TestEveryCommandOfTheContract(t *testing.T) {
 	s := &session{}
 	root := s.root()
-	for _, name := range strings.Fields("run backup takeover status events logs ping start stop restart signal reload maintenance put-env put-metric webhook render roll init snapshot restore snapshots ls diff rollback export clone copy key verify restore-test forget prune probe doctor restic-env git config convert demo version completion") {
+	for _, name := range strings.Fields("run backup takeover status events logs ping start stop restart signal reload maintenance put-env put-metric webhook render roll wal init snapshot restore snapshots ls diff rollback export clone copy key verify restore-test forget prune probe doctor restic-env git config convert demo version completion") {
 		cmd, _, err := root.Find([]string{name})
 		if err != nil || cmd.Name() != name {
 			t.Errorf("no command %s", name)

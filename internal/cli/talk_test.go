@@ -48,6 +48,22 @@ func (a agent) Maintenance(on bool) error                       { return a.note(
 func (a agent) Webhook(name string) error                       { return a.note("webhook %s", name) }
 func (a agent) PutMetric(values map[string]float64) error       { return a.note("metrics %v", values) }
 
+func (a agent) PushWAL(ctx context.Context, path string) error {
+	if a.wait {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return a.note("push %s", path)
+}
+
+func (a agent) FetchWAL(ctx context.Context, name, path string) error {
+	if a.wait {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return a.note("fetch %s %s", name, path)
+}
+
 func (a agent) Reload(context.Context) (client.Reload, error) { return a.talk.reload, a.note("reload") }
 
 func (a agent) PutEnv(change map[string]*string) error {

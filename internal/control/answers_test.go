@@ -59,6 +59,7 @@ func TestAnswers(t *testing.T) {
 	ask := rawClient(t, start(t, a, Options{Metrics: metrics}))
 	bodies := map[string]string{
 		"/v1/backup": `{"queue":true}`, "/v1/metrics": `{"orders":2.5}`, "/v1/takeover": `{"grace_seconds":60}`,
+		"/v1/wal/push": `{"path":"/data/pg_wal/1"}`, "/v1/wal/fetch": `{"name":"1","path":"/data/pg_wal/1"}`,
 		"/v1/jobs/{name}/signal": `{"signal":"HUP"}`, "/v1/maintenance": `{"on":true}`, "/v1/env": `{"A":"b=c","B":null}`,
 	}
 	expect := func(pattern, path, body string, want int) {
@@ -132,6 +133,8 @@ func TestArguments(t *testing.T) {
 		"maintenance false":        func() (any, error) { return nil, c.Maintenance(ctx, false) },
 		"env map[A:x=y=z B:(out)]": func() (any, error) { return nil, c.PutEnv(ctx, map[string]*string{"A": &value, "B": nil}) },
 		"metrics map[orders:-0.5]": func() (any, error) { return nil, c.PutMetrics(ctx, map[string]float64{"orders": -0.5}) },
+		"push /data/pg_wal/1":      func() (any, error) { return nil, c.PushWAL(ctx, "/data/pg_wal/1") },
+		"fetch 1 /data/pg_wal/2":   func() (any, error) { return nil, c.FetchWAL(ctx, "1", "/data/pg_wal/2") },
 		"webhook ci/cd":            func() (any, error) { return nil, c.Webhook(ctx, "ci/cd") },
 	} {
 		a.called()
@@ -181,6 +184,8 @@ func TestClearLines(t *testing.T) {
 		{"/v1/maintenance", ``, `on is missing`},
 		{"/v1/maintenance", `{"on":null}`, `on is missing`},
 		{"/v1/jobs/db/signal", `{}`, `signal is missing`},
+		{"/v1/wal/push", `{}`, `path is missing`},
+		{"/v1/wal/fetch", `{"path":"x"}`, `name or path is missing`},
 		{"/v1/metrics", `{}`, `no metric is given`},
 		{"/v1/metrics", `{"orders":null}`, `orders has no number`},
 		{"/v1/metrics", `{"orders":"many"}`, `is a string and should be a number`},
@@ -214,7 +219,7 @@ func (patient) SetReadDeadline(time.Time) error { return nil }
 // TestPermissions: who may make which call, all of them.
 func TestPermissions(t *testing.T) {
 	const jobUser, stranger = 12345, 12346
-	jobs := strings.Fields("ping status backup health metrics")
+	jobs := strings.Fields("ping status backup health metrics push fetch")
 	s := New(newAgent(), Options{JobUIDs: func() []uint32 { return []uint32{jobUser} }})
 	handler := checked(t, s.http.Handler)
 	gone, cancel := context.WithCancel(context.Background())
@@ -253,7 +258,7 @@ func FuzzBodies(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var env map[string]*string
 		var numbers map[string]*float64
-		for _, v := range []any{&env, &numbers, &client.BackupRequest{}, &client.TakeoverRequest{}, &client.SignalRequest{}, &client.MaintenanceRequest{}, &struct{}{}} {
+		for _, v := range []any{&env, &numbers, &client.BackupRequest{}, &client.TakeoverRequest{}, &client.WALPushRequest{}, &client.WALFetchRequest{}, &client.SignalRequest{}, &client.MaintenanceRequest{}, &struct{}{}} {
 			var refusal *client.Error
 			if err := decode(body, v); err != nil && (!errors.As(err, &refusal) || refusal.Kind != client.KindInvalid || strings.TrimSpace(refusal.Message) == "") {
 				t.Errorf("%q into %T: %v", body, v, err)

@@ -209,9 +209,9 @@ func statusOf(kind string) int {
 		return http.StatusBadRequest
 	case client.KindForbidden:
 		return http.StatusForbidden
-	case client.KindUnknown:
+	case client.KindUnknown, client.KindAbsent:
 		return http.StatusNotFound
-	case client.KindBusy, client.KindHeld:
+	case client.KindBusy, client.KindHeld, client.KindConflict:
 		return http.StatusConflict
 	}
 	return http.StatusInternalServerError

@@ -64,6 +64,11 @@ type Agent interface {
 	PutEnv(change map[string]*string) error
 	// PutMetric sets, adds to or observes the metrics of the configuration, by their type.
 	PutMetric(values map[string]float64) error
+	// PushWAL stores a file of the database's log, at an absolute path in its data directory;
+	// KindConflict, if another content is stored under its name.
+	PushWAL(ctx context.Context, path string) error
+	// FetchWAL brings a file of the log to such a path; KindAbsent only if the store does not have it.
+	FetchWAL(ctx context.Context, name, path string) error
 	// Webhook says that a hook of that name was called.
 	Webhook(name string) error
 	// Health says whether all that counts at a level ("alive" or "ready") is well. It

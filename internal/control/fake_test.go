@@ -59,6 +59,11 @@ func (c *calls) SignalJob(name, signal string) error             { return c.note
 func (c *calls) Maintenance(on bool) error                       { return c.note("maintenance %t", on) }
 func (c *calls) Webhook(name string) error                       { return c.note("webhook %s", name) }
 
+func (c *calls) PushWAL(_ context.Context, path string) error { return c.note("push %s", path) }
+func (c *calls) FetchWAL(_ context.Context, name, path string) error {
+	return c.note("fetch %s %s", name, path)
+}
+
 func (c *calls) Reload(context.Context) (client.Reload, error) { return c.changed, c.note("reload") }
 
 func (c *calls) PutEnv(change map[string]*string) error {

@@ -98,7 +98,7 @@ func TestSpecRoutes(t *testing.T) {
 // types are those of the schemas, by name.
 var types = []any{
 	client.Error{}, client.Status{}, client.Progress{}, client.RestoreTest{}, client.Upkeep{}, client.DamagedSnapshot{}, client.Mirror{}, client.Job{}, client.Check{}, client.Service{}, client.Watch{}, client.Template{}, client.Roll{}, client.Secrets{}, client.Git{}, client.GitRepository{}, client.GitTarget{},
-	client.BackupRequest{}, client.Backup{}, client.TakeoverRequest{}, client.Takeover{}, client.Event{}, client.Missed{}, client.LogLine{},
+	client.BackupRequest{}, client.Backup{}, client.TakeoverRequest{}, client.Takeover{}, client.WALPushRequest{}, client.WALFetchRequest{}, client.Event{}, client.Missed{}, client.LogLine{},
 	client.SignalRequest{}, client.Reload{}, client.MaintenanceRequest{}, client.Health{},
 }
 

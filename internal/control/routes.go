@@ -32,6 +32,8 @@ func (s *Server) routes() []route {
 		{"GET /v1/health", anyJob, s.health, s.publicHealth},
 		{"POST /v1/backup", anyJob, s.backup, nil},
 		{"POST /v1/metrics", anyJob, s.putMetrics, nil},
+		{"POST /v1/wal/push", anyJob, s.pushWAL, nil},
+		{"POST /v1/wal/fetch", anyJob, s.fetchWAL, nil},
 		{"POST /v1/takeover", own, s.takeover, nil},
 		{"GET /v1/events", own, s.events, nil},
 		{"GET /v1/logs", own, s.logs, nil},

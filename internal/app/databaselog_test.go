@@ -1,0 +1,76 @@
+package app
+
+import (
+	"bytes"
+	le "encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"drover/client"
+	"drover/internal/database/wal"
+	"drover/internal/objstore/mem"
+	"drover/internal/repo/fstest"
+)
+
+// The log of a database goes through the agent: without one nothing is said to be absent, and each
+// outcome arrives as what it is.
+func TestDatabaseLog(t *testing.T) {
+	s := runs(t, "jobs: {idle: {command: [sleep, infinity]}}")
+	c := client.New(s.cfg.Socket)
+	t.Cleanup(c.Close)
+	kind := func(err error) string {
+		var refusal *client.Error
+		if err == nil || !errors.As(err, &refusal) {
+			return ""
+		}
+		return refusal.Kind
+	}
+	const name, size, system = "000000010000000000000003", 1 << 20, 42
+	dir := t.TempDir()
+	fstest.Must(t, os.Mkdir(filepath.Join(dir, "pg_wal"), 0o700))
+	file := filepath.Join(dir, "pg_wal", name)
+	if err := c.FetchWAL(t.Context(), name, file); kind(err) != client.KindInvalid {
+		t.Errorf("fetched without a database: %v", err)
+	}
+	if err := c.PushWAL(t.Context(), file); kind(err) != client.KindInvalid {
+		t.Errorf("pushed without a database: %v", err)
+	}
+	st := mem.New()
+	archive, err := wal.New(st, wal.Options{Secret: make([]byte, 32), System: system})
+	fstest.Must(t, err)
+	courier := wal.NewCourier(archive, wal.CourierOptions{Directory: dir})
+	t.Cleanup(func() { _ = courier.Close() })
+	s.setWALArchive(courier)
+	if err := c.FetchWAL(t.Context(), name, file); kind(err) != client.KindFailed {
+		t.Errorf("fetched from a store without the volume: %v", err)
+	}
+	fstest.Must(t, st.Put(t.Context(), "config", []byte("x")))
+	if err := c.FetchWAL(t.Context(), name, file); kind(err) != client.KindAbsent {
+		t.Errorf("fetched what is not there: %v", err)
+	}
+	b := make([]byte, size)
+	le.LittleEndian.PutUint16(b[2:], 2)
+	le.LittleEndian.PutUint32(b[4:], 1)
+	le.LittleEndian.PutUint64(b[8:], 3*size)
+	le.LittleEndian.PutUint64(b[24:], system)
+	le.LittleEndian.PutUint32(b[32:], size)
+	fstest.Must(t, os.WriteFile(file, b, 0o600))
+	fstest.Must(t, c.PushWAL(t.Context(), file))
+	fstest.Must(t, os.Remove(file))
+	fstest.Must(t, c.FetchWAL(t.Context(), name, file))
+	if got, err := os.ReadFile(file); err != nil || !bytes.Equal(got, b) {
+		t.Errorf("something else came back (%v)", err)
+	}
+	b[size-1]++
+	fstest.Must(t, os.WriteFile(file, b, 0o600))
+	if err := c.PushWAL(t.Context(), file); kind(err) != client.KindConflict {
+		t.Errorf("pushed another content: %v", err)
+	}
+	for _, path := range []string{"/etc/passwd", filepath.Join(dir, name), "pg_wal/" + name} {
+		if err := c.PushWAL(t.Context(), path); kind(err) != client.KindInvalid {
+			t.Errorf("pushed %s: %v", path, err)
+		}
+	}
+}
