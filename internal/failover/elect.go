@@ -75,6 +75,7 @@ func (t *step) elect() {
 		t.stand("nobody leads")
 	default:
 		t.s.vacant = 0
+		t.revive()
 	}
 }
 
@@ -98,6 +99,7 @@ func (s State) Answer(epoch uint64, o Observation) Answer {
 	if s.Stood != (Version{}) && (s.last == nil || !s.Stood.before(s.last.version())) {
 		a.Epoch = max(epoch, s.Stood.Epoch+1)
 	}
+	a.Down, a.Leaving = o.Process == Down && s.leads == 0, s.stopping
 	if db := o.Database; db != nil {
 		a.Received, a.Primary = db.Received, db.Primary && s.leads == epoch && s.leads != 0
 		a.Detached = !db.Primary && db.Upstream == "" && db.Detached && db.Received != "" && s.Epoch == a.Epoch && !o.Busy
@@ -133,17 +135,21 @@ func (t *step) better(a, b claimant) bool {
 	return a.name < b.name
 }
 
+// ballot is what a candidate has been told.
+type ballot struct {
+	own, best claimant
+	count     int    // of those who may know the last commits
+	need      int    // so many of them must be asked
+	awaited   bool   // somebody who answers as a rule has not yet
+	puzzle    string // why it cannot be decided who knows more
+}
+
 // canvass is the candidate's part.
 func (t *step) canvass() {
-	set := t.r.Set
-	need := len(set.Members) - set.Acks + 1
-	if set.Acks == 0 {
-		need = 1
-	}
-	count, best, all := 0, t.claimant(), true
-	own := best
+	set, own := t.r.Set, t.claimant()
+	b := ballot{own: own, best: own, need: set.quorum()}
 	if set.Has(t.s.ID) || set.Acks == 0 {
-		count = 1
+		b.count = 1
 	}
 	for _, id := range set.Members {
 		if id == t.s.ID {
@@ -151,41 +157,60 @@ func (t *step) canvass() {
 		}
 		a, ok := t.o.Answers[id]
 		if !ok || a.Epoch != t.r.Epoch || !a.Detached || a.Sent < t.s.sign || a.Lineage == 0 {
-			all = false
+			_, lately := t.fresh(id)
+			b.awaited = b.awaited || lately || !t.r.Stopped
 			continue
 		}
-		count++
-		name := t.r.Name(id)
-		c := claimant{name, t.r.Members[name], a}
-		if _, comparable := t.cfg.Compare(a.Received, own.Received); !comparable {
-			t.d.Why = "the logs of " + own.name + " and " + name + " cannot be compared: somebody has to choose (drover failover)"
-			return
-		}
-		if t.better(c, best) {
-			best = c
-		}
+		b.count++
+		t.weigh(&b, claimant{t.r.Name(id), t.r.Members[t.r.Name(id)], a})
 	}
-	t.decide(count, need, all, own, best)
+	t.decide(b)
+}
+
+// weigh compares the candidate with one who has answered.
+func (t *step) weigh(b *ballot, c claimant) {
+	at, _ := t.within(c.Lineage, c.Received)
+	mine, _ := t.within(b.own.Lineage, b.own.Received)
+	if _, comparable := t.cfg.Compare(at, mine); !comparable {
+		b.puzzle = "the logs of " + b.own.name + " and " + c.name + " cannot be compared: somebody has to choose (drover failover)"
+		return
+	}
+	if t.better(c, b.best) {
+		b.best = c
+	}
 }
 
 // decide ends the election, hands it on, or waits.
-func (t *step) decide(count, need int, all bool, own, best claimant) {
-	_, strayed := t.within(own.Lineage, own.Received)
+func (t *step) decide(b ballot) {
+	_, strayed := t.within(b.own.Lineage, b.own.Received)
+	waited := t.o.Now - t.s.sign
+	ahead := t.ahead(b.best, b.own)
 	switch {
-	case count < need:
+	case t.forced() && waited >= t.cfg.TTL:
+		t.win() // whoever asked for it has been told what may be lost
+	case t.forced() && t.r.Mode == Off && !t.ended():
+		t.d.Why = "waiting until the primary has certainly ended"
+	case b.puzzle != "":
+		t.d.Why = b.puzzle
+	case b.count < b.need:
 		t.d.Why = "too few of those who may know the last commits have answered"
-	case t.r.Set.Acks == 0 && !all && !t.r.Stopped && t.o.Now-t.s.sign < t.cfg.TTL/2:
+	case t.r.Set.Acks == 0 && b.awaited && waited < t.cfg.TTL/2:
 		t.d.Why = "waiting for those who may know more"
-	case t.ahead(best, own) && (best.member.Tags.NoFailover || best.name == ""):
+	case ahead && (b.best.member.Tags.NoFailover || b.best.name == ""):
 		t.d.Why = "a member that may not be elected knows more than those who may"
-	case t.ahead(best, own):
-		id := best.ID
-		t.write(func(r *Record) { r.Candidate = id })
+	case ahead:
+		t.write(func(r *Record) { r.Candidate = b.best.ID })
 	case strayed:
 		t.d.Why = "it has received what the last primary did not have"
 	default:
 		t.win()
 	}
+}
+
+// ended reports whether the server of the last primary is known to have ended.
+func (t *step) ended() bool {
+	a := t.o.Answers[t.r.Primary]
+	return t.r.Stopped || a.Epoch == t.r.Epoch && a.Down && a.Sent >= t.s.sign
 }
 
 // ahead reports whether a has more of the newest history than b, or nothing beside it where b has.

@@ -62,6 +62,9 @@ type Database struct {
 	Received string
 	Applied  string
 	Timeline string
+	// Began is where the history of a primary leaves that of the one before, if that is known better than
+	// by what it had received when it was elected (whose end may be half a record).
+	Began    string
 	Upstream string // the ID of whom it is configured to follow; empty: nobody
 	// Receiving: it is connected to its upstream and what it gets follows what it has.
 	Receiving bool

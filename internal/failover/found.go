@@ -1,5 +1,7 @@
 package failover
 
+import "time"
+
 // found is for a cluster that has no record: there is none yet, or it was lost.
 func (t *step) found() {
 	switch {
@@ -17,11 +19,22 @@ func (t *step) found() {
 		t.d.Why = "there is a database here, but no record of its cluster in the coordinator"
 		t.unled()
 	case t.o.Stopping:
+	case t.o.Backup && t.o.Now-t.since() < 2*t.cfg.TTL:
+		// There was a cluster, and there may be one: who leads it writes the record again.
+		t.d.Why = "there is a backup, but no record of its cluster in the coordinator: waiting whether somebody leads"
 	default:
 		r := &Record{Epoch: t.s.Epoch + 1, Phase: Bootstrapping, Mode: t.cfg.Mode, Primary: t.s.ID}
 		enrol(r, t.cfg.Name, t.own())
 		t.claim(r)
 	}
+}
+
+// since is when it was first seen that there is no record.
+func (t *step) since() time.Duration {
+	if t.s.vacant == 0 {
+		t.s.vacant = t.o.Now
+	}
+	return t.s.vacant
 }
 
 // adopts reports whether this member may found a cluster upon the files that it has: it is told to, and

@@ -52,6 +52,9 @@ type Record struct {
 	Paused     bool              `json:"paused,omitempty"`
 	Switchover *Switchover       `json:"switchover,omitempty"`
 	History    []Reign           `json:"history,omitempty"` // the newest last
+	// Forgotten is the newest epoch whose fork History has no room for any more: positions of older lineages
+	// cannot be compared.
+	Forgotten uint64 `json:"forgotten,omitempty"`
 }
 
 // MaxHistory is how many reigns a record remembers.
@@ -86,6 +89,14 @@ type SyncSet struct {
 
 // Has reports whether id is one of them.
 func (s SyncSet) Has(id string) bool { return slices.Contains(s.Members, id) }
+
+// quorum is of how many of the members one at least knows any commit that was acknowledged.
+func (s SyncSet) quorum() int {
+	if s.Acks == 0 {
+		return min(1, len(s.Members)) // nobody promised
+	}
+	return len(s.Members) - s.Acks + 1
+}
 
 // Equal reports whether it is the same set.
 func (s SyncSet) Equal(o SyncSet) bool { return s.Acks == o.Acks && slices.Equal(s.Members, o.Members) }

@@ -1,6 +1,9 @@
 package failover
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // reign is what the member does that leads.
 func (t *step) reign() {
@@ -24,7 +27,7 @@ func (t *step) reign() {
 		t.yield("its files are gone")
 		return
 	case t.o.Process == Down && t.s.was:
-		t.ended()
+		t.over()
 		return
 	case t.o.Process == Down && t.o.Disk.Replica:
 		t.do(Start{Standby: true}) // it was not promoted before: it must be, to have a history of its own
@@ -71,7 +74,7 @@ func (t *step) led() {
 
 // govern is the primary's daily work. It does one thing at a time that needs the record.
 func (t *step) govern() {
-	if t.chronicled() && t.enrolled() && t.swept() && t.synchronized() {
+	if t.chronicled() && t.enrolled() && t.configured() && t.swept() && t.synchronized() {
 		t.open()
 	}
 	t.keep()
@@ -79,18 +82,45 @@ func (t *step) govern() {
 
 // chronicled reports whether the record knows the timeline of this reign.
 func (t *step) chronicled() bool {
-	n := len(t.r.History)
-	if n == 0 || t.r.History[n-1].Epoch != t.r.Epoch || t.r.History[n-1].Timeline == t.o.Database.Timeline {
+	n, db := len(t.r.History), t.o.Database
+	if n == 0 || t.r.History[n-1].Epoch != t.r.Epoch {
 		return true
 	}
-	t.write(func(r *Record) { r.History[n-1].Timeline = t.o.Database.Timeline })
+	last := t.r.History[n-1]
+	if order, ok := t.cfg.Compare(db.Began, last.From); ok && order < 0 {
+		last.From = db.Began
+	}
+	last.Timeline = db.Timeline
+	if last == t.r.History[n-1] {
+		return true
+	}
+	t.write(func(r *Record) { r.History[n-1] = last })
+	return false
+}
+
+// configured reports whether the record has the mode that this member is configured for, and no
+// wish that is fulfilled. Without synchronous replication nobody knows all commits for certain.
+func (t *step) configured() bool {
+	done := t.r.Switchover != nil && t.r.Switchover.To == t.cfg.Name
+	if t.r.Mode == t.cfg.Mode && !done {
+		return true
+	}
+	t.write(func(r *Record) {
+		if r.Mode = t.cfg.Mode; r.Mode == Off {
+			r.Set.Acks = 0
+		}
+		if done {
+			r.Switchover = nil
+		}
+	})
 	return false
 }
 
 // swept reports whether the record has no member that has been gone for long; else it is taken out.
 func (t *step) swept() bool {
-	for name, m := range t.r.Members {
-		if m.ID == t.s.ID || t.r.Set.Has(m.ID) || t.o.Now-t.s.began < t.cfg.Forget {
+	for _, name := range slices.Sorted(maps.Keys(t.r.Members)) {
+		m := t.r.Members[name]
+		if m.ID == t.s.ID || t.r.Set.Has(m.ID) || t.o.Now-t.s.began < t.cfg.Forget || t.s.streamed[m.ID] == t.o.Now {
 			continue
 		}
 		if a, ok := t.o.Answers[m.ID]; !ok || t.o.Now-a.Sent >= t.cfg.Forget {
@@ -160,7 +190,7 @@ func (t *step) heir() string {
 		name := t.r.Name(p.ID)
 		m := t.r.Members[name]
 		a, ok := t.fresh(p.ID)
-		if name == "" || !ok || !p.Streaming || m.Tags.NoFailover || !t.r.Set.Has(p.ID) {
+		if name == "" || !ok || a.Leaving || !p.Streaming || m.Tags.NoFailover || !t.r.Set.Has(p.ID) {
 			continue
 		}
 		if planned && s.To != "" && s.To != name {
@@ -171,8 +201,13 @@ func (t *step) heir() string {
 			best = c
 		}
 	}
-	if best.name == "" && planned {
+	switch {
+	case planned && (best.name == "" || t.r.Mode != Off && t.r.Set.Acks == 0):
 		t.d.Why = "no replica is ready to take over"
+		return ""
+	case len(t.attending()) < t.r.Set.quorum():
+		t.d.Why = "too few replicas answer to elect one of them"
+		return ""
 	}
 	return best.ID
 }
@@ -186,14 +221,21 @@ func (t *step) troubled() {
 	if t.s.troubled == 0 {
 		t.s.troubled = t.o.Now
 	}
-	if t.o.Process == Starting || t.o.Now-t.s.troubled < t.cfg.TTL {
-		return
+	patience := t.cfg.TTL
+	if t.o.Process == Starting { // it may have much to recover, as long as nobody else can lead
+		if _, ok := t.successor(); !ok {
+			return
+		}
+		patience *= 5
 	}
-	t.kill(t.d.Why)
+	if t.o.Now-t.s.troubled >= patience {
+		t.s.was = true // it is not started again if another one can lead
+		t.kill(t.d.Why)
+	}
 }
 
-// ended is for the end of a primary's server, whether it was asked for or not.
-func (t *step) ended() {
+// over is for the end of a primary's server, whether it was asked for or not.
+func (t *step) over() {
 	if t.s.leaving && t.o.Stopping && t.s.leaver == "" {
 		t.d.Why = "ended"
 		t.resign()
@@ -235,7 +277,7 @@ func (t *step) successor() (id string, ok bool) {
 	for _, id := range t.r.Set.Members {
 		name := t.r.Name(id)
 		a, fresh := t.fresh(id)
-		if id == t.s.ID || name == "" || !fresh || t.r.Members[name].Tags.NoFailover || a.Lineage == 0 || a.Received == "" {
+		if id == t.s.ID || name == "" || !fresh || a.Leaving || t.r.Members[name].Tags.NoFailover || a.Lineage == 0 || a.Received == "" {
 			continue
 		}
 		if c := (claimant{name, t.r.Members[name], a}); best.name == "" || t.better(c, best) {
@@ -259,16 +301,17 @@ func (t *step) reclaim() {
 	if t.o.Disk == nil {
 		return
 	}
+	if t.o.Stopping {
+		t.d.Why = "ended"
+		return
+	}
 	if t.r.Phase == Bootstrapping {
 		t.again()
 		return
 	}
 	if t.o.Disk.Empty {
 		t.d.Why = "the files of the last primary are gone"
-		return
-	}
-	if t.o.Stopping {
-		t.d.Why = "ended"
+		t.revive()
 		return
 	}
 	if t.o.Now-t.s.sign < t.cfg.TTL/4 && len(t.attending()) < len(t.r.Set.Members) {
@@ -291,7 +334,7 @@ func (t *step) needed() bool {
 		t.s.vacant = t.o.Now
 	}
 	waited := t.o.Now - t.s.vacant
-	few := len(t.attending()) < len(t.r.Set.Members)-t.r.Set.Acks+1
+	few := len(t.attending()) < t.r.Set.quorum()
 	return waited >= 3*t.cfg.TTL || few && waited >= t.cfg.TTL/2
 }
 

@@ -163,8 +163,11 @@ func (t *step) leave() {
 }
 
 // within is how far a log of that lineage and length goes in the history of the newest reign: its own
-// position, or where that history leaves it; strayed says that it goes on beyond that.
+// position, or where that history leaves it; strayed says that it goes on beyond that. Empty: it is not known.
 func (t *step) within(lineage uint64, received string) (position string, strayed bool) {
+	if lineage < t.r.Forgotten {
+		return "", true
+	}
 	position = received
 	for _, reign := range t.r.History {
 		if reign.Epoch <= lineage || reign.From == "" {

@@ -40,7 +40,7 @@ func (t *step) swears(id string) bool {
 // current reports whether a lineage is this reign's: no reign since has left its history.
 func (t *step) current(lineage uint64) bool {
 	left := func(r Reign) bool { return r.Epoch > lineage && r.From != "" }
-	return lineage != 0 && !slices.ContainsFunc(t.r.History, left)
+	return lineage != 0 && lineage >= t.r.Forgotten && !slices.ContainsFunc(t.r.History, left)
 }
 
 // present are those whom commits are to wait for.

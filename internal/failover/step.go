@@ -56,6 +56,8 @@ type Answer struct {
 	Detached bool          `json:"detached,omitempty"` // it receives from nobody, and will not before Epoch has a primary
 	Received string        `json:"received,omitempty"`
 	Primary  bool          `json:"primary,omitempty"` // its server accepts writes, or would from clients
+	Down     bool          `json:"down,omitempty"`    // its server does not run, and will not lead before it has asked for another epoch
+	Leaving  bool          `json:"leaving,omitempty"` // its instance is to end
 	Sent     time.Duration `json:"-"`                 // when it was asked, and when it had answered
 	Got      time.Duration `json:"-"`
 }
@@ -77,6 +79,7 @@ type State struct {
 	change   string                   // the position at which the server's set was in effect
 	streamed map[string]time.Duration // when a replica was last seen to stream
 	troubled time.Duration            // since when the server does not answer, or tells of an incident; 0: it does
+	stopping bool                     // as observed last
 	leaving  bool                     // a switchover or a stop is under way: no client is admitted any more
 	leaver   string                   // who is to follow; empty: whoever
 
@@ -176,13 +179,13 @@ type step struct {
 // Step decides what the member does next. The runner calls it again whenever something was observed, and
 // after some time in any case. newID is an ID that nobody has had, in case one is needed.
 func Step(cfg Config, s State, o Observation, newID string) (State, Decision) {
-	s.streamed, s.sure = maps.Clone(s.streamed), s.Persistent
+	s.streamed, s.sure, s.stopping = maps.Clone(s.streamed), s.Persistent, o.Stopping
 	t := &step{cfg: cfg, s: s, o: o}
 	if t.s.ID == "" {
 		t.s.ID = newID
 		t.persist()
 	}
-	if o.Database != nil && o.Database.Incident == "" {
+	if o.Process == Down || o.Database != nil && o.Database.Incident == "" {
 		t.s.troubled = 0
 	}
 	t.adopt()
@@ -370,11 +373,15 @@ func enrol(r *Record, name string, m Member) {
 	r.Members[name] = m
 }
 
-// reigns appends one to the history.
+// reigns appends one to the history. Those in which nothing forked are forgotten first.
 func reigns(r *Record, next Reign) {
 	r.History = append(r.History, next)
-	if n := len(r.History) - MaxHistory; n > 0 {
-		r.History = slices.Delete(r.History, 0, n)
+	for len(r.History) > MaxHistory {
+		i := max(slices.IndexFunc(r.History, func(old Reign) bool { return old.From == "" && old.Epoch != next.Epoch }), 0)
+		if old := r.History[i]; old.From != "" {
+			r.Forgotten = old.Epoch
+		}
+		r.History = slices.Delete(r.History, i, i+1)
 	}
 }
 
