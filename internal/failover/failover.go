@@ -41,6 +41,8 @@ type Persistent struct {
 	Led uint64 `json:"led,omitempty"`
 	// Made is the epoch in which this member made the first database; 0: it did not.
 	Made uint64 `json:"made,omitempty"`
+	// Torn: another copy began to replace the files, and has not been whole.
+	Torn bool `json:"torn,omitempty"`
 	// Stood is the record upon which it last asked to be elected: until a newer one is seen that may still come about.
 	Stood Version `json:"stood,omitzero"`
 }

@@ -6,12 +6,7 @@ import "time"
 func (t *step) found() {
 	switch {
 	case t.s.leads != 0 && t.s.last != nil:
-		// Who leads knows what was in it. The epoch is a new one: whoever founds another cluster
-		// meanwhile is in conflict with this write, or this one with his.
-		t.d.Why = "the coordinator has lost the cluster's record: writing it again"
-		next := t.s.last.Next()
-		next.Epoch++
-		t.claim(next)
+		t.restore()
 	case t.o.Disk == nil:
 		t.d.Why = "the local files cannot be looked at"
 		t.unled()
@@ -29,6 +24,18 @@ func (t *step) found() {
 	}
 }
 
+// restore writes the record again that the coordinator has lost, or of which it has an old backup, or in
+// whose place another cluster was founded: who leads knows what was in it. If it only was a stale reading the write is refused.
+func (t *step) restore() {
+	if t.s.leads == 0 || t.s.last == nil || t.o.Record != nil && t.o.Record.Epoch >= t.s.leads {
+		return
+	}
+	t.d.Why = "the coordinator has lost the cluster's record: writing it again"
+	next := t.s.last.Next()
+	next.Epoch++
+	t.claim(next)
+}
+
 // since is when it was first seen that there is no record.
 func (t *step) since() time.Duration {
 	if t.s.vacant == 0 {
@@ -40,7 +47,7 @@ func (t *step) since() time.Duration {
 // adopts reports whether this member may found a cluster upon the files that it has: it is told to, and
 // they were never a member's.
 func (t *step) adopts() bool {
-	return t.cfg.Adopt && t.s.Led == 0 && t.s.Lineage == 0
+	return t.cfg.Adopt && t.s.Led == 0 && t.s.Lineage == 0 && !t.s.Torn
 }
 
 // claim asks for an epoch in which this member leads.

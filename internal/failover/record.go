@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -160,11 +161,13 @@ func (r *Record) Encode() []byte {
 
 // Clone is a copy that shares nothing.
 func (r *Record) Clone() *Record {
-	c, err := ParseRecord(r.Encode())
-	if err != nil {
-		panic(err)
+	c := *r
+	c.Set.Members, c.Members, c.History = slices.Clone(r.Set.Members), maps.Clone(r.Members), slices.Clone(r.History)
+	if r.Switchover != nil {
+		s := *r.Switchover
+		c.Switchover = &s
 	}
-	return c
+	return &c
 }
 
 // Next is a copy for whoever wants to replace the record by a changed one.

@@ -40,7 +40,7 @@ func (t *step) replicate(newID string) {
 		t.d.Why = "the local files are of another database (" + disk.System + ", not " + t.r.System + "): they are kept, and nothing is done with them"
 	case disk.Empty || disk.System != t.r.System:
 		t.renew(up, Clone{t.r.Primary, newID}, newID)
-	case t.s.Led != 0:
+	case t.s.Led != 0 || t.s.Torn:
 		t.renew(up, Rewind{t.r.Primary, newID}, newID)
 	case !t.enrolled():
 	default:
@@ -48,7 +48,7 @@ func (t *step) replicate(newID string) {
 	}
 }
 
-// renew makes the files new ones, under a new ID. That is remembered once they are.
+// renew makes the files new ones, under a new ID.
 func (t *step) renew(up bool, a Action, newID string) {
 	if !up {
 		t.d.Why = "waiting for the primary to copy from"
@@ -79,9 +79,16 @@ func (t *step) revive() {
 	t.claim(next)
 }
 
-// Renewed is the state after Clone or Rewind succeeded: it is another copy.
+// Renewing is the state to write down before Clone or Rewind touches the files: what was said of
+// them counts no more, and they are started by nobody.
+func (s State) Renewing(id string) State {
+	s.ID, s.Lineage, s.Torn = id, 0, true
+	return s
+}
+
+// Renewed is the state after it succeeded: it is another copy.
 func (s State) Renewed(id string) State {
-	s.Persistent = Persistent{ID: id, Epoch: s.Epoch}
+	s.Persistent = Persistent{ID: id, Epoch: s.Epoch, Stood: s.Stood}
 	s.rewound = s.rewound || s.unfed != 0
 	s.unfed = 0
 	return s
@@ -125,9 +132,12 @@ func (t *step) starve(up bool, newID string) {
 		t.s.unfed = t.o.Now
 	}
 	_, strayed := t.within(t.s.Lineage, t.o.Database.Received)
-	hungry := t.o.Now - t.s.unfed
+	patience := 5 * t.cfg.TTL // it may be a primary with much to do, and this copy may be needed yet
+	if strayed {
+		patience = t.cfg.TTL / 4
+	}
 	switch {
-	case hungry < t.cfg.TTL && !strayed, hungry < t.cfg.TTL/4:
+	case t.o.Now-t.s.unfed < patience:
 	case t.s.rewound:
 		t.renew(up, Clone{t.r.Primary, newID}, newID)
 	default:

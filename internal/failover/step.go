@@ -131,7 +131,8 @@ type (
 	// Init makes the first database; Restore does it from the newest backup.
 	Init    struct{}
 	Restore struct{}
-	// Clone and Rewind make the files those of a replica of From, under a new ID.
+	// Clone and Rewind make the files those of a replica of From, under a new ID: State.Renewing is
+	// written down first, State.Renewed when they are whole. Where Rewind is not enough it clones.
 	Clone  struct{ From, ID string }
 	Rewind struct{ From, ID string }
 	// Start starts the server, see database.Configuration.
@@ -199,6 +200,7 @@ func Step(cfg Config, s State, o Observation, newID string) (State, Decision) {
 	case t.r == nil:
 		t.d.Why = "the coordinator shows a record older than one that this member has obeyed"
 		t.unled()
+		t.restore()
 	case t.s.leads == t.r.Epoch:
 		t.reign()
 	case t.r.Primary == t.s.ID:
