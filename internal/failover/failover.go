@@ -2,8 +2,8 @@
 // does next: Step is a pure function of what a member knows, sees and remembers.
 //
 // It promises, whatever crashes, sleeps, is cut off or comes late: in synchronous modes no
-// acknowledged commit is missing from a later primary, and no two members acknowledge commits in the
-// same epoch, nor one after a later epoch's primary has been chosen. DESIGN.md has the rules and why they
+// acknowledged commit is missing from a later primary, not even one that its client hears of only after
+// that was chosen, and no two members acknowledge commits in the same epoch. DESIGN.md has the rules and why they
 // suffice. What is done, and by which clock, is left to package database and its drivers.
 package failover
 

@@ -24,6 +24,7 @@ type Options struct {
 	Mode    failover.Mode
 	Acks    int
 	Faults  time.Duration // how long things go wrong, after the cluster has formed
+	Awake   bool          // nobody sleeps: then no two servers accept commits at the same moment, in any mode
 	Trace   func(string)  // nil: nobody
 }
 
@@ -46,14 +47,18 @@ type world struct {
 	now   time.Duration
 	store coordinator
 	all   []*member
+	owner map[string]*member // of each ID there was
 	cut   map[[2]string]bool // from, to; "store" is the coordinator
 	ids   int
 	mail  []letter // what is under way, unordered
+	kind  int      // of faults that this schedule has more of; see disturb
 
-	values  int
-	acked   map[int]uint64 // value: the epoch it was acknowledged in
-	seen    map[int]bool   // values that an admitted client could read
+	acked   []uint64 // by value: the epoch it was acknowledged in; 0: it was not
+	seen    []bool   // by value: an admitted client could read it
+	count   int      // of those acknowledged
 	ackers  map[uint64]string
+	byHand  uint64 // the last epoch whose primary a person chose
+	faulty  bool   // things go wrong now
 	lastAck time.Duration
 	report  Report
 	err     error
@@ -75,41 +80,44 @@ type coordinator struct {
 	down     bool
 }
 
-// entry is one commit in a log: which value, and which primary's it is.
-type entry struct {
-	value int
-	epoch uint64
-}
-
 // Run plays one schedule.
 func Run(opt Options) (Report, error) {
 	w := &world{
-		opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 1)), cut: map[[2]string]bool{},
-		acked: map[int]uint64{}, seen: map[int]bool{}, ackers: map[uint64]string{},
+		opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 1)), cut: map[[2]string]bool{}, owner: map[string]*member{},
+		acked: []uint64{0}, seen: []bool{false}, ackers: map[uint64]string{},
 	}
 	w.store.beats = map[uint64]uint64{}
+	w.kind = w.rng.IntN(2 * faults)
 	for i := range opt.Members {
 		w.all = append(w.all, w.newMember("m"+strconv.Itoa(i)))
 	}
-	w.runUntil(w.now+20*time.Second, nil)
-	if w.err == nil && len(w.acked) == 0 {
+	if !w.recovers(30 * time.Second) {
 		w.fail("the cluster did not form: %s", w.describe())
 	}
-	formed := w.now
-	w.lastAck = w.now
-	w.runUntil(formed+opt.Faults, w.disturb)
+	w.lastAck, w.faulty = w.now, true
+	w.runFor(opt.Faults, nil)
+	w.faulty = false
 	w.heal()
-	before := len(w.acked)
-	w.runUntil(w.now+40*time.Second, nil)
-	if w.err == nil && len(w.acked) == before && !w.excused() {
-		w.fail("nothing was acknowledged although all is well again: %s", w.describe())
+	if !w.recovers(60*time.Second) && !w.excused() {
+		w.fail("not all is well again: %s", w.describe())
 	}
 	w.final()
-	w.report.Acked, w.report.Reigns = len(w.acked), w.store.record.Epoch
+	w.report.Acked = w.count
+	if w.store.record != nil {
+		w.report.Reigns = w.store.record.Epoch
+	}
 	if w.err != nil {
 		return w.report, fmt.Errorf("seed %d, %d members, mode %s, %d acknowledge: %w", opt.Seed, opt.Members, opt.Mode, opt.Acks, w.err)
 	}
 	return w.report, nil
+}
+
+// recovers lets time pass until commits are acknowledged and all members are content; false: not within that time.
+func (w *world) recovers(within time.Duration) bool {
+	before := w.count
+	return w.runFor(within, func() bool {
+		return w.count > before+5 && !slices.ContainsFunc(w.all, func(m *member) bool { return !m.content() })
+	}) || w.err != nil
 }
 
 func (w *world) fail(format string, args ...any) {
@@ -130,28 +138,49 @@ func (w *world) newID() string {
 	return "i" + strconv.Itoa(w.ids)
 }
 
-func (w *world) runUntil(end time.Duration, disturb func()) {
-	for w.now < end && w.err == nil {
+// runFor lets time pass; true: until done said so.
+func (w *world) runFor(d time.Duration, done func() bool) bool {
+	for end := w.now + d; w.now < end && w.err == nil; {
 		w.now += tick
-		if disturb != nil {
-			disturb()
+		if w.faulty {
+			w.disturb()
 		}
 		w.deliver()
 		for _, m := range w.all {
 			m.live()
 		}
 		w.clients()
+		if done != nil && done() {
+			return true
+		}
 	}
+	return false
 }
 
-// send has do happen after a while; lost says what becomes of it if the way is cut.
+// send has do happen after a while, and now and then after a long one, if the way is not cut then.
 func (w *world) send(from, to string, do func()) {
-	w.mail = append(w.mail, letter{w.now + time.Duration(w.rng.IntN(3))*tick, from, to, do})
+	late := time.Duration(w.rng.IntN(3)) * tick
+	if w.faulty && w.rng.IntN(60) == 0 {
+		late = w.some()
+	}
+	w.mail = append(w.mail, letter{w.now + late, from, to, do})
+}
+
+// after has do happen then.
+func (w *world) after(d time.Duration, do func()) {
+	w.mail = append(w.mail, letter{w.now + d, "", "", do})
 }
 
 func (w *world) deliver() {
-	due := slices.DeleteFunc(slices.Clone(w.mail), func(l letter) bool { return l.at > w.now })
-	w.mail = slices.DeleteFunc(w.mail, func(l letter) bool { return l.at <= w.now })
+	keep, due := w.mail[:0:0], w.mail[:0:0]
+	for _, l := range w.mail {
+		if l.at > w.now {
+			keep = append(keep, l)
+		} else {
+			due = append(due, l)
+		}
+	}
+	w.mail = keep
 	for _, l := range due {
 		if w.reaches(l.from, l.to) {
 			l.do()
@@ -166,93 +195,34 @@ func (w *world) reaches(from, to string) bool {
 	return !w.cut[[2]string{from, to}]
 }
 
-// clients write to whoever lets them, and note what they can read there.
-func (w *world) clients() {
-	for _, m := range w.all {
-		s := &m.server
-		if !s.up || m.frozen() || s.stopped || !s.primary || !s.open {
-			continue
-		}
-		m.acknowledge()
-		if w.opt.Mode != failover.Off {
-			for _, e := range m.log[:min(s.visible, len(m.log))] {
-				w.seen[e.value] = true
-			}
-		}
-		if len(s.waiting) < 3 && w.rng.IntN(3) == 0 {
-			w.values++
-			m.log = append(m.log, entry{w.values, m.persisted.Led})
-			s.waiting = append(s.waiting, len(m.log))
-		}
+// byID is the member that has this copy now.
+func (w *world) byID(id string) *member {
+	if m := w.owner[id]; m != nil && m.persisted.ID == id {
+		return m
 	}
+	return nil
 }
 
-// ack is told by a server that has told a client.
-func (w *world) ack(m *member, value int) {
-	epoch := m.persisted.Led
-	w.acked[value] = epoch
-	if w.now-w.lastAck > w.report.Gap {
-		w.report.Gap = w.now - w.lastAck
+// replace is the coordinator's compare-and-swap.
+func (w *world) replace(by string, next *failover.Record) {
+	s := &w.store
+	w.trace("%s writes: epoch %d %s primary %s candidate %s set %v", by, next.Epoch, next.Phase, next.Primary, next.Candidate, next.Set)
+	chosen := next.Phase == failover.Running && (s.record == nil || s.record.Epoch < next.Epoch || s.record.Phase != failover.Running)
+	s.older, s.record = s.record, next
+	s.revision++
+	if chosen {
+		w.chosen()
 	}
-	w.lastAck = w.now
-	if other, ok := w.ackers[epoch]; ok && other != m.name && w.opt.Mode != failover.Off {
-		w.fail("%s and %s acknowledge commits in epoch %d", other, m.name, epoch)
-	}
-	w.ackers[epoch] = m.name
-}
-
-// complete holds that a primary which admits clients has all that was acknowledged or could be read.
-func (w *world) complete(m *member) {
-	has := map[int]bool{}
-	for _, e := range m.log {
-		has[e.value] = true
-	}
-	lost := 0
-	for v, epoch := range w.acked {
-		if !has[v] && epoch < m.persisted.Led {
-			lost++
-			if w.opt.Mode != failover.Off {
-				w.fail("%s leads epoch %d without value %d, which was acknowledged in epoch %d", m.name, m.persisted.Led, v, epoch)
-				return
-			}
-			delete(w.acked, v)
-		}
-	}
-	w.report.Lost += lost
-	for v := range w.seen {
-		if !has[v] {
-			w.fail("%s leads epoch %d without value %d, which clients could read before", m.name, m.persisted.Led, v)
-			return
-		}
-	}
-}
-
-// final holds that everything acknowledged is with the last primary.
-func (w *world) final() {
-	for _, m := range w.all {
-		if m.server.up && m.server.primary && m.server.open && w.store.record.Primary == m.persisted.ID {
-			w.complete(m)
-		}
-	}
-}
-
-// excused reports whether nobody can be elected for a reason that only a person can judge: a copy
-// which may have had the only proof of a commit was destroyed.
-func (w *world) excused() bool {
-	for _, id := range w.store.record.Set.Members {
-		if !slices.ContainsFunc(w.all, func(m *member) bool { return m.persisted.ID == id }) {
-			return true
-		}
-	}
-	return !slices.ContainsFunc(w.all, func(m *member) bool { return m.persisted.ID == w.store.record.Primary })
 }
 
 func (w *world) describe() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "record %s", w.store.record.Encode())
+	if w.store.record != nil {
+		fmt.Fprintf(&b, "record %s", w.store.record.Encode())
+	}
 	for _, m := range w.all {
-		fmt.Fprintf(&b, "\n   %s %+v up %v primary %v open %v upstream %q set %v log %d why %q", m.name, m.persisted, m.server.up, m.server.primary,
-			m.server.open, m.server.upstream, m.server.set, len(m.log), m.why)
+		fmt.Fprintf(&b, "\n   %s %+v up %v primary %v open %v upstream %q set %v log %d torn %v why %q", m.name, m.persisted, m.server.up, m.server.primary,
+			m.server.open, m.server.upstream, m.server.set, len(m.log), m.torn, m.why)
 	}
 	return b.String()
 }
