@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,7 +42,7 @@ const (
 type member struct {
 	cfg    *config.Config
 	log    *slog.Logger
-	driver database.Driver
+	driver *postgres.Driver
 	user   *supervise.User
 	secret []byte
 	run    *database.Member // nil until it runs
@@ -88,6 +89,9 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 	}
 	if m.user != nil {
 		o.User = m.user.Credential()
+	}
+	if cfg.BacksUpDatabase() {
+		o.ArchiveCommand, o.RestoreCommand = archiveCommand(), restoreCommand()
 	}
 	m.driver, err = postgres.New(o)
 	return m, err
@@ -180,7 +184,17 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 	if err != nil {
 		return fmt.Errorf("listen for the database's members: %w", err)
 	}
+	store, err := openBackups(ctx, a.cfg, a.member.driver, a.registry, a.setWALArchive, a.log)
+	if err != nil {
+		return err
+	}
+	var restorer database.Restorer // nil: there are no backups
+	if store != nil {
+		defer store.close()
+		restorer = store
+	}
 	run, err := database.New(database.Options{
+		Backup:   restorer,
 		Failover: settings, Driver: a.member.driver, Processes: a.jobs, KV: co.kv,
 		Prefix:    a.cfg.CoordinatorPrefix() + "/database/" + a.cfg.Database.Cluster,
 		StateFile: filepath.Join(a.member.stateDir(), "member.json"), Listener: listener,
@@ -194,6 +208,13 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 	a.member.run = run
 	a.mu.Unlock()
 	defer context.AfterFunc(a.stopping, run.Stop)()
+	if store != nil {
+		carrying, end := context.WithCancel(ctx)
+		var part sync.WaitGroup
+		part.Go(func() { store.run(carrying, run.View) })
+		defer part.Wait()
+		defer end()
+	}
 	err = errors.Join(run.Run(ctx), a.member.driver.Close())
 	if errors.Is(err, context.Canceled) {
 		err = nil

@@ -31,6 +31,8 @@ type Database struct {
 	Forget           Duration    `yaml:"forget" doc:"After how long a member that does not answer is taken off the list."`
 	RestoreAfter     Duration    `yaml:"restore_after" doc:"When no member with data was heard of for so long, the newest backup is restored. 0: never."`
 
+	Backup DatabaseBackup `yaml:"backup" doc:"Backups of the database into the store, if there is one with a password: its log, all the time, and base backups."`
+
 	Parameters map[string]string `yaml:"parameters" doc:"Parameters of the server."`
 	HBA        Names             `yaml:"hba" doc:"Lines of pg_hba.conf, for clients. Default: all of them, by password."`
 	Tags       DatabaseTags      `yaml:"tags" doc:"What this member is for."`
@@ -42,6 +44,16 @@ type DatabaseTags struct {
 	NoSync        bool `yaml:"nosync" doc:"No commit waits for it."`
 	NoLoadBalance bool `yaml:"noloadbalance" doc:"It answers /replica with 503."`
 	Priority      int  `yaml:"failover_priority" doc:"Of members that are equally far the one with the highest is elected."`
+}
+
+// DatabaseBackup says what is kept of a database.
+type DatabaseBackup struct {
+	Every Duration `yaml:"every" doc:"How often a base backup is made. 0: never, and the log is not archived either."`
+}
+
+// BacksUpDatabase says whether the database's log and base backups go to the store.
+func (c *Config) BacksUpDatabase() bool {
+	return c.HasDatabase() && c.Store.URL != "" && !c.Store.hasNoPassword() && c.Database.Backup.Every > 0
 }
 
 // Engine is a kind of database.
@@ -76,7 +88,7 @@ func (s *Synchronous) UnmarshalText(text []byte) error { return choose(s, text) 
 func DefaultDatabase() Database {
 	return Database{
 		Cluster: "main", Data: "/var/lib/postgresql/drover/data", Listen: "0.0.0.0:5432", API: "0.0.0.0:8008", Superuser: "postgres",
-		Synchronous: SynchronousOn, Acknowledgements: 1,
+		Synchronous: SynchronousOn, Acknowledgements: 1, Backup: DatabaseBackup{Every: Duration(24 * time.Hour)},
 		TTL: Duration(5 * time.Second), Forget: Duration(10 * time.Minute), RestoreAfter: Duration(5 * time.Minute),
 	}
 }

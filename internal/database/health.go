@@ -47,6 +47,7 @@ type View struct {
 	Name     string            `json:"name"`
 	ID       string            `json:"id"`
 	Epoch    uint64            `json:"epoch"`
+	System   string            `json:"database_system_identifier,omitempty"`
 	Timeline string            `json:"timeline,omitempty"`
 	Received string            `json:"received,omitempty"`
 	Applied  string            `json:"applied,omitempty"`
@@ -72,6 +73,9 @@ func (m *Member) View() View {
 		if m.now()-a.Sent < m.opt.Failover.TTL {
 			v.Answers[id] = a.Received
 		}
+	}
+	if d := m.obs.Disk; d != nil {
+		v.System = d.System
 	}
 	if db := m.obs.Database; db != nil {
 		v.State, v.Timeline, v.Received, v.Applied = "running", db.Timeline, db.Received, db.Applied

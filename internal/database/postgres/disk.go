@@ -49,7 +49,8 @@ func (d *Driver) Disk(context.Context) (failover.Disk, error) {
 	if err != nil {
 		return failover.Disk{}, fmt.Errorf("look at the database's files: %s is not empty, and holds no whole database: %w", d.o.Data, err)
 	}
-	return failover.Disk{System: system}, nil
+	_, err = os.Lstat(filepath.Join(d.o.Data, "standby.signal"))
+	return failover.Disk{System: system, Replica: err == nil}, nil
 }
 
 // systemID reads the identity that initdb gave. It is the first field of pg_control, as it has

@@ -1,0 +1,151 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Session opens a session of the superuser's in the running server. It is the caller's.
+func (d *Driver) Session(ctx context.Context) (*pgx.Conn, error) { return d.connect(ctx) }
+
+// recoveryEnd is how long an ended recovery may take to stop.
+const recoveryEnd = 2 * time.Minute
+
+// recoverySignal is in files whose recovery has not come to its end.
+const recoverySignal = "recovery.signal"
+
+// Restore makes the database from a backup: fetch fills a directory with files that have a recovery.signal, and a server
+// that nobody can connect to runs on them until it is a primary of its own history. Then it is stopped. env is added to its
+// environment, for restore_command. Until all of that is done the files count as none; called again it goes on.
+func (d *Driver) Restore(ctx context.Context, env []string, fetch func(ctx context.Context, dir string) error) error {
+	disk, err := d.Disk(ctx)
+	if err == nil && !disk.Empty {
+		err = fmt.Errorf("%s is not empty", d.o.Data)
+	}
+	if err == nil {
+		err = d.writeFile(d.unfinished(), "A restore has not ended.\n")
+	}
+	if err == nil {
+		err = d.fetch(ctx, fetch)
+	}
+	if err == nil {
+		err = d.recoverFiles(ctx, env)
+	}
+	if err == nil {
+		err = removeFile(d.unfinished())
+	}
+	if err != nil {
+		return fmt.Errorf("restore PostgreSQL: %w", err)
+	}
+	return nil
+}
+
+// fetch has the files brought, unless an earlier call had all of them.
+func (d *Driver) fetch(ctx context.Context, fetch func(context.Context, string) error) error {
+	if _, err := os.Lstat(filepath.Join(d.o.Data, recoverySignal)); err == nil {
+		return nil
+	}
+	if err := d.makeDir(d.o.Data); err != nil {
+		return err
+	}
+	if err := fetch(ctx, d.o.Data); err != nil {
+		return err
+	}
+	if err := os.Chmod(d.o.Data, 0o700); err != nil {
+		return err
+	}
+	return d.ownAll(d.o.Data)
+}
+
+func (d *Driver) recoverFiles(ctx context.Context, env []string) error {
+	cmd, said, err := d.recoverer(env)
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	d.work.Go(func() { ended <- cmd.Wait() })
+	stop := func(sig syscall.Signal, within time.Duration) error {
+		_ = cmd.Process.Signal(sig)
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(within):
+			_ = cmd.Process.Kill()
+			return errors.Join(errors.New("it did not end in time"), <-ended)
+		}
+	}
+	for {
+		select {
+		case err := <-ended:
+			return fmt.Errorf("the server ended before its recovery: %w: %s", cmp.Or(err, errors.New("it says")), strings.TrimSpace(string(said.text)))
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), stop(syscall.SIGQUIT, 10*time.Second))
+		case <-time.After(200 * time.Millisecond):
+		}
+		if d.recovered(ctx) {
+			return stop(syscall.SIGINT, recoveryEnd)
+		}
+	}
+}
+
+// recovered reports whether the server has become a primary.
+func (d *Driver) recovered(ctx context.Context) bool {
+	if _, err := os.Lstat(filepath.Join(d.o.Data, recoverySignal)); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	c, err := d.control(ctx)
+	return err == nil && c.state == "in production"
+}
+
+// recoverer is a server that listens nowhere, and takes no queries before it is a primary.
+func (d *Driver) recoverer(env []string) (*exec.Cmd, *tail, error) {
+	bin, err := d.binaries()
+	if err != nil {
+		return nil, nil, err
+	}
+	args := []string{
+		"-D", d.o.Data, "-c", "listen_addresses=", "-c", "unix_socket_directories=", "-c", "hot_standby=off", "-c", "logging_collector=off",
+		"-c", "archive_mode=on", "-c", "archive_command=" + d.o.ArchiveCommand, "-c", "synchronous_standby_names=", "-c", "ssl=off",
+	}
+	for name, value := range d.o.Parameters {
+		switch strings.ToLower(name) {
+		case "shared_preload_libraries", "shared_buffers", "fsync", "full_page_writes":
+			args = append(args, "-c", name+"="+value)
+		}
+	}
+	cmd := exec.Command(filepath.Join(bin, "postgres"), args...)
+	cmd.Dir = d.o.Data
+	cmd.Env = append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + d.o.Run, "LC_ALL=C", "TZ=UTC"}, env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: d.o.User, Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = 5 * time.Second
+	said := &tail{most: 4 << 10}
+	cmd.Stdout, cmd.Stderr = said, said
+	return cmd, said, nil
+}
+
+// ownAll gives a directory and all in it to the server's user.
+func (d *Driver) ownAll(dir string) error {
+	if d.o.User == nil {
+		return nil
+	}
+	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return d.own(path)
+	})
+}
