@@ -14,7 +14,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -133,12 +135,18 @@ func (m *member) makeDirs() error {
 func (m *member) job(stdout, stderr io.Writer, several bool) supervise.Job {
 	job := supervise.Job{
 		Name: m.cfg.DatabaseJob(), Command: m.driver.Command(), Main: true, User: m.user,
-		Env:        supervise.JobEnv(os.Environ(), []string{"DROVER_SOCKET=" + m.cfg.Socket, "LC_ALL=C.UTF-8"}),
+		Env:        supervise.JobEnv(withoutLibpq(os.Environ()), []string{"DROVER_SOCKET=" + m.cfg.Socket, "LC_ALL=C.UTF-8"}),
 		StopSignal: unix.SIGINT, // a fast shutdown: sessions end, replicas get everything
 		StopGrace:  time.Minute, Signals: map[unix.Signal]unix.Signal{}, Version: "database",
 	}
 	give(&job, config.Job{Output: config.OutputAuto}, several, stdout, stderr)
 	return job
+}
+
+// withoutLibpq leaves out what libpq reads: a PGPASSWORD that is meant for somebody else would win over the
+// password files by which replicas connect.
+func withoutLibpq(env []string) []string {
+	return slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, "PG") })
 }
 
 // settings are the core's.

@@ -90,7 +90,7 @@ func (m *Member) replace(ctx context.Context, r *failover.Record, seen coord.Rev
 func (m *Member) begin(ctx context.Context, actions []failover.Action) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(actions) == 0 || m.busy {
+	if len(actions) == 0 || m.busy || m.now() < m.failed[name(actions[0])] {
 		return
 	}
 	m.busy = true
@@ -100,6 +100,9 @@ func (m *Member) begin(ctx context.Context, actions []failover.Action) {
 				if ctx.Err() == nil {
 					m.opt.Log.Warn(fmt.Sprintf("database: %s", name(a)), "err", err)
 				}
+				m.mu.Lock()
+				m.failed[name(actions[0])] = m.now() + pause(a)
+				m.mu.Unlock()
 				break
 			}
 		}
@@ -113,6 +116,15 @@ func (m *Member) begin(ctx context.Context, actions []failover.Action) {
 		m.mu.Unlock()
 		m.nudge()
 	})
+}
+
+// pause is how long an action that failed is not tried again.
+func pause(a failover.Action) time.Duration {
+	switch a.(type) {
+	case failover.Init, failover.Restore, failover.Clone, failover.Rewind, failover.Start:
+		return 2 * time.Second
+	}
+	return 100 * time.Millisecond
 }
 
 // name is an action's, for people.

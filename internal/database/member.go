@@ -81,9 +81,10 @@ type Member struct {
 	writing  bool
 	busy     bool
 	stopping bool
-	answered bool          // the server that runs has answered
-	handled  time.Duration // when the last thing was done to files or server
-	writes   sync.Mutex    // one persist at a time
+	answered bool                     // the server that runs has answered
+	failed   map[string]time.Duration // until when an action that failed is not tried again
+	handled  time.Duration            // when the last thing was done to files or server
+	writes   sync.Mutex               // one persist at a time
 	stepped  time.Time
 	told     Change
 	why      string
@@ -99,7 +100,7 @@ type Member struct {
 func New(opt Options) (*Member, error) {
 	m := &Member{
 		opt: opt, began: time.Now(), wake: make(chan struct{}, 1), reread: make(chan struct{}, 1), killed: make(chan struct{}, 1),
-		peers: map[string]failover.Member{},
+		peers: map[string]failover.Member{}, failed: map[string]time.Duration{},
 	}
 	m.obs.Answers = map[string]failover.Answer{}
 	p, err := readState(opt.StateFile)

@@ -118,7 +118,7 @@ func (d *Driver) recoverer(env []string) (*exec.Cmd, *tail, error) {
 		return nil, nil, err
 	}
 	args := []string{
-		"-D", d.o.Data, "-c", "listen_addresses=", "-c", "unix_socket_directories=", "-c", "hot_standby=off", "-c", "logging_collector=off",
+		"-D", d.o.Data, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + d.o.Run, "-c", "hot_standby=off", "-c", "logging_collector=off",
 		"-c", "archive_mode=on", "-c", "archive_command=" + d.o.ArchiveCommand, "-c", "synchronous_standby_names=", "-c", "ssl=off",
 	}
 	for name, value := range d.o.Parameters {
