@@ -118,7 +118,7 @@ type member struct {
 	c       *cluster
 	n       int
 	id      string
-	process *process
+	process *Process
 }
 
 func (m *member) peer() database.Peer {
@@ -129,14 +129,14 @@ func (m *member) peer() database.Peer {
 // start starts the server as it is configured and waits until it answers.
 func (m *member) start() {
 	m.c.Helper()
-	m.process = start(m.c, m.Command(), m.c.User())
+	m.process = Start(m.c, m.Command(), m.c.User())
 	m.c.until("the server answers", func() (bool, any) {
 		_, err := m.Status(m.c.ctx())
 		if err != nil && !errors.Is(err, database.ErrNotRunning) {
 			return false, err
 		}
-		if m.process.ended() {
-			m.c.Fatalf("the server ended: %s", m.process.said())
+		if m.process.Ended() {
+			m.c.Fatalf("the server ended: %s", m.process.Said())
 		}
 		return err == nil, err
 	})
@@ -151,7 +151,7 @@ func (m *member) configure(c database.Configuration) {
 // kill ends the server like a loss of power, as far as a process can, and waits until nothing of it is left.
 func (m *member) kill() {
 	if m.process != nil {
-		m.process.kill()
+		m.process.Kill()
 		m.process = nil
 	}
 }
@@ -159,7 +159,7 @@ func (m *member) kill() {
 // stopped waits until a server has ended that was told to.
 func (m *member) stopped() {
 	m.c.Helper()
-	m.c.until("the server ends", func() (bool, any) { return m.process.ended(), m.process.said() })
+	m.c.until("the server ends", func() (bool, any) { return m.process.Ended(), m.process.Said() })
 	m.process = nil
 }
 

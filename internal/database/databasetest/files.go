@@ -188,7 +188,7 @@ func ahead(c *cluster) {
 	if order, ok := d.Compare(at, more); !ok || order >= 0 {
 		c.Fatalf("%s is compared with %s: %d, %v", at, more, order, ok)
 	}
-	a.process.signal(syscall.SIGKILL)
+	a.process.Signal(syscall.SIGKILL)
 	a.kill()
 	c.must(b.Promote(c.ctx()))
 	c.must(b.Admit(c.ctx(), true))

@@ -13,16 +13,17 @@ import (
 	"time"
 )
 
-// process is a server with all that it has started.
-type process struct {
+// Process is a server with all that it has started.
+type Process struct {
 	cmd  *exec.Cmd
 	out  output
 	done chan struct{} // closed when cmd was waited for
 }
 
-func start(t testing.TB, command []string, user *syscall.Credential) *process {
+// Start starts one, and kills it at the end of the test.
+func Start(t testing.TB, command []string, user *syscall.Credential) *Process {
 	t.Helper()
-	p := &process{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{})} //nolint:noctx // it is killed by its tree
+	p := &Process{cmd: exec.Command(command[0], command[1:]...), done: make(chan struct{})} //nolint:noctx // it is killed by its tree
 	p.cmd.Dir = "/"
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
@@ -35,15 +36,16 @@ func start(t testing.TB, command []string, user *syscall.Credential) *process {
 		close(p.done)
 	}()
 	t.Cleanup(func() {
-		p.kill()
+		p.Kill()
 		if t.Failed() {
-			t.Logf("%s said:\n%s", strings.Join(command, " "), p.said())
+			t.Logf("%s said:\n%s", strings.Join(command, " "), p.Said())
 		}
 	})
 	return p
 }
 
-func (p *process) ended() bool {
+// Ended says whether the process has ended, whatever is left of those that it started.
+func (p *Process) Ended() bool {
 	select {
 	case <-p.done:
 		return true
@@ -52,8 +54,8 @@ func (p *process) ended() bool {
 	}
 }
 
-// said is the end of what it has printed.
-func (p *process) said() string {
+// Said is the end of what it has printed.
+func (p *Process) Said() string {
 	all := p.out.String()
 	if skip := len(all) - 3<<10; skip > 0 {
 		return "…" + all[skip:]
@@ -61,11 +63,11 @@ func (p *process) said() string {
 	return all
 }
 
-// signal reaches the process and all its descendants, the parents first.
-func (p *process) signal(sig syscall.Signal) []int {
+// Signal reaches the process and all its descendants, the parents first, and returns who they are.
+func (p *Process) Signal(sig syscall.Signal) []int {
 	pids := []int{p.cmd.Process.Pid}
 	for i := 0; i < len(pids); i++ {
-		if !p.ended() || i > 0 {
+		if !p.Ended() || i > 0 {
 			_ = syscall.Kill(pids[i], sig)
 		}
 		pids = append(pids, children(pids[i])...)
@@ -73,11 +75,11 @@ func (p *process) signal(sig syscall.Signal) []int {
 	return pids
 }
 
-// kill ends all of them, and waits until none is left.
-func (p *process) kill() {
-	pids := p.signal(syscall.SIGSTOP) // so that none starts another one
+// Kill ends all of them, and waits until none is left.
+func (p *Process) Kill() {
+	pids := p.Signal(syscall.SIGSTOP) // so that none starts another one
 	for _, pid := range pids {
-		if pid != p.cmd.Process.Pid || !p.ended() {
+		if pid != p.cmd.Process.Pid || !p.Ended() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}

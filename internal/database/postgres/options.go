@@ -116,6 +116,8 @@ func (o *Options) checkParameters() error {
 		switch lower := strings.ToLower(name); {
 		case !parameterName.MatchString(name):
 			return fmt.Errorf("%q is no name of a parameter", name)
+		case strings.HasPrefix(lower, "include"): // a directive, with or without an equals sign
+			return fmt.Errorf("%s is no parameter: files are included by postgresql.conf in the data directory", name)
 		case forced(lower) || strings.HasPrefix(lower, namespace):
 			return fmt.Errorf("the parameter %s is set by the agent", name)
 		case strings.ContainsAny(o.Parameters[name], "\x00"):

@@ -1,0 +1,351 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"drover/internal/database"
+	"drover/internal/database/databasetest"
+	"drover/internal/failover"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// member is one with its server, where a test needs what only PostgreSQL has.
+type member struct {
+	*Driver
+	t       *testing.T
+	e       *engine
+	n       int
+	process *databasetest.Process
+}
+
+func newMember(t *testing.T, e *engine, n int, change func(*Options)) *member {
+	t.Helper()
+	if change != nil {
+		change(&e.options[n])
+	}
+	m := &member{t: t, e: e, n: n, Driver: e.Driver(n).(*Driver)}
+	t.Cleanup(func() {
+		if m.process != nil {
+			m.process.Kill()
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+func (m *member) must(err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *member) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	m.t.Cleanup(cancel)
+	return ctx
+}
+
+func (m *member) id() string { return fmt.Sprintf("Id-%d", m.n) }
+
+func (m *member) peer() *database.Peer {
+	host, port := m.e.Peer(m.n)
+	return &database.Peer{Name: m.id(), ID: m.id(), Host: host, Port: port}
+}
+
+func (m *member) start(c database.Configuration) {
+	m.t.Helper()
+	c.ID = m.id()
+	m.must(m.Configure(m.ctx(), c))
+	m.process = databasetest.Start(m.t, m.Command(), m.e.User())
+	m.sees(func(failover.Database) bool { return true })
+}
+
+func (m *member) found() {
+	m.t.Helper()
+	m.must(m.Init(m.ctx()))
+	m.start(database.Configuration{})
+	m.must(m.Admit(m.ctx(), true))
+}
+
+func (m *member) join(source *member) {
+	m.t.Helper()
+	m.must(m.Clone(m.ctx(), *source.peer()))
+	m.must(source.Replicas(m.ctx(), []database.Peer{*m.peer()}))
+	m.start(database.Configuration{Standby: true, Upstream: source.peer()})
+	m.sees(func(s failover.Database) bool { return s.Receiving })
+}
+
+func (m *member) sees(holds func(failover.Database) bool) failover.Database {
+	m.t.Helper()
+	ctx := m.ctx()
+	for {
+		s, err := m.Status(ctx)
+		if err == nil && holds(s) {
+			return s
+		}
+		if m.process != nil && m.process.Ended() {
+			m.t.Fatalf("the server ended: %s", m.process.Said())
+		}
+		if wait(ctx, 5*time.Millisecond) != nil {
+			m.t.Fatalf("last seen: %+v %v", s, err)
+		}
+	}
+}
+
+// sql runs statements as the superuser, over the agent's socket.
+func (m *member) sql(statements ...string) string {
+	m.t.Helper()
+	out := ""
+	m.must(m.with(m.ctx(), func(conn *pgx.Conn) error {
+		for _, s := range statements {
+			rows, err := conn.Query(m.ctx(), s)
+			if err != nil {
+				return err
+			}
+			for rows.Next() {
+				v, err := rows.Values()
+				if err != nil {
+					return err
+				}
+				out = fmt.Sprint(v...)
+			}
+			if err := rows.Err(); err != nil {
+				return fmt.Errorf("%s: %w", s, err)
+			}
+		}
+		return nil
+	}))
+	return out
+}
+
+// TestWhatWasReceivedIsKnownAgain: a replica that is killed with more received than it has applied says nothing
+// after its start until it has read all of it.
+func TestWhatWasReceivedIsKnownAgain(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	a, b := newMember(t, e, 0, nil), newMember(t, e, 1, nil)
+	a.found()
+	a.sql("CREATE TABLE public.test (x text)")
+	b.join(a)
+	b.sql("SELECT pg_wal_replay_pause()")
+	a.sql("INSERT INTO public.test SELECT repeat('x', 500) FROM generate_series(1, 60000)", "SELECT pg_switch_wal()", "INSERT INTO public.test VALUES ('last')")
+	end := a.sees(func(failover.Database) bool { return true }).Received
+	before := b.sees(func(s failover.Database) bool {
+		order, ok := b.Compare(s.Received, end)
+		return ok && order >= 0
+	})
+	if order, ok := b.Compare(before.Applied, before.Received); !ok || order >= 0 || before.Incident == "" {
+		t.Fatalf("applying is paused: %+v", before)
+	}
+	b.process.Kill()
+	b.start(database.Configuration{Standby: true})
+	first := b.sees(func(s failover.Database) bool { return s.Received != "" })
+	if order, ok := b.Compare(before.Received, first.Received); !ok || order > 0 {
+		t.Errorf("it had received %s, and after its restart says first that it has %+v", before.Received, first)
+	}
+	b.sees(func(s failover.Database) bool { return s.Detached && s.Received == s.Applied })
+	if n := b.sql("SELECT count(*) FROM public.test"); n != "60001" {
+		t.Errorf("%s rows are there, want 60001", n)
+	}
+}
+
+// TestSettled: when a detached replica has applied all that it can, what it has beyond that is no whole record, and counts for nothing.
+func TestSettled(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	a, b := newMember(t, e, 0, nil), newMember(t, e, 1, nil)
+	a.found()
+	b.join(a)
+	b.must(b.Follow(b.ctx(), nil))
+	b.sees(func(s failover.Database) bool { return s.Detached })
+	b.sees(func(failover.Database) bool { // as Status has it, a few looks later
+		a := <-b.status
+		defer func() { b.status <- a }()
+		return a.settled(general{Startup: a.quiet.process, Idle: true, Retry: 200})
+	})
+	if s := b.sees(func(s failover.Database) bool { return s.Detached }); s.Received != s.Applied {
+		t.Errorf("it has applied all that it can, and says %+v", s)
+	}
+}
+
+// TestTwoWithTheSameTimeline: two that were promoted without knowing of each other have no common history, whatever
+// their timelines are called.
+func TestTwoWithTheSameTimeline(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	a, b, c := newMember(t, e, 0, nil), newMember(t, e, 1, nil), newMember(t, e, 2, nil)
+	a.found()
+	b.join(a)
+	c.join(a)
+	for _, m := range []*member{b, c} {
+		m.must(m.Follow(m.ctx(), nil))
+		m.sees(func(s failover.Database) bool { return s.Detached })
+	}
+	a.process.Kill()
+	for _, m := range []*member{b, c} {
+		m.must(m.Promote(m.ctx()))
+		m.sql("CREATE TABLE public.mine AS SELECT " + literal(m.id()))
+	}
+	if s := c.sees(func(failover.Database) bool { return true }); s.Timeline != "2" {
+		t.Fatalf("%+v", s)
+	}
+	c.process.Kill()
+	if err := c.Rewind(c.ctx(), *b.peer()); !errors.Is(err, database.ErrDiverged) {
+		t.Fatalf("rewound to a history that only has the same name: %v", err)
+	}
+	c.join(b)
+	if got := c.sql("SELECT * FROM public.mine"); got != b.id() {
+		t.Errorf("it has %q", got)
+	}
+	// The old primary goes no further than where both left it, or a little: it can be rewound to one.
+	a.must(a.Rewind(a.ctx(), *b.peer()))
+	a.must(b.Replicas(b.ctx(), []database.Peer{*a.peer(), *c.peer()}))
+	a.start(database.Configuration{Standby: true, Upstream: b.peer()})
+	a.sees(func(s failover.Database) bool { return s.Receiving })
+	c.sees(func(s failover.Database) bool { return s.Receiving })
+}
+
+// TestAlterSystem: what a superuser sets against the agent does not stay.
+func TestAlterSystem(t *testing.T) {
+	t.Parallel()
+	nasty := "it's \\ 100%% \"x\" # no comment = '\n"
+	e := newEngine(t)
+	a := newMember(t, e, 0, func(o *Options) {
+		o.Parameters["log_line_prefix"] = nasty
+		o.HBA = []string{"host all all 127.0.0.1/32 scram-sha-256"}
+	})
+	a.found()
+	if got := a.sql("SHOW log_line_prefix"); got != nasty {
+		t.Errorf("a parameter is %q, want %q", got, nasty)
+	}
+	want := failover.SyncSet{Acks: 1, Members: []string{"nobody-here"}}
+	if _, err := a.Synchronize(a.ctx(), want); err != nil {
+		t.Fatal(err)
+	}
+	a.sql("ALTER SYSTEM SET synchronous_standby_names = ''", "ALTER SYSTEM SET work_mem = '5MB'", "SELECT pg_reload_conf()")
+	a.sees(func(s failover.Database) bool { return s.Set.Acks == 0 })
+	if _, err := a.Synchronize(a.ctx(), want); err != nil {
+		t.Fatal(err)
+	}
+	if s := a.sees(func(s failover.Database) bool { return s.Primary }); !s.Set.Equal(want) {
+		t.Errorf("%+v", s)
+	}
+	if got := a.sql("SHOW work_mem"); got != "5MB" {
+		t.Errorf("work_mem is %s", got)
+	}
+	a.sql("ALTER SYSTEM SET max_connections = 31", "SELECT pg_reload_conf()")
+	a.sees(func(s failover.Database) bool { return s.Restart })
+}
+
+// TestSlots: each member has one while it is a member, and a new one for one whose log is lost.
+func TestSlots(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	a := newMember(t, e, 0, func(o *Options) {
+		o.Parameters["max_slot_wal_keep_size"] = "1MB"
+		o.Parameters["wal_keep_size"] = "0"
+		o.Parameters["max_wal_size"] = "32MB"
+		o.Parameters["min_wal_size"] = "32MB"
+	})
+	a.found()
+	slots := func() string {
+		return a.sql("SELECT coalesce(string_agg(slot_name || ' ' || wal_status, ', ' ORDER BY slot_name), '') FROM pg_replication_slots")
+	}
+	a.sql("SELECT pg_create_physical_replication_slot('users_own', true)")
+	keep := func(ids ...string) {
+		t.Helper()
+		var peers []database.Peer
+		for _, id := range append(ids, a.id()) {
+			peers = append(peers, database.Peer{ID: id})
+		}
+		a.must(a.Replicas(a.ctx(), peers))
+	}
+	keep("x", "y")
+	if got := slots(); got != "drover_x reserved, drover_y reserved, users_own reserved" {
+		t.Errorf("slots: %s", got)
+	}
+	keep("x")
+	for i := 0; i < 20 && !strings.Contains(slots(), "drover_x lost"); i++ {
+		a.sql("SELECT pg_switch_wal()", "CREATE TABLE public.t"+fmt.Sprint(i)+" AS SELECT 1", "CHECKPOINT")
+	}
+	if got := slots(); got != "drover_x lost, users_own lost" {
+		t.Errorf("slots: %s", got)
+	}
+	keep("x")
+	if got := slots(); got != "drover_x reserved, users_own lost" {
+		t.Errorf("slots: %s", got)
+	}
+}
+
+// TestRewindOfWhatIsGone: a replica whose log its primary does not keep any more has to be copied.
+func TestRewindOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	small := func(o *Options) {
+		o.Parameters["wal_keep_size"] = "0"
+		o.Parameters["max_wal_size"], o.Parameters["min_wal_size"] = "32MB", "32MB"
+	}
+	a, b := newMember(t, e, 0, small), newMember(t, e, 1, small)
+	a.found()
+	b.join(a)
+	b.must(b.Stop(b.ctx()))
+	for !b.process.Ended() {
+		b.must(wait(b.ctx(), pause))
+	}
+	b.must(b.Rewind(b.ctx(), *a.peer()))
+	a.must(a.Replicas(a.ctx(), nil))
+	for i := range 6 {
+		a.sql("SELECT pg_switch_wal()", "CREATE TABLE public.t"+fmt.Sprint(i)+" AS SELECT 1", "CHECKPOINT")
+	}
+	if err := b.Rewind(b.ctx(), *a.peer()); !errors.Is(err, database.ErrDiverged) {
+		t.Errorf("it can follow without what it lacks: %v", err)
+	}
+	pending := errors.New("the store does not answer")
+	b.o.ArchivePending = func(context.Context) error { return pending }
+	if err := b.Rewind(b.ctx(), *a.peer()); !errors.Is(err, pending) || errors.Is(err, database.ErrDiverged) {
+		t.Errorf("what is not archived is thrown away: %v", err)
+	}
+	if d, err := b.Disk(b.ctx()); err != nil || d.Empty {
+		t.Errorf("the files after that: %+v %v", d, err)
+	}
+}
+
+func TestDiskThatFails(t *testing.T) {
+	t.Parallel()
+	e := newEngine(t)
+	e.options[0].DiskTimeout = 50 * time.Millisecond
+	m := newMember(t, e, 0, nil)
+	said := func(what string) {
+		t.Helper()
+		for ctx := m.ctx(); ; {
+			if got := m.probe.incident(m.Driver); strings.Contains(got, what) && (what != "" || got == "") {
+				return
+			} else if wait(ctx, pause) != nil {
+				t.Fatalf("the incident is %q, want one with %q", got, what)
+			}
+		}
+	}
+	path := m.o.Data + probeName
+	m.must(os.Mkdir(path, 0o700)) // which cannot be written
+	said("cannot be written")
+	m.must(os.Remove(path))
+	said("")
+	m.must(syscall.Mkfifo(path, 0o600)) // opening it takes until somebody reads
+	said("hangs")
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	m.must(err)
+	defer func() { _ = f.Close() }()
+	said("cannot be written") // it cannot be synced either, and is removed
+	said("")
+}
