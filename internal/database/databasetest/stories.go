@@ -117,6 +117,9 @@ func promoting(c *cluster, a, b, d *member) {
 	if s := b.status(); !s.Primary || s.Open || !s.Set.Equal(set(1, d)) || !c.behind(d.status().Received, s.Received) {
 		c.Fatalf("promoted: %+v, and the other replica: %+v", s, d.status())
 	}
+	if s := b.status(); !c.behind(s.Began, d.status().Received) || !c.behind(s.Began, s.Received) {
+		c.Fatalf("its history began at %q, where that of %s ended", s.Began, d.status().Received)
+	}
 	if _, err := c.Session(c.ctx(), b.n); err == nil {
 		c.Fatal("a client is admitted to a primary that is closed")
 	}

@@ -329,7 +329,7 @@ func TestDiskThatFails(t *testing.T) {
 	said := func(what string) {
 		t.Helper()
 		for ctx := m.ctx(); ; {
-			if got := m.probe.incident(m.Driver); strings.Contains(got, what) && (what != "" || got == "") {
+			if got := m.incident(); strings.Contains(got, what) && (what != "" || got == "") {
 				return
 			} else if wait(ctx, pause) != nil {
 				t.Fatalf("the incident is %q, want one with %q", got, what)

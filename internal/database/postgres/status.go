@@ -213,6 +213,9 @@ func (d *Driver) askPrimary(ctx context.Context, a *asker, s *failover.Database)
 		return err
 	}
 	s.Received, s.Applied, s.Timeline = at.String(), at.String(), fmt.Sprint(at.timeline)
+	if len(at.before) > 0 {
+		s.Began = position{at.before[0], at.before[1:]}.String()
+	}
 	for _, r := range l.Replicas {
 		flushed, err := parseLSN(r.Flushed)
 		if err != nil {
