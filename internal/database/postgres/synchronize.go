@@ -81,9 +81,10 @@ func (a *asker) primaryAt(ctx context.Context) (position, error) {
 
 // sendersTurned waits until every sender releases commits by the set that new sessions show. The server has signalled
 // them by then: a sender that is seen to wait for something to do finds the signal before it looks at the next
-// acknowledgement. One that is not seen to wait is ended, and connects again as a new one.
+// acknowledgement. One that is not seen to wait is ended, and connects again as a new one. Senders of base backups
+// release nobody.
 func sendersTurned(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'")
+	rows, err := conn.Query(ctx, "SELECT pid FROM pg_stat_replication WHERE state <> 'backup'")
 	if err != nil {
 		return err
 	}
