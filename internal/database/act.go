@@ -189,7 +189,7 @@ func (m *Member) renew(ctx context.Context, id, from string, how func(context.Co
 		return errors.New("the primary's address is not known")
 	}
 	m.mu.Lock()
-	m.state.ID, m.state.Lineage = id, 0
+	m.state = m.state.Renewing(id)
 	m.mu.Unlock()
 	if err := m.persist(); err != nil {
 		return err

@@ -198,12 +198,7 @@ func (m *Member) decide(ctx context.Context) error {
 func (m *Member) step() (failover.Decision, coord.Revision) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	o := m.obs
-	o.Now, o.Clock, o.Busy, o.Stopping = m.now(), time.Now(), m.busy, m.stopping
-	o.Process = m.process()
-	if o.Process == failover.Down {
-		o.Database = nil
-	}
+	o := m.observation()
 	var d failover.Decision
 	m.state, d = failover.Step(m.opt.Failover, m.state, o, newID(m.opt.Failover.Name))
 	m.decision, m.stepped = d, time.Now()
@@ -215,6 +210,16 @@ func (m *Member) step() (failover.Decision, coord.Revision) {
 		}
 	}
 	return d, m.revision
+}
+
+// observation is what is seen now. m.mu is held.
+func (m *Member) observation() failover.Observation {
+	o := m.obs
+	o.Now, o.Clock, o.Busy, o.Stopping = m.now(), time.Now(), m.busy, m.stopping
+	if o.Process = m.process(); o.Process == failover.Down {
+		o.Database = nil
+	}
+	return o
 }
 
 // process is how the server stands. m.mu is held.

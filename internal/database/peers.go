@@ -136,8 +136,7 @@ func (m *Member) answer(w http.ResponseWriter, r *http.Request) {
 	if q.Leads != 0 && q.Leads == m.written {
 		m.obs.Alive, m.obs.AliveEpoch = m.now(), q.Leads
 	}
-	o := m.obs
-	a := m.state.Answer(m.written, o)
+	a := m.state.Answer(m.written, m.observation())
 	m.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(a)
