@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -94,6 +95,7 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 	}
 	if cfg.BacksUpDatabase() {
 		o.ArchiveCommand, o.RestoreCommand = archiveCommand(), restoreCommand()
+		o.Parameters = archived(d.Parameters)
 	}
 	m.driver, err = postgres.New(o)
 	return m, err
@@ -141,6 +143,14 @@ func (m *member) job(stdout, stderr io.Writer, several bool) supervise.Job {
 	}
 	give(&job, config.Job{Output: config.OutputAuto}, several, stdout, stderr)
 	return job
+}
+
+// archived adds to the parameters that a segment which is not full is archived, too, after a minute: so much can be
+// lost with all members at once.
+func archived(parameters map[string]string) map[string]string {
+	all := map[string]string{"archive_timeout": "60s"}
+	maps.Copy(all, parameters)
+	return all
 }
 
 // withoutLibpq leaves out what libpq reads: a PGPASSWORD that is meant for somebody else would win over the
