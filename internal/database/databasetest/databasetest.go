@@ -112,6 +112,15 @@ func (c *cluster) until(what string, holds func() (bool, any)) {
 	}
 }
 
+// clock says how long the steps of a failover take. What they may take is not judged: the machine is busy with other things.
+func (c *cluster) clock() func(step string) {
+	begin := time.Now()
+	return func(step string) {
+		c.Logf("%s: %s", step, time.Since(begin).Round(time.Millisecond))
+		begin = time.Now()
+	}
+}
+
 // member is one with its files and, at times, its server.
 type member struct {
 	database.Driver

@@ -103,17 +103,22 @@ func fencing(c *cluster, a, b *member) {
 // promoting: of an unacknowledged tail nothing is left, wherever it was.
 func promoting(c *cluster, a, b, d *member) {
 	c.Helper()
+	times := c.clock()
 	for _, m := range []*member{b, d} {
 		c.must(m.Follow(c.ctx(), nil))
 	}
 	b.detached()
 	d.detached()
+	times("detach")
 	tail := a.attempt("lost")
 	c.hangs("a commit on a fenced primary", tail)
 	a.kill()
 	<-tail
+	times = c.clock()
 	b.synchronize(set(1, d))
+	times("synchronize")
 	c.must(b.Promote(c.ctx()))
+	times("promote")
 	if s := b.status(); !s.Primary || s.Open || !s.Set.Equal(set(1, d)) || !c.behind(d.status().Received, s.Received) {
 		c.Fatalf("promoted: %+v, and the other replica: %+v", s, d.status())
 	}
@@ -125,9 +130,12 @@ func promoting(c *cluster, a, b, d *member) {
 	}
 	c.slots(b)
 	p := b.peer()
+	times = c.clock()
 	c.must(d.Follow(c.ctx(), &p))
 	d.receives(b)
+	times("follow")
 	c.must(b.Admit(c.ctx(), true))
+	times("admit")
 	b.append("8")
 	b.shows("1", "2", "3", "4", "5", "6", "7", "8")
 

@@ -29,23 +29,22 @@ func (d *Driver) admit(ctx context.Context, clients bool) error {
 	if err := d.apply(w); err != nil {
 		return err
 	}
-	if err := d.reload(ctx); err != nil || clients {
-		return err
-	}
-	// Twice: a session that was being admitted while the server read its configuration shows up a little later.
-	for i := 0; i < 2; {
-		ended, err := d.endSessions(ctx)
-		if err != nil {
-			return err
+	return d.reload(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		// Twice: a session that was being admitted while the server read its configuration shows up a little later.
+		for left := 2; left > 0 && !clients; {
+			ended, err := d.endSessions(ctx, conn)
+			if err != nil {
+				return err
+			}
+			if ended == 0 {
+				left--
+			}
+			if err := wait(ctx, pause); err != nil {
+				return err
+			}
 		}
-		if ended == 0 {
-			i++
-		}
-		if err := wait(ctx, pause); err != nil {
-			return err
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // ready has commits of a primary wait for who acknowledges them, before there are any.
@@ -67,12 +66,10 @@ func (d *Driver) ready(ctx context.Context, w wanted) error {
 }
 
 // endSessions ends those that are no replica's and not the agent's, and says how many there were.
-func (d *Driver) endSessions(ctx context.Context) (int, error) {
+func (d *Driver) endSessions(ctx context.Context, conn *pgx.Conn) (int, error) {
 	ended := 0
-	err := d.with(ctx, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-			WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM $1
-			AND NOT (usename = $2 AND application_name = $3)`, d.o.Rewind.Name, d.o.Superuser.Name, agentName).Scan(&ended)
-	})
+	err := conn.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+		WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM $1
+		AND NOT (usename = $2 AND application_name = $3)`, d.o.Rewind.Name, d.o.Superuser.Name, agentName).Scan(&ended)
 	return ended, err
 }

@@ -97,5 +97,5 @@ func (d *Driver) secret(r Role, purpose string) (path string, forget func(), err
 		return "", nil, err
 	}
 	path = filepath.Join(d.o.Run, purpose+passSuffix)
-	return path, func() { _ = os.Remove(path) }, d.writeFile(path, line)
+	return path, func() { _ = os.Remove(path) }, d.writeRun(path, line)
 }

@@ -86,15 +86,7 @@ func closeConn(conn *pgx.Conn) {
 	_ = conn.Close(ctx)
 }
 
-// parent is the process ID of the server that answers in a session.
-func parent(ctx context.Context, conn *pgx.Conn) (int, error) {
-	var backend int
-	if err := conn.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&backend); err != nil {
-		return 0, err
-	}
-	return parentOf(backend)
-}
-
+// parentOf is the process that started another one.
 func parentOf(pid int) (int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -108,36 +100,36 @@ func parentOf(pid int) (int, error) {
 	return strconv.Atoi(fields[1])
 }
 
-// reload has a running server read its configuration, and returns when every new session has it.
-func (d *Driver) reload(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+// reload has a running server read its configuration, and calls f in a session that has it, as all later ones have.
+func (d *Driver) reload(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
 	w, err := d.want()
 	if err != nil {
 		return err
 	}
-	told := false
+	s, err := d.postmaster()
+	if err == nil {
+		err = s.signal(syscall.SIGHUP)
+	}
+	if err != nil {
+		return err
+	}
+	soon, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for {
-		err = d.with(ctx, func(conn *pgx.Conn) error {
+		err = d.with(soon, func(conn *pgx.Conn) error {
 			var stamp string
-			if err := conn.QueryRow(ctx, "SELECT coalesce(current_setting('drover.stamp', true), '')").Scan(&stamp); err != nil {
+			if err := conn.QueryRow(soon, "SELECT coalesce(current_setting('drover.stamp', true), '')").Scan(&stamp); err != nil {
 				return err
 			}
-			if stamp == w.Stamp {
-				return nil
+			if stamp != w.Stamp {
+				return errOld
 			}
-			if !told {
-				told = true
-				if _, err := conn.Exec(ctx, "SELECT pg_reload_conf()"); err != nil {
-					return err
-				}
-			}
-			return errOld
+			return f(ctx, conn)
 		})
 		if !errors.Is(err, errOld) {
 			return err
 		}
-		if err := wait(ctx, pause); err != nil {
+		if err := wait(soon, pause); err != nil {
 			return fmt.Errorf("have PostgreSQL read its configuration: %w%s", err, d.complaint())
 		}
 	}

@@ -142,9 +142,9 @@ func (d *Driver) write(w *wanted) error {
 		return err
 	}
 	err = errors.Join(
-		d.writeFile(d.hbaFile(), d.hba(w.Open)),
-		d.writeFile(d.confFile(), d.conf(w)),
-		d.writeFile(d.wantedFile(), string(text)),
+		d.writeRun(d.hbaFile(), d.hba(w.Open)),
+		d.writeRun(d.confFile(), d.conf(w)),
+		d.writeRun(d.wantedFile(), string(text)),
 	)
 	if err == nil {
 		d.set(func() { d.wanted = w })
@@ -162,7 +162,7 @@ func (d *Driver) admitUpstream(upstream *database.Peer) error {
 			return err
 		}
 		d.set(func() { d.cut = false })
-		if err := d.writeFile(keep, line); err != nil {
+		if err := d.writeRun(keep, line); err != nil {
 			return err
 		}
 	}
@@ -172,7 +172,7 @@ func (d *Driver) admitUpstream(upstream *database.Peer) error {
 	}
 	for _, f := range found {
 		if f != keep {
-			if err := removeFile(f); err != nil {
+			if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}

@@ -12,7 +12,19 @@ import (
 )
 
 // writeFile replaces a file of the server's user by a durable new one, readable by that user alone.
-func (d *Driver) writeFile(path, content string) (err error) {
+func (d *Driver) writeFile(path, content string) error {
+	if err := d.putFile(path, content, (*os.File).Sync); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// writeRun does it where nothing need outlive the system's crash: whoever starts after that configures anew.
+func (d *Driver) writeRun(path, content string) error {
+	return d.putFile(path, content, func(*os.File) error { return nil })
+}
+
+func (d *Driver) putFile(path, content string, sync func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
@@ -26,13 +38,10 @@ func (d *Driver) writeFile(path, content string) (err error) {
 	if _, err = f.WriteString(content); err != nil {
 		return err
 	}
-	if err = errors.Join(d.own(f.Name()), f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(d.own(f.Name()), sync(f), f.Close()); err != nil {
 		return err
 	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return os.Rename(f.Name(), path)
 }
 
 // removeFile removes a file, durably. That there is none is fine.

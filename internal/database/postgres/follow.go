@@ -140,35 +140,16 @@ func (d *Driver) promote(ctx context.Context) error {
 		return errors.New("it is not detached")
 	}
 	if w.Open { // its readers would become writers
-		if err := d.admit(ctx, false); err != nil {
+		w.Open = false
+		if err := d.apply(w); err != nil {
 			return err
 		}
-		if w, err = d.want(); err != nil {
-			return err
-		}
+		err = d.reload(ctx, d.promoteIn)
+	} else {
+		err = d.with(ctx, func(conn *pgx.Conn) error { return d.promoteIn(ctx, conn) })
 	}
-	err = d.with(ctx, func(conn *pgx.Conn) error {
-		for told := false; ; {
-			var replica bool
-			if err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&replica); err != nil {
-				return ailing(err)
-			}
-			if !replica {
-				return nil
-			}
-			if !told {
-				told = true
-				if _, err := conn.Exec(ctx, "SELECT pg_promote(false)"); err != nil {
-					return ailing(err)
-				}
-			}
-			if err := wait(ctx, pause); err != nil {
-				return err
-			}
-		}
-	})
 	if err != nil {
-		return err
+		return ailing(err)
 	}
 	w.Standby, w.Open = false, false
 	if err := d.apply(w); err != nil {
@@ -180,6 +161,31 @@ func (d *Driver) promote(ctx context.Context) error {
 		return err
 	}
 	return s.signal(syscall.SIGHUP)
+}
+
+// promoteIn promotes a server that admits no new clients, and ends the sessions of those that it has.
+func (d *Driver) promoteIn(ctx context.Context, conn *pgx.Conn) error {
+	for told := false; ; told = true {
+		ended, err := d.endSessions(ctx, conn)
+		if err != nil {
+			return err
+		}
+		var replica bool
+		if err := conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&replica); err != nil {
+			return err
+		}
+		if !replica && ended == 0 {
+			return nil
+		}
+		if replica && !told {
+			if _, err := conn.Exec(ctx, "SELECT pg_promote(false)"); err != nil {
+				return err
+			}
+		}
+		if err := wait(ctx, pause); err != nil {
+			return err
+		}
+	}
 }
 
 // checkpoint has the control file name the new timeline, beside what else is done: pg_rewind, which brings

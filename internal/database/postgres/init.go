@@ -37,7 +37,7 @@ func (d *Driver) init(ctx context.Context) error {
 	if _, err := passLine(d.o.Superuser.Name, password); err != nil {
 		return err
 	}
-	if err := d.writeFile(secret, password+"\n"); err != nil {
+	if err := d.writeRun(secret, password+"\n"); err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(secret) }()

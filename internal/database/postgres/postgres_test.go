@@ -30,6 +30,7 @@ func TestConformance(t *testing.T) {
 type engine struct {
 	t       testing.TB
 	options []Options
+	made    string // a database, made with the first of such options
 }
 
 func newEngine(t testing.TB) *engine {
@@ -62,6 +63,7 @@ func newEngine(t testing.TB) *engine {
 			Data: filepath.Join(base, "data"), Run: filepath.Join(base, "run"), Listen: "127.0.0.1", Port: freePort(t), User: who,
 			Superuser: role("super", "s:e'c\\r et"), Replication: role("repl", `re"p\l:`), Rewind: role("rewinder", "rewind"),
 			Parameters: map[string]string{"fsync": "off", "shared_buffers": "16MB", "max_connections": "30", "autovacuum": "off"},
+			InitArgs:   []string{"--no-sync"},
 		})
 	}
 	return e

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +17,28 @@ import (
 
 	"github.com/jackc/pgx/v5"
 )
+
+// TestServers runs what needs a database of its own on copies of one.
+func TestServers(t *testing.T) {
+	made := newEngine(t)
+	m := newMember(t, made, 0, nil)
+	m.must(m.Init(m.ctx()))
+	for name, test := range map[string]func(*testing.T, *engine){
+		"what was received is known again": whatWasReceivedIsKnownAgain,
+		"settled":                          settled,
+		"two with the same timeline":       twoWithTheSameTimeline,
+		"ALTER SYSTEM":                     alterSystem,
+		"slots":                            slots,
+		"rewind of what is gone":           rewindOfWhatIsGone,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEngine(t)
+			e.made = made.options[0].Data
+			test(t, e)
+		})
+	}
+}
 
 // member is one with its server, where a test needs what only PostgreSQL has.
 type member struct {
@@ -73,7 +96,10 @@ func (m *member) start(c database.Configuration) {
 
 func (m *member) found() {
 	m.t.Helper()
-	m.must(m.Init(m.ctx()))
+	out, err := exec.Command("cp", "-a", m.e.made, m.o.Data).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("%v: %s", err, out)
+	}
 	m.start(database.Configuration{})
 	m.must(m.Admit(m.ctx(), true))
 }
@@ -129,11 +155,9 @@ func (m *member) sql(statements ...string) string {
 	return out
 }
 
-// TestWhatWasReceivedIsKnownAgain: a replica that is killed with more received than it has applied says nothing
+// whatWasReceivedIsKnownAgain: a replica that is killed with more received than it has applied says nothing
 // after its start until it has read all of it.
-func TestWhatWasReceivedIsKnownAgain(t *testing.T) {
-	t.Parallel()
-	e := newEngine(t)
+func whatWasReceivedIsKnownAgain(t *testing.T, e *engine) {
 	a, b := newMember(t, e, 0, nil), newMember(t, e, 1, nil)
 	a.found()
 	a.sql("CREATE TABLE public.test (x text)")
@@ -160,10 +184,8 @@ func TestWhatWasReceivedIsKnownAgain(t *testing.T) {
 	}
 }
 
-// TestSettled: when a detached replica has applied all that it can, what it has beyond that is no whole record, and counts for nothing.
-func TestSettled(t *testing.T) {
-	t.Parallel()
-	e := newEngine(t)
+// settled: when a detached replica has applied all that it can, what it has beyond that is no whole record, and counts for nothing.
+func settled(t *testing.T, e *engine) {
 	a, b := newMember(t, e, 0, nil), newMember(t, e, 1, nil)
 	a.found()
 	b.join(a)
@@ -179,11 +201,9 @@ func TestSettled(t *testing.T) {
 	}
 }
 
-// TestTwoWithTheSameTimeline: two that were promoted without knowing of each other have no common history, whatever
+// twoWithTheSameTimeline: two that were promoted without knowing of each other have no common history, whatever
 // their timelines are called.
-func TestTwoWithTheSameTimeline(t *testing.T) {
-	t.Parallel()
-	e := newEngine(t)
+func twoWithTheSameTimeline(t *testing.T, e *engine) {
 	a, b, c := newMember(t, e, 0, nil), newMember(t, e, 1, nil), newMember(t, e, 2, nil)
 	a.found()
 	b.join(a)
@@ -216,11 +236,9 @@ func TestTwoWithTheSameTimeline(t *testing.T) {
 	c.sees(func(s failover.Database) bool { return s.Receiving })
 }
 
-// TestAlterSystem: what a superuser sets against the agent does not stay.
-func TestAlterSystem(t *testing.T) {
-	t.Parallel()
+// alterSystem: what a superuser sets against the agent does not stay.
+func alterSystem(t *testing.T, e *engine) {
 	nasty := "it's \\ 100%% \"x\" # no comment = '\n"
-	e := newEngine(t)
 	a := newMember(t, e, 0, func(o *Options) {
 		o.Parameters["log_line_prefix"] = nasty
 		o.HBA = []string{"host all all 127.0.0.1/32 scram-sha-256"}
@@ -248,10 +266,8 @@ func TestAlterSystem(t *testing.T) {
 	a.sees(func(s failover.Database) bool { return s.Restart })
 }
 
-// TestSlots: each member has one while it is a member, and a new one for one whose log is lost.
-func TestSlots(t *testing.T) {
-	t.Parallel()
-	e := newEngine(t)
+// slots: each member has one while it is a member, and a new one for one whose log is lost.
+func slots(t *testing.T, e *engine) {
 	a := newMember(t, e, 0, func(o *Options) {
 		o.Parameters["max_slot_wal_keep_size"] = "1MB"
 		o.Parameters["wal_keep_size"] = "0"
@@ -288,10 +304,8 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// TestRewindOfWhatIsGone: a replica whose log its primary does not keep any more has to be copied.
-func TestRewindOfWhatIsGone(t *testing.T) {
-	t.Parallel()
-	e := newEngine(t)
+// rewindOfWhatIsGone: a replica whose log its primary does not keep any more has to be copied.
+func rewindOfWhatIsGone(t *testing.T, e *engine) {
 	small := func(o *Options) {
 		o.Parameters["wal_keep_size"] = "0"
 		o.Parameters["max_wal_size"], o.Parameters["min_wal_size"] = "32MB", "32MB"

@@ -36,11 +36,8 @@ func (d *Driver) synchronize(ctx context.Context, set failover.SyncSet) (string,
 	if err := d.apply(w); err != nil {
 		return "", err
 	}
-	if err := d.reload(ctx); err != nil {
-		return "", err
-	}
 	at := ""
-	err = d.with(ctx, func(conn *pgx.Conn) error {
+	err = d.reload(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var recovering bool
 		var start, names string
 		if err := conn.QueryRow(ctx, `SELECT pg_is_in_recovery(), pg_postmaster_start_time()::text, current_setting('synchronous_standby_names')`).
@@ -160,12 +157,8 @@ func (d *Driver) hold(ctx context.Context, conn *pgx.Conn, set failover.SyncSet)
 	}
 	held, back := w, w
 	held.Set, back.Set = failover.SyncSet{Acks: 1}, set
-	err = d.apply(held)
-	if err == nil {
-		err = d.reload(ctx)
-	}
-	if err == nil {
-		err = sendersTurned(ctx, conn)
+	if err = d.apply(held); err == nil {
+		err = d.reload(ctx, sendersTurned)
 	}
 	for seen := false; err == nil && !seen; {
 		seen, err = d.seenWaiting(ctx, conn)
@@ -173,7 +166,7 @@ func (d *Driver) hold(ctx context.Context, conn *pgx.Conn, set failover.SyncSet)
 	if e := d.apply(back); e != nil {
 		return errors.Join(err, e)
 	}
-	return errors.Join(err, d.reload(ctx), sendersTurned(ctx, conn))
+	return errors.Join(err, d.reload(ctx, sendersTurned))
 }
 
 // seenWaiting commits something, and reports whether that was seen to wait.
