@@ -29,6 +29,7 @@ func TestServers(t *testing.T) {
 		"two with the same timeline":       twoWithTheSameTimeline,
 		"ALTER SYSTEM":                     alterSystem,
 		"slots":                            slots,
+		"agent killed":                     agentKilled,
 		"rewind of what is gone":           rewindOfWhatIsGone,
 	} {
 		t.Run(name, func(t *testing.T) {
