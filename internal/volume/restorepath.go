@@ -115,27 +115,3 @@ func makeLike(dir string, node *format.Node) error {
 	}
 	return nil
 }
-
-// RemoveSnapshots removes snapshot objects that are not the head's, under a claim of the
-// volume; their data is a prune's to remove. Those that are gone already are no error.
-func (v *Volume) RemoveSnapshots(ctx context.Context, opt Options, ids []string) error {
-	if len(ids) == 0 {
-		return nil
-	}
-	return v.Claim(ctx, opt, func(ctx context.Context, s *Session) error {
-		status, _ := s.Status()
-		for _, text := range ids {
-			id, err := format.ParseID(text)
-			if err != nil {
-				return fmt.Errorf("remove snapshot %.80q: %w", text, err)
-			}
-			if text == status.Head.Snapshot {
-				continue
-			}
-			if err := v.Repo.RemoveSnapshot(ctx, id); err != nil && !errors.Is(err, objstore.ErrNotFound) {
-				return err
-			}
-		}
-		return nil
-	})
-}

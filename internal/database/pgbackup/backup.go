@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,7 +106,11 @@ func (s *Store) capture(ctx context.Context, ses session, dir string, src Source
 	opt := s.Claim
 	opt.Log = s.log()
 	opt.Tree.Paths, opt.Tree.Exclude = []string{src.Directory}, patterns(src.Directory)
-	opt.Tree.Torn, opt.Tree.AllowShrink, opt.Tree.ReplacePaths, opt.Tree.SkipUnreadable = true, true, true, false
+	opt.Tree.Torn, opt.Tree.AllowShrink, opt.Tree.SkipUnreadable = true, true, false
+	var err error
+	if opt.Tree.ReplacePaths, err = s.databases(ctx); err != nil {
+		return err
+	}
 	opt.Tree.Tags = append(opt.Tree.Tags[:len(opt.Tree.Tags):len(opt.Tree.Tags)], Tag+s.Archive.Stream())
 	return s.Volume.Claim(ctx, opt, func(ctx context.Context, v *volume.Session) error {
 		label := src.Label
@@ -125,6 +130,19 @@ func (s *Store) capture(ctx context.Context, ses session, dir string, src Source
 		}
 		return ses.stop(ctx, r)
 	})
+}
+
+// databases reports whether the volume holds nothing but backups of databases, of which the next one may
+// have another path. The state of an application must not leave the volume by a backup of a database.
+func (s *Store) databases(ctx context.Context) (bool, error) {
+	_, sn, err := s.Volume.Latest(ctx)
+	if errors.Is(err, volume.ErrNoSnapshot) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(sn.Tags, func(tag string) bool { return strings.HasPrefix(tag, Tag) }), nil
 }
 
 // session is the one in which a backup begins and ends.

@@ -188,7 +188,7 @@ func (s *server) launch(archive *wal.Archive, archives bool, more ...string) {
 	port := s.courier(archive)
 	mode := "off"
 	if archives {
-		mode = "on"
+		mode = "always"
 	}
 	call := func(what, args string) string {
 		return fmt.Sprintf(`bash -c 'exec 3<>/dev/tcp/127.0.0.1/%d && echo "$PWD %s $*" >&3 && read -r s <&3; exit ${s:-254}' x %s`, port, what, args)

@@ -21,7 +21,8 @@ func (a *Archive) AddNote(ctx context.Context, name string, content []byte) erro
 	if err := objstore.CheckKey(key); err != nil || strings.Contains(name, "/") {
 		return fmt.Errorf("note %q: %w", name, errors.Join(ErrName, err))
 	}
-	return a.create(ctx, key, content)
+	_, err := a.create(ctx, key, content)
+	return err
 }
 
 // Notes calls fn for all of them, in no promised order, with ErrDamaged for one that cannot be

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"drover/internal/objstore"
 )
@@ -55,6 +56,7 @@ type Archive struct {
 	seal   *sealer
 	stream string
 	system uint64
+	others atomic.Bool // the last file that was to be stored was there already
 }
 
 // Options of New.

@@ -127,7 +127,7 @@ func TestDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, at := range []int{0, 1, 13, 14, 30, len(sealed) / 2, len(sealed) - 1} {
+	for _, at := range []int{0, 1, 32, 33, 44, 45, 46, 60, len(sealed) / 2, len(sealed) - 1} {
 		bad := bytes.Clone(sealed)
 		bad[at] ^= 1
 		if err := st.Put(t.Context(), key, bad); err != nil {
@@ -383,5 +383,32 @@ func TestStreamsGoTheirOwnWay(t *testing.T) {
 		if _, err := New(st, opt); err == nil {
 			t.Errorf("%+v is taken", opt)
 		}
+	}
+}
+
+// Who stores what another has stored already finds that out by a look at its head.
+func TestPushOfManyMembers(t *testing.T) {
+	st := newStore(t)
+	for n := uint64(1); n <= 10; n++ {
+		push(t, open(t, st), segment(n), n)
+	}
+	view := faulty.New(st, nil)
+	a := open(t, view)
+	for n := uint64(1); n <= 10; n++ {
+		push(t, a, segment(n), n)
+	}
+	ops := map[faulty.Op]int{}
+	for _, c := range view.Calls() {
+		ops[c.Op]++
+	}
+	if ops[faulty.PutIf] != 1 || ops[faulty.Get] != 10 {
+		t.Errorf("10 files that were there: %v", ops)
+	}
+	if err := a.Push(t.Context(), segment(5), content(segment(5), 99)); !errors.Is(err, ErrConflict) {
+		t.Errorf("another content: %v, want ErrConflict", err)
+	}
+	push(t, a, segment(11), 11)
+	if got, err := a.Fetch(t.Context(), segment(11)); err != nil || !bytes.Equal(got, content(segment(11), 11)) {
+		t.Errorf("acknowledged, and not stored: %v", err)
 	}
 }
