@@ -137,7 +137,7 @@ func (s *Store) capture(ctx context.Context, ses session, dir string, src Source
 func (s *Store) databases(ctx context.Context) (bool, error) {
 	_, sn, err := s.Volume.Latest(ctx)
 	if errors.Is(err, volume.ErrNoSnapshot) {
-		return true, nil
+		return false, nil
 	}
 	if err != nil {
 		return false, err

@@ -36,7 +36,7 @@ func ParseHistory(t Timeline, content []byte) (Line, error) {
 		if err := errors.Join(err, err2); err != nil {
 			return nil, fmt.Errorf("read history of timeline %s: %w", t, err)
 		}
-		if Timeline(parent) >= t || len(line) > 1 && line[1].Timeline >= Timeline(parent) || end < begin {
+		if parent == 0 || Timeline(parent) >= t || len(line) > 1 && line[1].Timeline >= Timeline(parent) || end < begin {
 			return nil, fmt.Errorf("read history of timeline %s: it is in no order", t)
 		}
 		part := Part{Timeline: Timeline(parent), Begin: begin, End: end}

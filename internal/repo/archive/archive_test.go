@@ -259,6 +259,18 @@ func TestFuzzyFiles(t *testing.T) {
 	if !slices.Contains(res.Racy, dir+"/once") {
 		t.Errorf("racy: %q", res.Racy)
 	}
+	// Where a log mends them, each is read once, and none is fuzzy; the next backup looks again.
+	clear(reads)
+	opt.Torn, opt.ParentTree, opt.ParentTime = true, res.Tree, time.Now()
+	res = backUp(t, r, opt)
+	if len(res.Fuzzy) > 0 || reads[dir+"/always"] != 1 {
+		t.Errorf("torn: fuzzy %q, reads %v", res.Fuzzy, reads)
+	}
+	clear(reads)
+	backUp(t, r, Options{Paths: opt.Paths, Torn: true, ParentTree: res.Tree, ParentTime: opt.ParentTime, afterRead: func(path string) { reads[path]++ }, Concurrency: 1})
+	if reads[dir+"/always"] != 1 {
+		t.Errorf("what changed while it was read is not read again: %v", reads)
+	}
 }
 
 func TestVanishingFiles(t *testing.T) {
