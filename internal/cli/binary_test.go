@@ -205,7 +205,7 @@ func TestBinary(t *testing.T) {
 	binary := buildBinary(t)
 	for name, test := range map[string]func(*testing.T, *machine){
 		"supervisor": testSupervisor, "jobs by hand": testJobsByHand, "reload": testReload, "monitoring": testMonitoring, "many lines": testManyLines,
-		"store": testStore, "agent": testAgent, "history": testHistory, "two agents": testTwoAgents,
+		"store": testStore, "PostgreSQL's log": testServerArchives, "agent": testAgent, "history": testHistory, "two agents": testTwoAgents,
 		"warm standby": testWarmStandby, "takeover": testTakeover, "standby in the holder's directory": testStandbyInPlace,
 		"same disk": testSameDisk, "slots": testSlots, "slots, strictly": testSlotsStrictly, "slots and a mirror": testSlotsMirror, "fewer slots": testFewerSlots, "killed prune": testKilledPrune, "converted": testConverted, "git": testGit,
 		"same id": testSameID, "bad input": testBadStores, "careless store": testCarelessStore, "full disk": testFullDisk, "unreadable": testUnreadable, "interrupt": testInterrupt, "flipped bits": testFlippedBits,
