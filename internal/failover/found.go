@@ -27,13 +27,13 @@ func (t *step) found() {
 // restore writes the record again that the coordinator has lost, or of which it has an old backup, or in
 // whose place another cluster was founded: who leads knows what was in it. If it only was a stale reading the write is refused.
 func (t *step) restore() {
-	if t.s.leads == 0 || t.s.last == nil || t.o.Record != nil && t.o.Record.Epoch >= t.s.leads {
+	if t.s.leads == 0 || t.s.last == nil || t.o.Record != nil && !t.o.Record.version().before(t.s.last.version()) {
 		return
 	}
 	t.d.Why = "the coordinator has lost the cluster's record: writing it again"
 	next := t.s.last.Next()
 	next.Epoch++
-	t.claim(next)
+	t.claim(next) // a new epoch: whoever founds another cluster meanwhile is in conflict with this write, or it with his
 }
 
 // since is when it was first seen that there is no record.

@@ -95,6 +95,10 @@ func (t *step) synchronized() bool {
 		t.write(func(r *Record) { r.Set = wider })
 		return t.s.settled
 	}
+	if !t.s.settled && len(want.Members) < record.Acks {
+		t.d.Why = "waiting until enough replicas follow"
+		return false
+	}
 	if !t.o.Database.Set.Equal(want) || t.s.change == "" {
 		t.d.Why = "changing who acknowledges commits"
 		t.s.change = ""

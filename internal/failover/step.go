@@ -72,6 +72,7 @@ type State struct {
 	triedAt  time.Duration
 	leads    uint64        // the epoch that it leads in; 0: none
 	began    time.Duration // when it began to
+	claimed  time.Duration // when it had asked for that
 	was      bool          // its server has been a primary's in this reign
 	opened   bool
 	settled  bool                     // enough others have all that was acknowledged before this reign
@@ -260,7 +261,7 @@ func (t *step) lead() {
 		mine := t.r.Primary == t.s.ID && t.r.Phase != Electing
 		switch {
 		case mine && t.s.leads != t.r.Epoch && t.s.tried == t.r.Epoch && t.o.Now < t.s.triedAt+t.cfg.TTL:
-			t.s.leads, t.s.began = t.r.Epoch, t.o.Now
+			t.s.leads, t.s.began, t.s.claimed = t.r.Epoch, t.o.Now, t.s.triedAt
 			t.s.was, t.s.opened, t.s.settled, t.s.change, t.s.leaving = false, false, false, "", false
 			t.s.streamed, t.s.kept, t.s.sworn = map[string]time.Duration{}, nil, nil
 			for _, id := range t.attending() {
@@ -284,7 +285,7 @@ func (t *step) lead() {
 
 // proof is the last moment at which nobody else could have been about to be elected.
 func (t *step) proof() time.Duration {
-	proof := t.s.triedAt
+	proof := t.s.claimed
 	if t.o.BeatenEpoch == t.s.leads {
 		proof = max(proof, t.o.Beaten)
 	}

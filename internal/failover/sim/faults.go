@@ -46,6 +46,9 @@ func (w *world) local(m *member, kind int) {
 		m.crash(power)
 		w.later(m.boot, func() bool { return m.off })
 	case 2:
+		if w.opt.Awake {
+			return
+		}
 		w.trace("FAULT %s: its agent dies, the server does not", m.name)
 		m.dead, m.hands = true, nil
 		w.later(m.boot, func() bool { return m.dead && !m.off })

@@ -9,57 +9,65 @@ import (
 	"drover/internal/failover"
 )
 
-// schedules is how many are played: DROVER_SOAK of them in a soak.
-func schedules(t *testing.T, usual int) int {
+// number is that of an environment variable; usual: if it is not set.
+func number(t *testing.T, name string, usual uint64) uint64 {
 	t.Helper()
-	if s := os.Getenv("DROVER_SOAK"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
+	s := os.Getenv(name)
+	if s == "" {
+		return usual
 	}
-	return usual
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func options(seed uint64) Options {
 	modes := []failover.Mode{failover.On, failover.On, failover.Strict, failover.Off}
-	o := Options{Seed: seed, Members: 2 + int(seed/4%4), Mode: modes[seed%4], Acks: 1 + int(seed/16%2), Faults: 30 * time.Second}
+	o := Options{
+		Seed: seed, Members: 2 + int(seed/4%4), Mode: modes[seed%4], Acks: 1 + int(seed/16%2), Faults: 30 * time.Second,
+		Awake: seed/32%2 == 1,
+	}
 	if o.Mode == failover.Strict { // it asks for no more than there can be
 		o.Acks = min(o.Acks, o.Members-1)
 	}
 	return o
 }
 
+// TestPromisesHold plays DROVER_SOAK schedules, from DROVER_FIRST on; DROVER_SEED traces one.
 func TestPromisesHold(t *testing.T) {
-	n := schedules(t, 300)
-	first := uint64(1)
-	if s := os.Getenv("DROVER_SEED"); s != "" {
-		v, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o := options(v)
+	if seed := number(t, "DROVER_SEED", 0); seed != 0 {
+		o := options(seed)
 		o.Trace = func(line string) { t.Log(line) }
 		if _, err := Run(o); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
+	n, first := number(t, "DROVER_SOAK", 200), number(t, "DROVER_FIRST", 1)
 	var sum Report
-	failed := 0
-	for seed := first; seed < first+uint64(n); seed++ {
+	for seed, failed := first, 0; seed < first+n && failed < 5; seed++ {
 		r, err := Run(options(seed))
 		if err != nil {
 			t.Error(err)
-			if failed++; failed == 5 {
-				break
-			}
+			failed++
 		}
 		sum.Acked += r.Acked
 		sum.Lost += r.Lost
 		sum.Faults += r.Faults
 		sum.Reigns += r.Reigns
+		sum.Gap = max(sum.Gap, r.Gap)
 	}
 	t.Logf("%d schedules: %d faults, %d epochs, %d commits acknowledged, %d lost in mode off", n, sum.Faults, sum.Reigns, sum.Acked, sum.Lost)
+}
+
+// TestMutant plays until the first schedule that breaks a promise, see mutants_test.go.
+func TestMutant(t *testing.T) {
+	n := number(t, "DROVER_MUTANT", 0)
+	for seed := uint64(1); seed <= n; seed++ {
+		if _, err := Run(options(seed)); err != nil {
+			t.Fatalf("%d schedules: %.300v", seed, err)
+		}
+	}
 }

@@ -24,7 +24,7 @@ type Options struct {
 	Mode    failover.Mode
 	Acks    int
 	Faults  time.Duration // how long things go wrong, after the cluster has formed
-	Awake   bool          // nobody sleeps: then no two servers accept commits at the same moment, in any mode
+	Awake   bool          // nobody sleeps, no server outlives its agent: no two accept commits at the same moment, in any mode
 	Trace   func(string)  // nil: nobody
 }
 
@@ -207,6 +207,9 @@ func (w *world) byID(id string) *member {
 func (w *world) replace(by string, next *failover.Record) {
 	s := &w.store
 	w.trace("%s writes: epoch %d %s primary %s candidate %s set %v", by, next.Epoch, next.Phase, next.Primary, next.Candidate, next.Set)
+	if r := s.record; r != nil && r.Paused && r.Phase == failover.Running && next.Phase == failover.Electing && (r.Switchover == nil || !r.Switchover.Force) {
+		w.fail("%s has a primary elected although failover is paused", by)
+	}
 	chosen := next.Phase == failover.Running && (s.record == nil || s.record.Epoch < next.Epoch || s.record.Phase != failover.Running)
 	s.older, s.record = s.record, next
 	s.revision++
