@@ -136,15 +136,19 @@ func ParseRecord(text []byte) (*Record, error) {
 	if r.Format > format {
 		return nil, fmt.Errorf("read the cluster's record: %w (format %d; this one knows %d)", ErrFormat, r.Format, format)
 	}
-	return &r, r.check()
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	return &r, nil
 }
 
 func (r *Record) check() error {
-	phases := []Phase{Bootstrapping, Running, Electing}
-	switch {
-	case r.Format < 1, r.Epoch == 0, !slices.Contains(phases, r.Phase), r.Set.Acks < 0, r.Set.Acks > len(r.Set.Members):
-		return fmt.Errorf("read the cluster's record: it contradicts itself (format %d, epoch %d, phase %q, %d of %d acknowledge)",
-			r.Format, r.Epoch, r.Phase, r.Set.Acks, len(r.Set.Members))
+	phases, modes, ids := []Phase{Bootstrapping, Running, Electing}, []Mode{Off, On, Strict}, r.Set.Members
+	once := slices.IsSorted(ids) && len(slices.Compact(slices.Clone(ids))) == len(ids)
+	if r.Format < 1 || r.Epoch == 0 || !slices.Contains(phases, r.Phase) || !slices.Contains(modes, r.Mode) || !once ||
+		r.Set.Acks < 0 || r.Set.Acks > len(ids) {
+		return fmt.Errorf("read the cluster's record: it contradicts itself (format %d, epoch %d, phase %q, mode %q, %d of %q acknowledge)",
+			r.Format, r.Epoch, r.Phase, r.Mode, r.Set.Acks, ids)
 	}
 	return nil
 }

@@ -250,8 +250,10 @@ func (n *node) act(a Action) {
 		return
 	}
 	switch a := a.(type) {
-	case Init, Restore:
-		n.during(300*time.Millisecond, func() { n.system, n.log, n.replica = "db", nil, false })
+	case Init:
+		n.during(300*time.Millisecond, func() { n.system, n.log, n.replica = "made by "+n.name, nil, false })
+	case Restore:
+		n.during(300*time.Millisecond, func() { n.system, n.log, n.replica = "of the backup", nil, false })
 	case Clone:
 		n.renew(a.From, a.ID)
 	case Rewind:

@@ -127,7 +127,11 @@ func (w *world) isolate(a, b string) {
 	for _, way := range ways {
 		w.trace("FAULT %s cannot reach %s", way[0], way[1])
 		w.cut[way] = true
-		w.later(func() { delete(w.cut, way) }, func() bool { return true })
+		end := w.some()
+		if b != "store" && w.rng.IntN(3) == 0 {
+			end *= 3
+		}
+		w.after(end, func() { delete(w.cut, way) })
 	}
 }
 
@@ -230,7 +234,7 @@ func (w *world) heal() {
 		w.replace("somebody", r)
 	}
 	for _, m := range w.all {
-		m.asleep, m.server.stopped, m.full = 0, false, false
+		m.asleep, m.server.stopped, m.full, m.pace = 0, false, false, 1
 		m.cfg.Acks, m.cfg.Mode = w.opt.Acks, w.opt.Mode
 		if m.dead {
 			m.boot()

@@ -24,6 +24,7 @@ type member struct {
 	log       []entry
 	durable   int // so much of the log survives a loss of power
 	slow      int // how slow the disk is
+	pace      int // how slowly it receives
 	full      bool
 
 	server server
@@ -48,7 +49,7 @@ type member struct {
 }
 
 func (w *world) newMember(name string) *member {
-	m := &member{w: w, name: name, slow: 1 + w.rng.IntN(3), rate: 970 + w.rng.Int64N(61)}
+	m := &member{w: w, name: name, slow: 1 + w.rng.IntN(3), pace: 1, rate: 970 + w.rng.Int64N(61)}
 	m.cfg = failover.Config{
 		Name: name, Self: failover.Member{Host: name, API: name}, Mode: w.opt.Mode, Acks: w.opt.Acks, TTL: ttl, Missing: ttl,
 		Forget: 10 * ttl, Compare: compare,

@@ -16,6 +16,9 @@ type entry struct {
 	chain uint64 // of it and all before it: logs with the same are the same up to here
 }
 
+// streams is how long a replica counts as streaming after it was heard of.
+const streams = 5 * tick
+
 // server is a process.
 type server struct {
 	up, stopped bool // stopped: by SIGSTOP
@@ -80,13 +83,17 @@ func (m *member) serve() {
 	if up == nil {
 		return
 	}
-	if n := min(m.w.rng.IntN(4), up.durable-len(m.log)); n > 0 {
+	if n := min(m.w.rng.IntN(4), up.durable-len(m.log)); n > 0 && m.w.rng.IntN(m.pace) == 0 {
 		m.log = append(m.log, up.log[len(m.log):len(m.log)+n]...)
 	}
 	id, have, run, since := s.id, m.durable, &up.server, up.server.since
 	m.w.send(m.name, up.name, func() {
-		if run.since == since && run.flushed != nil {
-			run.flushed[id], run.streaming[id] = max(run.flushed[id], have), m.w.now
+		if run.since != since || run.flushed == nil {
+			return
+		}
+		run.flushed[id] = max(run.flushed[id], have)
+		if at, once := run.streaming[id]; once && m.w.now-at <= streams || have >= up.durable-3 { // it has caught up once
+			run.streaming[id] = m.w.now
 		}
 	})
 }
@@ -124,7 +131,7 @@ func (m *member) status() *failover.Database {
 		db.Incident = "the disk is full"
 	}
 	for id, at := range s.streaming {
-		if m.w.now-at <= 5*tick {
+		if m.w.now-at <= streams {
 			db.Replicas = append(db.Replicas, failover.Replica{ID: id, Flushed: strconv.Itoa(s.flushed[id]), Streaming: true})
 		}
 	}

@@ -59,6 +59,9 @@ func TestPromisesHold(t *testing.T) {
 		sum.Reigns += r.Reigns
 		sum.Gap = max(sum.Gap, r.Gap)
 	}
+	if sum.Acked == 0 && n > 0 {
+		t.Error("nothing was acknowledged")
+	}
 	t.Logf("%d schedules: %d faults, %d epochs, %d commits acknowledged, %d lost in mode off", n, sum.Faults, sum.Reigns, sum.Acked, sum.Lost)
 }
 

@@ -95,6 +95,9 @@ func Run(opt Options) (Report, error) {
 		w.fail("the cluster did not form: %s", w.describe())
 	}
 	w.lastAck, w.faulty = w.now, true
+	for _, m := range w.all {
+		m.pace = []int{1, 2, 4, 10, 30}[w.rng.IntN(5)]
+	}
 	w.runFor(opt.Faults, nil)
 	w.faulty = false
 	w.heal()
