@@ -84,7 +84,7 @@ func (t *step) detached() bool {
 	db := t.o.Database
 	switch {
 	case t.o.Process == Down && t.o.Disk != nil && !t.o.Disk.Empty && t.s.Led == 0 && !t.s.Torn && !t.o.Busy:
-		t.do(Start{Standby: true})
+		t.start(Start{Standby: true})
 	case db == nil || t.o.Busy:
 		t.hung()
 	case db.Upstream != "":

@@ -29,14 +29,15 @@ func (t *step) reign() {
 	case t.o.Process == Down && t.s.was:
 		t.over()
 		return
+	case t.o.Process == Down && t.s.starts >= 3 && t.replaceable():
+		t.yield("its server does not start")
+		return
 	case t.o.Process == Down && t.o.Disk.Replica:
-		t.do(Start{Standby: true}) // it was not promoted before: it must be, to have a history of its own
-		t.d.Why = "starting as the primary"
+		t.start(Start{Standby: true}) // it was not promoted before: it must be, to have a history of its own
 		return
 	case t.o.Process == Down:
 		t.led()
-		t.do(Start{Set: t.target(t.attending())})
-		t.d.Why = "starting as the primary"
+		t.start(Start{Set: t.target(t.attending())})
 		return
 	case db == nil || db.Incident != "":
 		t.troubled()
@@ -223,7 +224,7 @@ func (t *step) troubled() {
 	}
 	patience := t.cfg.TTL
 	if t.o.Process == Starting { // it may have much to recover, as long as nobody else can lead
-		if _, ok := t.successor(); !ok {
+		if !t.replaceable() {
 			return
 		}
 		patience *= 5
@@ -263,6 +264,12 @@ func (t *step) yield(reason string) {
 		r.Epoch++
 		r.Phase, r.Candidate, r.Stopped = Electing, next, true
 	})
+}
+
+// replaceable reports whether another one can lead.
+func (t *step) replaceable() bool {
+	_, ok := t.successor()
+	return ok
 }
 
 // successor is the best of those who may be elected, as far as is known; ok is false if nobody may.
@@ -318,7 +325,7 @@ func (t *step) reclaim() {
 		t.d.Why = "asking whether another member can lead"
 		return
 	}
-	if _, ok := t.successor(); ok && t.r.Phase == Running {
+	if t.r.Phase == Running && t.replaceable() {
 		t.yield("the primary was started again")
 		return
 	}

@@ -24,6 +24,7 @@ import (
 //	pause-agent|resume-agent NAME     the agent sleeps, its server does not
 //	stop NAME                         the instance is to end in order
 //	full|empty NAME                   its disk is full | is not any more
+//	broken|whole NAME                 no server can be started from its files | one can
 //	deaf|hearing NAME                 it receives nothing, though it asks | it does again
 //	cut|join NAME NAME|store          neither reaches the other | both do again
 //	coordinator away|back|lost|old    does not answer | does | has no record any more | shows, once, the record before

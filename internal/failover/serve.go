@@ -98,9 +98,12 @@ func (s State) Renewed(id string) State {
 func (t *step) follow(up bool, newID string) {
 	db := t.o.Database
 	switch {
+	case t.o.Process == Down && t.s.starts >= 20 && up && !t.r.Set.Has(t.s.ID):
+		t.s.starts = 0
+		t.renew(up, Clone{t.r.Primary, newID}, newID) // nobody counts on this copy, and it is none that can be started
+		return
 	case t.o.Process == Down:
-		t.do(Start{Standby: true, Upstream: t.r.Primary})
-		t.d.Why = "starting"
+		t.start(Start{Standby: true, Upstream: t.r.Primary})
 		return
 	case db == nil:
 		t.d.Why = "the server does not answer"

@@ -70,11 +70,10 @@ type State struct {
 	// tried is the highest epoch that this life of the member has asked for itself, at triedAt.
 	tried    uint64
 	triedAt  time.Duration
-	leads    uint64        // the epoch that it leads in; 0: none
-	began    time.Duration // when it began to
-	claimed  time.Duration // when it had asked for that
-	was      bool          // its server has been a primary's in this reign
-	opened   bool
+	leads    uint64                   // the epoch that it leads in; 0: none
+	began    time.Duration            // when it began to
+	claimed  time.Duration            // when it had asked for that
+	was      bool                     // its server has been a primary's in this reign
 	settled  bool                     // enough others have all that was acknowledged before this reign
 	sworn    []string                 // who has written down that its files are of this reign's history
 	change   string                   // the position at which the server's set was in effect
@@ -83,6 +82,8 @@ type State struct {
 	stopping bool                     // as observed last
 	leaving  bool                     // a switchover or a stop is under way: no client is admitted any more
 	leaver   string                   // who is to follow; empty: whoever
+
+	starts int // of the server, since it last answered
 
 	sign    time.Duration // when the primary, or the election, was last seen to live
 	mark    mark          // what that was
@@ -187,6 +188,9 @@ func Step(cfg Config, s State, o Observation, newID string) (State, Decision) {
 		t.s.ID = newID
 		t.persist()
 	}
+	if o.Database != nil {
+		t.s.starts = 0
+	}
 	if o.Process == Down || o.Database != nil && o.Database.Incident == "" {
 		t.s.troubled = 0
 	}
@@ -216,6 +220,13 @@ func Step(cfg Config, s State, o Observation, newID string) (State, Decision) {
 }
 
 func (t *step) do(a ...Action) { t.d.Actions = append(t.d.Actions, a...) }
+
+// start has the server started. One that never answers may not be able to here.
+func (t *step) start(a Start) {
+	t.s.starts++
+	t.d.Why = "starting"
+	t.do(a)
+}
 
 // persist has what is to be remembered written first.
 func (t *step) persist() {
@@ -262,7 +273,7 @@ func (t *step) lead() {
 		switch {
 		case mine && t.s.leads != t.r.Epoch && t.s.tried == t.r.Epoch && t.o.Now < t.s.triedAt+t.cfg.TTL:
 			t.s.leads, t.s.began, t.s.claimed = t.r.Epoch, t.o.Now, t.s.triedAt
-			t.s.was, t.s.opened, t.s.settled, t.s.change, t.s.leaving = false, false, false, "", false
+			t.s.was, t.s.settled, t.s.change, t.s.leaving, t.s.starts = false, false, "", false, 0
 			t.s.streamed, t.s.kept, t.s.sworn = map[string]time.Duration{}, nil, nil
 			for _, id := range t.attending() {
 				t.s.streamed[id] = t.o.Now

@@ -21,6 +21,7 @@ type node struct {
 	disk                     Persistent
 	system                   string
 	replica, full, deaf, odd bool
+	broken                   bool
 	backup                   bool
 	log                      []int
 
@@ -93,6 +94,8 @@ func (n *node) happen(what string) bool {
 		n.full = what == "full"
 	case "deaf", "hearing":
 		n.deaf = what == "deaf"
+	case "broken", "whole":
+		n.broken = what == "broken"
 	case "odd":
 		n.odd = true
 	case "foreign":
@@ -261,6 +264,9 @@ func (n *node) act(a Action) {
 	case Start:
 		n.up, n.answers, n.primary, n.upstream, n.set = true, n.s.now+300*time.Millisecond, !a.Standby, a.Upstream, a.Set
 		n.replica, n.flushed = n.replica || a.Standby, map[string]int{}
+		if n.broken {
+			n.kill()
+		}
 	default:
 		n.change(a)
 	}

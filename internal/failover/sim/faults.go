@@ -7,7 +7,7 @@ import (
 )
 
 // faults is how many kinds there are.
-const faults = 16
+const faults = 17
 
 // disturb lets something go wrong now and then.
 func (w *world) disturb() {
@@ -27,7 +27,7 @@ func (w *world) disturb() {
 		kind = w.kind
 	}
 	w.report.Faults++
-	if kind < 7 {
+	if kind < 7 || kind == 16 {
 		w.local(m, kind)
 	} else {
 		w.remote(m, kind)
@@ -70,6 +70,11 @@ func (w *world) local(m *member, kind int) {
 		w.trace("FAULT %s: its disk is full", m.name)
 		m.full = true
 		w.later(func() { m.full = false }, func() bool { return true })
+	case 16:
+		w.trace("FAULT %s: its server does not start", m.name)
+		m.broken = true
+		m.kill()
+		w.later(func() { m.broken = false }, func() bool { return true })
 	case 6:
 		w.destroy(m)
 	}
@@ -234,7 +239,7 @@ func (w *world) heal() {
 		w.replace("somebody", r)
 	}
 	for _, m := range w.all {
-		m.asleep, m.server.stopped, m.full, m.pace = 0, false, false, 1
+		m.asleep, m.server.stopped, m.full, m.broken, m.pace = 0, false, false, false, 1
 		m.cfg.Acks, m.cfg.Mode = w.opt.Acks, w.opt.Mode
 		if m.dead {
 			m.boot()

@@ -26,6 +26,7 @@ type member struct {
 	slow      int // how slow the disk is
 	pace      int // how slowly it receives
 	full      bool
+	broken    bool // no server can be started from it
 
 	server server
 

@@ -148,6 +148,9 @@ func (m *member) start(a failover.Start) {
 		m.w.fail("%s: the files of a replica are started as a primary", m.name)
 	}
 	m.replica = m.replica || a.Standby
+	if m.broken {
+		return
+	}
 	m.durable = len(m.log)
 	m.server = server{
 		up: true, id: m.persisted.ID, since: m.w.now, answers: m.w.now + time.Duration(5+m.w.rng.IntN(20))*tick, primary: !a.Standby,
@@ -163,9 +166,9 @@ func (m *member) promote() {
 		return
 	}
 	m.w.trace("%s is promoted in epoch %d with %d entries, set %v", m.name, m.persisted.Led, len(m.log), s.set)
+	s.primary, m.replica, s.upstream, s.visible = true, false, "", len(m.log)
 	m.append(m.persisted.Led)
 	m.durable = len(m.log)
-	s.primary, m.replica, s.upstream, s.visible = true, false, "", len(m.log)
 	s.flushed, s.streaming, s.waiting = map[string]int{}, map[string]time.Duration{}, nil
 }
 
