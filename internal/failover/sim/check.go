@@ -26,7 +26,7 @@ func (w *world) clients() {
 				w.seen[m.log[s.shown].value] = true
 			}
 		}
-		if len(s.waiting) < 3 && !m.full && w.rng.IntN(3) == 0 {
+		if len(s.waiting) < 3 && !m.full && w.rng.IntN(2) == 0 {
 			m.append(m.persisted.Led)
 			s.waiting = append(s.waiting, len(m.log))
 		}

@@ -11,11 +11,11 @@ const faults = 17
 
 // disturb lets something go wrong now and then.
 func (w *world) disturb() {
-	if w.rng.IntN(60) != 0 {
+	if w.rng.IntN(w.seldom) != 0 {
 		return
 	}
 	m := w.all[w.rng.IntN(len(w.all))]
-	if w.rng.IntN(2) == 0 { // primaries are more interesting
+	if w.rng.IntN(3) != 0 { // primaries are more interesting
 		for _, other := range w.all {
 			if other.server.primary {
 				m = other
@@ -23,7 +23,7 @@ func (w *world) disturb() {
 		}
 	}
 	kind := w.rng.IntN(faults)
-	if w.kind < faults && w.rng.IntN(3) == 0 { // this schedule's favourite
+	if w.rng.IntN(2) == 0 { // this schedule's favourite
 		kind = w.kind
 	}
 	w.report.Faults++

@@ -176,7 +176,7 @@ func (m *member) persist(p failover.Persistent) {
 // begin begins the first of what is to be done.
 func (m *member) begin() {
 	ticks := m.w.rng.IntN(3)
-	if m.w.faulty && m.w.rng.IntN(40) == 0 {
+	if m.w.faulty && m.w.rng.IntN(m.w.sluggish) == 0 {
 		ticks = m.w.rng.IntN(60)
 	}
 	switch a := m.hands[0].(type) {

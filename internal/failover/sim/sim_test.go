@@ -2,6 +2,7 @@ package sim
 
 import (
 	"os"
+	"runtime/debug"
 	"strconv"
 	"testing"
 	"time"
@@ -45,6 +46,7 @@ func TestPromisesHold(t *testing.T) {
 		}
 		return
 	}
+	debug.SetGCPercent(400) // a schedule needs little, and soon nothing of it
 	n, first := number(t, "DROVER_SOAK", 200), number(t, "DROVER_FIRST", 1)
 	var sum Report
 	for seed, failed := first, 0; seed < first+n && failed < 5; seed++ {
@@ -67,6 +69,7 @@ func TestPromisesHold(t *testing.T) {
 
 // TestMutant plays until the first schedule that breaks a promise, see mutants_test.go.
 func TestMutant(t *testing.T) {
+	debug.SetGCPercent(400)
 	n := number(t, "DROVER_MUTANT", 0)
 	for seed := uint64(1); seed <= n; seed++ {
 		if _, err := Run(options(seed)); err != nil {

@@ -51,7 +51,12 @@ type world struct {
 	cut   map[[2]string]bool // from, to; "store" is the coordinator
 	ids   int
 	mail  []letter // what is under way, unordered
-	kind  int      // of faults that this schedule has more of; see disturb
+	due   []letter
+
+	// How this schedule is.
+	kind     int // of faults that it has more of; see disturb
+	seldom   int // how seldom there is one
+	sluggish int // how seldom something takes long
 
 	acked   []uint64 // by value: the epoch it was acknowledged in; 0: it was not
 	seen    []bool   // by value: an admitted client could read it
@@ -87,7 +92,7 @@ func Run(opt Options) (Report, error) {
 		acked: []uint64{0}, seen: []bool{false}, ackers: map[uint64]string{},
 	}
 	w.store.beats = map[uint64]uint64{}
-	w.kind = w.rng.IntN(2 * faults)
+	w.kind, w.seldom, w.sluggish = w.rng.IntN(faults), []int{30, 60, 120}[w.rng.IntN(3)], []int{10, 40, 100}[w.rng.IntN(3)]
 	for i := range opt.Members {
 		w.all = append(w.all, w.newMember("m"+strconv.Itoa(i)))
 	}
@@ -163,7 +168,7 @@ func (w *world) runFor(d time.Duration, done func() bool) bool {
 // send has do happen after a while, and now and then after a long one, if the way is not cut then.
 func (w *world) send(from, to string, do func()) {
 	late := time.Duration(w.rng.IntN(3)) * tick
-	if w.faulty && w.rng.IntN(60) == 0 {
+	if w.faulty && w.rng.IntN(2*w.sluggish) == 0 {
 		late = w.some()
 	}
 	w.mail = append(w.mail, letter{w.now + late, from, to, do})
@@ -175,7 +180,7 @@ func (w *world) after(d time.Duration, do func()) {
 }
 
 func (w *world) deliver() {
-	keep, due := w.mail[:0:0], w.mail[:0:0]
+	keep, due := w.mail[:0], w.due[:0]
 	for _, l := range w.mail {
 		if l.at > w.now {
 			keep = append(keep, l)
@@ -183,7 +188,7 @@ func (w *world) deliver() {
 			due = append(due, l)
 		}
 	}
-	w.mail = keep
+	w.mail, w.due = keep, due
 	for _, l := range due {
 		if w.reaches(l.from, l.to) {
 			l.do()
