@@ -165,6 +165,9 @@ func (m *Machine) fetched(it *item, in Input) {
 	}
 	// However short what Vault grants: no more than about one fetch a second.
 	it.next = max(it.next, in.Sent) + m.between(backOffFirst, backOffFirst*3/2)
+	if it.stale { // of a token that was replaced meanwhile, and may end in a moment
+		it.next = m.now
+	}
 }
 
 // fetchFailed has the token checked at the first refusal in a row, whatever failed before: what is
