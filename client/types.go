@@ -258,6 +258,7 @@ type Backup struct {
 	Added     int64     `json:"bytes_added"` // stored for it
 	Files     int64     `json:"files"`
 	Skipped   []string  `json:"skipped,omitempty"` // unreadable paths, on_unreadable: skip
+	Walked    bool      `json:"walked,omitempty"`  // every file was looked at, not only what was reported as changed
 	// Consistent: all files are of one moment. Fallback says why not, where the
 	// configuration asks for it; Pause is how long the jobs were held still, in seconds.
 	Consistent bool    `json:"consistent"`

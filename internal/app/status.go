@@ -183,7 +183,7 @@ func backupOf(out volume.Outcome, took time.Duration, err error) client.Backup {
 	b := client.Backup{
 		Snapshot: c.Snapshot, Epoch: out.Head.Epoch, Seq: out.Head.Seq, Unchanged: c.Unchanged,
 		Time: c.Start, Seconds: took.Seconds(), Bytes: c.Bytes, Added: c.Added, Files: c.Files,
-		Skipped: c.Unreadable, Kind: kindOf(err), Consistent: c.Still, Pause: c.Pause.Seconds(),
+		Skipped: c.Unreadable, Walked: c.Walked, Kind: kindOf(err), Consistent: c.Still, Pause: c.Pause.Seconds(),
 	}
 	if c.Fallback != nil {
 		b.Fallback = c.Fallback.Error()

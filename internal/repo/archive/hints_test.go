@@ -1,12 +1,15 @@
 package archive
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"drover/internal/repo"
 	"drover/internal/repo/format"
@@ -206,6 +209,40 @@ func TestHintedBackupLooksOnlyAtWhatIsNamed(t *testing.T) {
 	got := listing(t, r, second.Tree)
 	if got[dir+"/3/f"] != "named" || got[dir+"/4/f"] != "x" || got[dir+"/5/g"] != "x" {
 		t.Errorf("tree holds %q, %q, %q", got[dir+"/3/f"], got[dir+"/4/f"], got[dir+"/5/g"])
+	}
+}
+
+// What is changed by one name of a file is so by the others, be it a FIFO or a link.
+func TestOtherNamesOfWhatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"/a", "/b"} {
+		if err := os.Mkdir(dir+name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range []error{
+		unix.Mkfifo(dir+"/a/fifo", 0o600), os.Link(dir+"/a/fifo", dir+"/b/fifo"),
+		os.Symlink("x", dir+"/a/link"), unix.Linkat(unix.AT_FDCWD, dir+"/a/link", unix.AT_FDCWD, dir+"/b/link", 0),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := newRepo(t)
+	cache, err := OpenDirCache(t.TempDir(), 64<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := backUp(t, r, Options{Paths: []string{dir}, Cache: cache})
+	stamp := []unix.Timespec{{Sec: 1}, {Sec: 1}}
+	if err := errors.Join(os.Chmod(dir+"/a/fifo", 0o640), unix.UtimesNanoAt(unix.AT_FDCWD, dir+"/a/link", stamp, unix.AT_SYMLINK_NOFOLLOW)); err != nil {
+		t.Fatal(err)
+	}
+	changed := &ChangedSet{Paths: []string{dir + "/a/fifo", dir + "/a/link"}}
+	second := backUp(t, r, Options{Paths: []string{dir}, Cache: cache, ParentTree: first.Tree, ParentTime: settled(), Changed: changed})
+	whole := backUp(t, r, Options{Paths: []string{dir}})
+	if diff := difference(t, r, dir, whole.Tree, second.Tree); diff != "" || second.FullWalk {
+		t.Errorf("full walk %v%s", second.FullWalk, diff)
 	}
 }
 

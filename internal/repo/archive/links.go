@@ -162,7 +162,7 @@ func (a *run) noteOld(path string, old *format.Entry) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.gone[path] = struct{}{}
-	if ok && n.Type == format.NodeFile && n.Links > 1 {
+	if ok && n.Links > 1 {
 		a.touched[inode{n.DeviceID, n.Inode}] = struct{}{}
 	}
 }

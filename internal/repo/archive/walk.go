@@ -188,6 +188,7 @@ func (a *run) entry(ctx context.Context, d localfs.Dir, path string, l *look) (m
 	case format.NodeFile:
 		e, err = a.file(ctx, d, path, l)
 	default:
+		a.noteLink(path, &l.st)
 		e.Entry, err = a.special(d, t, l)
 	}
 	if err != nil {
