@@ -191,9 +191,10 @@ func emptyDisk(t *testing.T, m *machine) {
 
 func checkWithRestic(t *testing.T, m *machine) {
 	t.Helper()
+	restic := gotool.Path(t, "restic") // it may have to be built first
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, gotool.Path(t, "restic"), "-r", filepath.Join(m.dir, "bucket/data"), "--no-cache", "check", "--read-data")
+	cmd := exec.CommandContext(ctx, restic, "-r", filepath.Join(m.dir, "bucket/data"), "--no-cache", "check", "--read-data")
 	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD=sesame")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("restic check: %v\n%s", err, text)

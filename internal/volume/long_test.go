@@ -433,9 +433,10 @@ func resticCheck(t *testing.T, st objstore.Store, password string, args ...strin
 		writeFile(t, filepath.Join(dir, key), string(data))
 	}
 	fstest.Must(t, os.MkdirAll(dir+"/locks", 0o755))
+	restic := gotool.Path(t, "restic") // it may have to be built first
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, gotool.Path(t, "restic"), append([]string{"-r", dir, "--no-cache", "check", "--read-data"}, args...)...)
+	cmd := exec.CommandContext(ctx, restic, append([]string{"-r", dir, "--no-cache", "check", "--read-data"}, args...)...)
 	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD="+password)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("restic check: %v\n%s", err, out)
