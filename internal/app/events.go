@@ -18,6 +18,9 @@ const (
 	eventRestored    = "restored"
 	eventLost        = "lost"
 	eventCommitted   = "committed"
+	eventTestPassed  = "test-passed" // of a restore test
+	eventTestFailed  = "test-failed"
+	eventProgress    = "progress" // of a long restore or backup: for people, no job is caused by it
 	eventSignal      = "signal"
 	eventWebhook     = "webhook"
 	eventMaintenance = "maintenance"
@@ -27,7 +30,7 @@ const (
 // outside are those that may cause runs of jobs. (What the supervisor makes itself it
 // has acted upon already.)
 var outside = map[string]bool{
-	eventClaimed: true, eventRestored: true, eventLost: true, eventCommitted: true,
+	eventClaimed: true, eventRestored: true, eventLost: true, eventCommitted: true, eventTestPassed: true, eventTestFailed: true,
 	eventSignal: true, eventWebhook: true, eventMaintenance: true, eventChanged: true, eventRendered: true, eventSynced: true,
 	supervise.EventHealthy: true, supervise.EventUnhealthy: true, // of watches
 }

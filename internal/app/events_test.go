@@ -28,6 +28,7 @@ jobs:
   app: {command: [sleep, "600"], main: true, after: {first: succeeded}}
   first: {command: 'test "$(cat %s/f)" = 0 && echo first', once: [claimed]}
   again: {command: echo again, on: [restored, committed]}
+  tested: {command: echo tested, on: [test-failed]}
   alarm: {command: 'touch %s/lost', on: [lost]}
 `, w.bucket, w.state, dir+"/data", w.state, dir))
 	s.event("claimed", "")
@@ -46,6 +47,8 @@ jobs:
 		t.Errorf("%+v", e)
 	}
 	r.until("the commit has caused a run", func() bool { return s.job("again").Runs == 2 })
+	s.bus.Publish(event.Event{Name: eventTestFailed})
+	r.until("the failed restore test has caused a run", func() bool { return s.job("tested").Runs == 1 })
 	// A loss ends all jobs, and runs what it causes outside of the supervisor.
 	s.bus.Publish(event.Event{Name: eventLost})
 	r.until("the alarm ran", func() bool {

@@ -2,10 +2,12 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"drover/client"
+	"drover/internal/event"
 	"drover/internal/volume"
 )
 
@@ -31,8 +33,9 @@ func progressOf(p *volume.Progress, now time.Time) *client.Progress {
 // tellEvery is how often the log tells of work that takes its time.
 const tellEvery = 30 * time.Second
 
-// tellProgress logs how far long restores and backups are, until ctx ends.
-func tellProgress(ctx context.Context, log *slog.Logger, under func() *volume.Progress) {
+// tellProgress tells the log, and as an event, how far long restores and backups are,
+// until ctx ends.
+func tellProgress(ctx context.Context, log *slog.Logger, tell func(event.Event), under func() *volume.Progress) {
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
 	var last time.Time // when what was under way at the last look had begun
@@ -46,12 +49,25 @@ func tellProgress(ctx context.Context, log *slog.Logger, under func() *volume.Pr
 				c := progressOf(p, now)
 				log.Info(p.Work+" goes on", "files", p.Files, "total_files", p.TotalFiles, "bytes", p.Bytes, "total_bytes", p.TotalBytes,
 					"took", roundSeconds(c.Seconds), "left", roundSeconds(c.Left))
+				tell(event.Event{Name: eventProgress, Source: p.Work, Text: progressText(c)})
 			}
 			if p != nil {
 				last = p.Since
 			}
 		}
 	}
+}
+
+// progressText is for people: what is known of it.
+func progressText(c *client.Progress) string {
+	text := fmt.Sprintf("%d files, %d bytes", c.Files, c.Bytes)
+	if c.TotalBytes > 0 {
+		text = fmt.Sprintf("%d of %d files, %d of %d bytes", c.Files, c.TotalFiles, c.Bytes, c.TotalBytes)
+	}
+	if c.Left > 0 {
+		text += fmt.Sprintf(", %s left", roundSeconds(c.Left))
+	}
+	return text
 }
 
 func roundSeconds(s float64) time.Duration {

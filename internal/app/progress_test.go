@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"drover/client"
+	"drover/internal/event"
 	"drover/internal/repo/fstest"
 	"drover/internal/volume"
 )
@@ -20,7 +21,8 @@ func TestTellProgress(t *testing.T) {
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Second)
 		defer cancel()
-		tellProgress(ctx, slog.New(slog.NewTextHandler(log, nil)), func() *volume.Progress {
+		bus := event.NewBus(10)
+		tellProgress(ctx, slog.New(slog.NewTextHandler(log, nil)), bus.Publish, func() *volume.Progress {
 			now := time.Since(start)
 			switch {
 			case now < 50*time.Second: // a new one each time
@@ -32,6 +34,12 @@ func TestTellProgress(t *testing.T) {
 		})
 		if got := log.String(); strings.Count(got, "restore goes on") != 3 || strings.Contains(got, "backup") || !strings.Contains(got, "bytes=700 total_bytes=2000 took=1m10s left=2m10s") {
 			t.Error(got)
+		}
+		sub := bus.Subscribe(event.Options{Recent: 10, Queue: 10})
+		defer sub.Close()
+		e, _, err := sub.Next(t.Context())
+		if err != nil || e.Seq != 1 || e.Name != "progress" || e.Source != "restore" || e.Text != "0 of 0 files, 400 of 2000 bytes, 2m40s left" {
+			t.Errorf("%+v, %v", e, err)
 		}
 	})
 }

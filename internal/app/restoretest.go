@@ -12,6 +12,7 @@ import (
 
 	"drover/client"
 	"drover/internal/config"
+	"drover/internal/event"
 	"drover/internal/supervise"
 	"drover/internal/volume"
 	"drover/internal/volume/protocol"
@@ -95,6 +96,7 @@ type restoreTests struct {
 	holder func() (epoch uint64, ok bool) // ok: it holds, and there is something to test
 	load   func(context.Context) (*volume.RestoreTest, error)
 	test   func(context.Context) (volume.RestoreTest, error)
+	tell   func(event.Event)
 	save   func(context.Context, volume.RestoreTest) error
 
 	mu    sync.Mutex
@@ -162,8 +164,10 @@ func (t *restoreTests) make(ctx context.Context) {
 	switch {
 	case r.Passed:
 		t.log.Info("restore test passed", line...)
+		t.tell(event.Event{Name: eventTestPassed, Text: fmt.Sprintf("commit %d, restored in %s", r.Seq, roundSeconds(r.Restore))})
 	case r.Begun:
 		t.log.Error("restore test FAILED: the newest commit cannot be restored as it should", append(line, "err", err)...)
+		t.tell(event.Event{Name: eventTestFailed, Text: fmt.Sprintf("commit %d: %v", r.Seq, err)})
 	default:
 		t.log.Warn("restore test could not be made", append(line, "err", err)...)
 	}
@@ -203,7 +207,7 @@ func (a *agent) newRestoreTests(part *tenure) *restoreTests {
 			s, _ := part.rt.Status()
 			return s.Head.Epoch, s.Phase == protocol.PhaseHolder && s.Head.Seq > 0 && !a.maintenance.Load()
 		},
-		load: part.v.LastRestoreTest, save: part.v.SaveRestoreTest,
+		load: part.v.LastRestoreTest, save: part.v.SaveRestoreTest, tell: a.bus.Publish,
 		test: func(ctx context.Context) (volume.RestoreTest, error) { return part.v.TestRestore(ctx, opt) },
 	}
 }

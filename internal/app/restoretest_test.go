@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"drover/client"
+	"drover/internal/event"
 	"drover/internal/repo/fstest"
 	"drover/internal/supervise"
 	"drover/internal/volume"
@@ -27,7 +28,7 @@ func TestRestoreTestSchedule(t *testing.T) {
 		log := new(logBuffer)
 		var w struct { // the world, shared with the scheduler
 			sync.Mutex
-			made        []string
+			made, told  []string
 			holds, away bool
 			epoch       uint64
 			saved       *volume.RestoreTest
@@ -61,6 +62,11 @@ func TestRestoreTestSchedule(t *testing.T) {
 					return r, errors.New("boom")
 				}
 				return r, nil
+			},
+			tell: func(e event.Event) {
+				w.Lock()
+				defer w.Unlock()
+				w.told = append(w.told, e.Name)
 			},
 			save: func(_ context.Context, r volume.RestoreTest) error {
 				w.Lock()
@@ -102,6 +108,9 @@ func TestRestoreTestSchedule(t *testing.T) {
 			w.outcome = volume.RestoreTest{Passed: true, Begun: true}
 			w.saved, w.epoch = &volume.RestoreTest{Time: time.Now().Add(1000 * time.Hour), Begun: true, Passed: true}, 3
 		})
+		if got := strings.Join(w.told, " "); got != "test-passed test-passed test-passed test-failed test-passed" {
+			t.Errorf("told of %q", got)
+		}
 		cancel()
 		<-ended
 	})

@@ -111,7 +111,7 @@ func (a *agent) live(ctx context.Context, t *tenure) error {
 		}
 	})
 	parts.Go(func() { t.tracked.run(ctx) })
-	parts.Go(func() { tellProgress(ctx, a.log, t.rt.Progress) })
+	parts.Go(func() { tellProgress(ctx, a.log, a.bus.Publish, t.rt.Progress) })
 	if t.upkeep != nil {
 		parts.Go(func() { t.upkeep.Run(ctx) })
 	}

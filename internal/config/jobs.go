@@ -248,7 +248,7 @@ var events = map[string]eventKind{
 	"started": ofJob, "ready": ofJob, "healthy": ofJob, "unhealthy": ofJob, "exit": ofJob, "succeeded": ofJob,
 	"failed": ofJob, "stopping": ofJob, "stopped": ofJob,
 	"startup": ofInstance, "shutdown": ofInstance, "claimed": ofInstance, "restored": ofInstance, "lost": ofInstance,
-	"committed": ofInstance, "rendered": ofOther, "synced": ofOther,
+	"committed": ofInstance, "test-passed": ofInstance, "test-failed": ofInstance, "rendered": ofOther, "synced": ofOther,
 	"changed": ofOther, "signal": ofOther, "webhook": ofOther, "maintenance": ofOther, "role": ofOther,
 }
 
