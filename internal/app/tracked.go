@@ -20,13 +20,14 @@ type tracked struct {
 	changed chan struct{} // a value when something changed
 	dirty   atomic.Bool   // something changed since the last drain
 	again   chan struct{} // a new tracker is wanted
+	walk    time.Duration // between two looks at everything
 
 	mu      sync.Mutex
 	tracker *changes.Tracker
 }
 
 func newTracked(cfg *config.Config, log *slog.Logger) *tracked {
-	return &tracked{roots: cfg.Paths(), log: log, changed: make(chan struct{}, 1), again: make(chan struct{}, 1)}
+	return &tracked{roots: cfg.Paths(), log: log, changed: make(chan struct{}, 1), again: make(chan struct{}, 1), walk: fullWalk}
 }
 
 // start asks for a new tracker; until it watches, all counts as changed.
@@ -79,7 +80,7 @@ func (t *tracked) run(ctx context.Context) {
 
 // follow passes on that something changed.
 func (t *tracked) follow(ctx context.Context, tracker *changes.Tracker) {
-	walk := time.NewTicker(fullWalk)
+	walk := time.NewTicker(t.walk)
 	defer walk.Stop()
 	for {
 		select {
