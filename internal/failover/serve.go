@@ -119,6 +119,9 @@ func (t *step) follow(up bool, newID string) {
 			t.s.Lineage = t.r.Epoch
 			t.persist()
 		}
+		if !db.Open {
+			t.do(Admit{true})
+		}
 		return
 	}
 	t.d.Why = "it receives nothing from the primary"

@@ -250,7 +250,7 @@ func (m *member) hand(a failover.Action) bool {
 	case failover.Promote:
 		m.promote()
 	case failover.Admit:
-		if a.Clients && !s.open {
+		if a.Clients && !s.open && s.primary {
 			m.w.trace("%s admits clients in epoch %d, set %v", m.name, m.persisted.Led, s.set)
 			m.w.complete(m, m.persisted.Led)
 		}
