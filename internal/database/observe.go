@@ -168,9 +168,9 @@ func (m *Member) pollOnce(ctx context.Context) {
 	if asked < m.obs.Asked || asked < m.handled {
 		return
 	}
-	m.obs.Database = nil
+	m.obs.Database, m.obs.Asked = nil, asked // of a failure, too: what was asked before and is answered later is older
 	if err == nil && m.opt.Processes.Running() {
-		m.obs.Database, m.obs.Asked, m.answered = &db, asked, true
+		m.obs.Database, m.answered = &db, true
 	}
 	m.nudge()
 }
