@@ -93,9 +93,9 @@ func (m *Member) begin(ctx context.Context, actions []failover.Action) {
 	if len(actions) == 0 || m.busy || m.now() < m.failed[name(actions[0])] {
 		return
 	}
-	m.busy = true
-	m.group.Go(func() {
+	m.occupy(ctx, func() {
 		for _, a := range actions {
+			m.does(name(a))
 			if err := m.hand(ctx, a); err != nil {
 				if ctx.Err() == nil {
 					m.opt.Log.Warn(fmt.Sprintf("database: %s", name(a)), "err", err)
@@ -106,6 +106,15 @@ func (m *Member) begin(ctx context.Context, actions []failover.Action) {
 				break
 			}
 		}
+	})
+}
+
+// occupy has something done to the files or the server, and nothing else meanwhile. m.mu is held, and m.busy not set.
+func (m *Member) occupy(ctx context.Context, do func()) {
+	m.busy = true
+	m.group.Go(func() {
+		do()
+		m.does("")
 		m.mu.Lock()
 		m.handled = m.now() // what was seen before is of no use any more
 		m.mu.Unlock()
@@ -125,6 +134,13 @@ func pause(a failover.Action) time.Duration {
 		return 2 * time.Second
 	}
 	return 100 * time.Millisecond
+}
+
+// does says what is being done, for people.
+func (m *Member) does(what string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.doing = what
 }
 
 // name is an action's, for people.
@@ -204,6 +220,7 @@ func (m *Member) renew(ctx context.Context, id, from string, how func(context.Co
 		}
 	}
 	m.mu.Lock()
+	m.copies++
 	m.state = m.state.Renewed(id)
 	m.mu.Unlock()
 	return m.persist()
@@ -221,6 +238,9 @@ func (m *Member) start(ctx context.Context, a failover.Start) error {
 	if err := m.opt.Driver.Configure(ctx, c); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	m.runs++
+	m.mu.Unlock()
 	return m.opt.Processes.Start(context.WithoutCancel(ctx))
 }
 

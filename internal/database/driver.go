@@ -105,3 +105,9 @@ type Configuration struct {
 	Upstream *Peer // of a standby; nil: nobody
 	Set      failover.SyncSet
 }
+
+// Gauge is what a driver may be able to do besides: tell positions as numbers.
+type Gauge interface {
+	// Bytes is how far a position goes, in bytes of the log since its beginning.
+	Bytes(position string) (bytes int64, ok bool)
+}

@@ -5,17 +5,27 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
 	"time"
 
 	"drover/internal/failover"
 )
 
+// maxHead bounds the head of a request, in bytes.
+const maxHead = 16 << 10
+
 // serve answers load balancers and other members until ctx ends.
 func (m *Member) serve(ctx context.Context) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+askPath, m.answer)
+	mux.HandleFunc("POST "+orderPath, m.ordered)
 	mux.HandleFunc("/", m.health)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+		IdleTimeout: time.Minute, MaxHeaderBytes: maxHead,
+	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(m.opt.Listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -23,93 +33,151 @@ func (m *Member) serve(ctx context.Context) {
 	}
 }
 
-// health answers one of Patroni's paths with 200 or 503, and says in the body how it is.
+// health answers one of Patroni's paths, as Patroni does: 200, or 503 if the member is not what is asked
+// for. It answers from what was seen last: nothing that hangs can hold it up.
 func (m *Member) health(w http.ResponseWriter, r *http.Request) {
-	v := m.View()
-	ok, known := v.is(r)
-	if !known {
-		http.NotFound(w, r)
+	w.Header().Set("Content-Type", "application/json")
+	show := r.Method == http.MethodGet
+	if !show && r.Method != http.MethodHead && r.Method != http.MethodOptions {
+		w.WriteHeader(http.StatusNotImplemented)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	if !ok {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	if r.Method != http.MethodHead && r.Method != http.MethodOptions {
-		_ = json.NewEncoder(w).Encode(v)
-	}
-}
-
-// View is a member as others see it.
-type View struct {
-	State    string            `json:"state"` // running, starting, stopped
-	Role     Role              `json:"role"`
-	Name     string            `json:"name"`
-	ID       string            `json:"id"`
-	Epoch    uint64            `json:"epoch"`
-	System   string            `json:"database_system_identifier,omitempty"`
-	Timeline string            `json:"timeline,omitempty"`
-	Received string            `json:"received,omitempty"`
-	Applied  string            `json:"applied,omitempty"`
-	Sync     bool              `json:"sync,omitempty"` // commits wait for it
-	Why      string            `json:"why,omitempty"`
-	Tags     failover.Tags     `json:"tags,omitzero"`
-	Record   *failover.Record  `json:"-"`
-	Stepped  time.Time         `json:"-"`
-	Answers  map[string]string `json:"-"` // the position that each other member told last, by ID
-	ttl      time.Duration
-}
-
-// View is how this member is now.
-func (m *Member) View() View {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	c := m.change()
-	v := View{
-		State: "stopped", Role: c.Role, Name: m.opt.Failover.Name, ID: m.state.ID, Epoch: c.Epoch, Why: m.decision.Why,
-		Tags: m.opt.Failover.Self.Tags, Record: m.obs.Record, Stepped: m.stepped, ttl: m.opt.Failover.TTL, Answers: map[string]string{},
-	}
-	for id, a := range m.obs.Answers {
-		if m.now()-a.Sent < m.opt.Failover.TTL {
-			v.Answers[id] = a.Received
+	v := m.View()
+	var body any
+	status := http.StatusOK
+	switch path := strings.TrimSuffix(r.URL.Path, "/"); path {
+	case "/cluster":
+		body = m.cluster(v)
+	case "/history":
+		body = m.lines(v)
+	case "/patroni":
+		body = m.patroni(v)
+	case "/liveness", "/readiness":
+		body = struct{}{}
+		if path == "/liveness" && !m.alive(v) || path == "/readiness" && !v.ready(r.URL.Query()) {
+			status = http.StatusServiceUnavailable
+		}
+	default:
+		is, known := v.is(path, r.URL.Query())
+		body = m.patroni(v)
+		switch {
+		case !known:
+			status, body = http.StatusNotFound, struct{}{}
+		case !is:
+			status = http.StatusServiceUnavailable
 		}
 	}
-	if d := m.obs.Disk; d != nil {
-		v.System = d.System
+	w.WriteHeader(status)
+	if show {
+		_ = json.NewEncoder(w).Encode(body) // who has left hears nothing
 	}
-	if db := m.obs.Database; db != nil {
-		v.State, v.Timeline, v.Received, v.Applied = "running", db.Timeline, db.Received, db.Applied
-	} else if m.opt.Processes.Running() {
-		v.State = "starting"
-	}
-	if v.Record != nil {
-		v.Sync = v.Record.Set.Has(v.ID) && v.Record.Set.Acks > 0 && v.Role == RoleReplica
-	}
-	return v
 }
 
-// is reports whether the member is what a path asks for; known is false if it is none of them.
-func (v View) is(r *http.Request) (ok, known bool) {
-	replica := v.Role == RoleReplica && !v.Tags.NoLoadBalance
-	switch r.URL.Path {
-	case "/", "/primary", "/master", "/leader", "/read-write":
-		return v.Role == RolePrimary, true
-	case "/replica":
-		return replica, true
-	case "/read-only":
-		return replica || v.Role == RolePrimary, true
-	case "/sync", "/synchronous", "/quorum":
-		return replica && v.Sync, true
-	case "/async", "/asynchronous":
-		return replica && !v.Sync, true
-	case "/health":
-		return v.State == "running", true
-	case "/liveness":
-		return time.Since(v.Stepped) < v.ttl, true
-	case "/readiness":
-		return v.Role != RoleNone, true
-	case "/patroni":
-		return true, true
+// alive reports whether the member still decides: a primary has to within a TTL, a replica within two.
+func (m *Member) alive(v View) bool {
+	limit := 2 * m.opt.Failover.TTL
+	if m.seen.Load().Role == RolePrimary {
+		limit = m.opt.Failover.TTL
 	}
-	return false, false
+	return m.now()-v.stepped < limit
+}
+
+// standard is how far a replica may be behind that nothing is said of, in bytes; as Patroni's maximum_lag_on_failover.
+const standard = 1 << 20
+
+// ready is for the readiness probes of schedulers.
+func (v View) ready(q url.Values) bool {
+	limit, ok := parseSize(q.Get("lag"))
+	if !ok || q.Get("lag") == "" {
+		limit = standard
+	}
+	lag := v.Lag
+	if q.Get("mode") == "write" && lag != nil && v.ReceivedBytes != nil && v.AppliedBytes != nil {
+		received := max(*lag-(*v.ReceivedBytes-*v.AppliedBytes), 0)
+		lag = &received
+	}
+	return v.Role == RolePrimary || v.Role == RoleReplica && within(lag, limit)
+}
+
+// is reports whether the member is what a path asks for; known is false if that is none of the paths.
+func (v View) is(path string, q url.Values) (ok, known bool) {
+	primary := v.Role == RolePrimary
+	replica := v.Role == RoleReplica && !v.Tags.NoLoadBalance && v.near(q)
+	switch path {
+	case "", "/primary", "/master", "/leader", "/read-write":
+		return primary, true
+	case "/standby-leader", "/standby_leader":
+		return false, true // there are no standby clusters
+	case "/replica":
+		ok = replica
+	case "/read-only":
+		ok = primary || replica
+	case "/sync", "/synchronous", "/quorum":
+		ok = replica && v.Sync
+	case "/read-only-sync", "/read-only-synchronous", "/read-only-quorum":
+		ok = primary || replica && v.Sync
+	case "/async", "/asynchronous":
+		ok = replica && !v.Sync
+	case "/health":
+		ok = v.State == "running"
+	default:
+		return false, false
+	}
+	return ok && v.tagged(q), true
+}
+
+// near reports whether a replica is as near to the primary as was asked for. What cannot be read asks for nothing.
+func (v View) near(q url.Values) bool {
+	if state := q.Get("replication_state"); state != "" && (state != "streaming" || !v.Receiving) {
+		return false
+	}
+	limit, ok := parseSize(q.Get("lag"))
+	return !ok || q.Get("lag") == "" || within(v.Lag, limit)
+}
+
+func within(lag *int64, limit int64) bool { return lag != nil && *lag <= limit }
+
+// tagged reports whether the member has all tags that were asked for.
+func (v View) tagged(q url.Values) bool {
+	for key, values := range q {
+		name, is := strings.CutPrefix(key, "tag_")
+		if !is {
+			continue
+		}
+		if have, ok := tags(v.Tags)[name]; !ok || !strings.EqualFold(textOf(have), values[0]) {
+			return false
+		}
+	}
+	return true
+}
+
+func textOf(v any) string {
+	text, _ := json.Marshal(v)
+	return string(text)
+}
+
+// tags are those that a member has; Patroni shows no others.
+func tags(t failover.Tags) map[string]any {
+	all := map[string]any{}
+	for name, set := range map[string]bool{"nofailover": t.NoFailover, "nosync": t.NoSync, "noloadbalance": t.NoLoadBalance} {
+		if set {
+			all[name] = true
+		}
+	}
+	if t.Priority != 0 {
+		all["failover_priority"] = t.Priority
+	}
+	return all
+}
+
+// parseSize reads bytes as PostgreSQL writes them: 1048576, 1024kB, 16MB, 1GB, 1TB.
+func parseSize(text string) (bytes int64, ok bool) {
+	number := strings.TrimRight(strings.TrimSpace(text), "BbKkMmGgTt ")
+	unit := strings.ToLower(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), number)))
+	factor, ok := map[string]int64{"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}[unit]
+	n, err := strconv.ParseFloat(number, 64)
+	if text == "" || !ok || err != nil || n < 0 || n*float64(factor) > 1<<62 {
+		return 0, false
+	}
+	return int64(n * float64(factor)), true
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"drover/internal/coord"
@@ -52,6 +53,8 @@ type Change struct {
 	Role    Role
 	Primary string // the name of the primary; empty: there is none
 	Epoch   uint64
+	// Timeline is this member's, as its engine calls it.
+	Timeline string
 }
 
 // Role of a member.
@@ -85,11 +88,21 @@ type Member struct {
 	failed   map[string]time.Duration // until when an action that failed is not tried again
 	handled  time.Duration            // when the last thing was done to files or server
 	writes   sync.Mutex               // one persist at a time
-	stepped  time.Time
 	told     Change
 	why      string
 	whySince time.Duration
 	peers    map[string]failover.Member // by ID, as last known
+	views    map[string]Sighting        // of the others, by ID; Age is when they were asked
+	life     context.Context            // of Run; nil: it does not run
+	doing    string                     // what is being done, while busy
+	seen     atomic.Pointer[View]
+
+	// Since the member began:
+	runs      int           // starts of the server
+	copies    int           // how often the files were made a replica's anew
+	elections int           // that it has heard of
+	election  uint64        // the epoch of the last
+	led       time.Duration // when it last knew that there is a primary
 
 	// written is the epoch that the disk knows: what others may be told.
 	written uint64
@@ -100,7 +113,7 @@ type Member struct {
 func New(opt Options) (*Member, error) {
 	m := &Member{
 		opt: opt, began: time.Now(), wake: make(chan struct{}, 1), reread: make(chan struct{}, 1), killed: make(chan struct{}, 1),
-		peers: map[string]failover.Member{}, failed: map[string]time.Duration{},
+		peers: map[string]failover.Member{}, failed: map[string]time.Duration{}, views: map[string]Sighting{},
 	}
 	m.obs.Answers = map[string]failover.Answer{}
 	p, err := readState(opt.StateFile)
@@ -108,6 +121,7 @@ func New(opt Options) (*Member, error) {
 		return nil, err
 	}
 	m.state.Persistent, m.written = p, p.Epoch
+	m.publish()
 	return m, nil
 }
 
@@ -119,6 +133,9 @@ func (m *Member) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer m.group.Wait()
 	defer cancel(nil)
+	m.mu.Lock()
+	m.life = ctx
+	m.mu.Unlock()
 	m.look(ctx)
 	for _, part := range []func(context.Context){m.watchdog, m.serve, m.readRecord, m.watchRecord, m.beat, m.askAll, m.pollServer} {
 		m.group.Go(func() { part(ctx) })
@@ -201,7 +218,7 @@ func (m *Member) step() (failover.Decision, coord.Revision) {
 	o := m.observation()
 	var d failover.Decision
 	m.state, d = failover.Step(m.opt.Failover, m.state, o, newID(m.opt.Failover.Name))
-	m.decision, m.stepped = d, time.Now()
+	m.decision = d
 	m.fence.set(m.began, d.LeadUntil)
 	poke(m.killed)
 	if o.Record != nil {
@@ -209,6 +226,7 @@ func (m *Member) step() (failover.Decision, coord.Revision) {
 			m.peers[member.ID] = member
 		}
 	}
+	m.publish()
 	return d, m.revision
 }
 
@@ -286,10 +304,26 @@ func (m *Member) change() Change {
 	db := m.obs.Database
 	switch {
 	case db == nil || !m.answered:
+	case m.closing():
 	case db.Primary && db.Open && m.decision.LeadUntil != 0:
-		c.Role = RolePrimary
+		c.Role, c.Timeline = RolePrimary, db.Timeline
 	case !db.Primary && db.Receiving:
-		c.Role = RoleReplica
+		c.Role, c.Timeline = RoleReplica, db.Timeline
 	}
 	return c
+}
+
+// closing reports whether it was decided that clients are to leave: others are told so before it is done. m.mu is held.
+func (m *Member) closing() bool {
+	for _, a := range m.decision.Actions {
+		switch a := a.(type) {
+		case failover.Admit:
+			if !a.Clients {
+				return true
+			}
+		case failover.Kill, failover.Stop:
+			return true
+		}
+	}
+	return false
 }

@@ -26,6 +26,12 @@ type question struct {
 	Leads uint64 `json:"leads"` // the epoch that it leads in; 0: none
 }
 
+// reply is what it is told: what decisions depend on, and what people want to know.
+type reply struct {
+	failover.Answer
+	View View `json:"view"`
+}
+
 // maxMessage bounds a question and an answer, in bytes.
 const maxMessage = 16 << 10
 
@@ -94,13 +100,15 @@ func (m *Member) ask(ctx context.Context, client *http.Client, id string, q ques
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("it answers %s", resp.Status)
 	}
-	var a failover.Answer
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxMessage)).Decode(&a); err != nil {
+	var said reply
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxMessage)).Decode(&said); err != nil {
 		return err
 	}
+	a := said.Answer
 	m.mu.Lock()
 	a.Sent, a.Got = sent, m.now()
 	m.obs.Answers = with(m.obs.Answers, a)
+	m.views[a.ID] = Sighting{View: said.View, Age: sent}
 	m.mu.Unlock()
 	m.nudge()
 	return nil
@@ -122,13 +130,8 @@ func with(old map[string]failover.Answer, a failover.Answer) map[string]failover
 // answer answers another member: as soon as this one has obeyed an epoch that it had not heard of, or
 // after a while.
 func (m *Member) answer(w http.ResponseWriter, r *http.Request) {
-	if !hmac.Equal([]byte(r.Header.Get("Authorization")), []byte(m.token())) {
-		http.Error(w, "who asks is no member", http.StatusForbidden)
-		return
-	}
 	var q question
-	if err := json.NewDecoder(io.LimitReader(r.Body, maxMessage)).Decode(&q); err != nil {
-		http.Error(w, "the question cannot be read", http.StatusBadRequest)
+	if !m.read(w, r, &q) {
 		return
 	}
 	m.heed(r.Context(), q)
@@ -139,7 +142,20 @@ func (m *Member) answer(w http.ResponseWriter, r *http.Request) {
 	a := m.state.Answer(m.written, m.observation())
 	m.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(a)
+	_ = json.NewEncoder(w).Encode(reply{a, m.View()})
+}
+
+// read reads what a member says; anything else is answered.
+func (m *Member) read(w http.ResponseWriter, r *http.Request, v any) bool {
+	if !hmac.Equal([]byte(r.Header.Get("Authorization")), []byte(m.token())) {
+		http.Error(w, "who asks is no member", http.StatusForbidden)
+		return false
+	}
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxMessage)).Decode(v); err != nil {
+		http.Error(w, "the question cannot be read", http.StatusBadRequest)
+		return false
+	}
+	return true
 }
 
 // heed looks at the record at once if somebody knows a newer epoch, and waits a little for the effect.

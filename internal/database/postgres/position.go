@@ -140,6 +140,12 @@ func (d *Driver) Compare(a, b string) (order int, ok bool) {
 	return order, ok
 }
 
+// Bytes implements database.Gauge.
+func (d *Driver) Bytes(text string) (int64, bool) {
+	p, err := parsePosition(text)
+	return int64(p.end), err == nil
+}
+
 // parseHistory reads a timeline's history file: its ancestors, the newest first.
 func parseHistory(text string) ([]span, error) {
 	var spans []span

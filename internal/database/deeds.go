@@ -1,0 +1,276 @@
+package database
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"drover/internal/failover"
+)
+
+// orderPath is where a member has another one do something to its own server. It is no public API.
+const orderPath = "/drover/order"
+
+// order is what is to be done there.
+type order struct {
+	Do deed   `json:"do"`
+	ID string `json:"id"` // of the copy of the files that is meant
+}
+
+type deed string
+
+const (
+	restart deed = "restart"
+	reinit  deed = "reinit"
+)
+
+// Restart restarts a member's server, and returns when it is what it was. A primary hands over
+// first, if another one can take over.
+func (m *Member) Restart(ctx context.Context, name string) (Outcome, error) {
+	v, r, s, err := m.sighted(ctx, name)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if r.Members[name].ID != r.Primary {
+		if err := m.spare(v, r, name, "restarting"); err != nil {
+			return Outcome{}, err
+		}
+		return m.deed(ctx, restart, name, func(now View) bool { return now.Runs > s.Runs && now.Role == RoleReplica })
+	}
+	if _, err := m.anyHeir(v, r); err != nil || r.Paused {
+		return m.deed(ctx, restart, name, func(now View) bool { return now.Runs > s.Runs && now.Role != RoleNone })
+	}
+	out, err := m.Switchover(ctx, "", time.Time{})
+	if err != nil {
+		return Outcome{}, err
+	}
+	return out, m.watch(ctx, name, func(now View) bool { return now.Runs > s.Runs && now.Role == RoleReplica })
+}
+
+// RestartAll restarts the servers of all members, one at a time: the primary's last.
+func (m *Member) RestartAll(ctx context.Context) (Outcome, error) {
+	r, err := m.record(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+	var names []string
+	for name, member := range r.Members {
+		if member.ID != r.Primary {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if primary := r.Name(r.Primary); primary != "" {
+		names = append(names, primary)
+	}
+	var out Outcome
+	for i, name := range names {
+		if out, err = m.Restart(ctx, name); err != nil && i > 0 {
+			return Outcome{}, fmt.Errorf("restarted %s; %s: %w", strings.Join(names[:i], ", "), name, err)
+		} else if err != nil {
+			return Outcome{}, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return out, nil
+}
+
+// Reinit has a replica's files be copied anew from the primary, and returns when it receives.
+func (m *Member) Reinit(ctx context.Context, name string) (Outcome, error) {
+	v, r, s, err := m.sighted(ctx, name)
+	if err != nil {
+		return Outcome{}, err
+	}
+	switch {
+	case r.Members[name].ID == r.Primary:
+		return Outcome{}, unsafe("%s is the primary: drover switchover first", name)
+	case v.Primary == "":
+		return Outcome{}, unsafe("there is no primary to copy from")
+	}
+	if err := m.spare(v, r, name, "copying anew"); err != nil {
+		return Outcome{}, err
+	}
+	return m.deed(ctx, reinit, name, func(now View) bool { return now.Copies > s.Copies && now.Role == RoleReplica })
+}
+
+// sighted is a member that is there.
+func (m *Member) sighted(ctx context.Context, name string) (View, *failover.Record, Sighting, error) {
+	r, err := m.record(ctx)
+	if err != nil {
+		return View{}, nil, Sighting{}, err
+	}
+	member, ok := r.Members[name]
+	if !ok {
+		return View{}, nil, Sighting{}, unknown(r, name)
+	}
+	v := m.View()
+	s, ok := m.of(v, member.ID)
+	if !ok {
+		return View{}, nil, Sighting{}, unsafe("%s does not answer", name)
+	}
+	return v, r, s, nil
+}
+
+// spare says why a replica cannot be done without for a while; nil: it can.
+func (m *Member) spare(v View, r *failover.Record, name, what string) error {
+	id := r.Members[name].ID
+	if r.Mode != failover.Strict || !r.Set.Has(id) {
+		return nil
+	}
+	others := 0
+	for _, other := range r.Set.Members {
+		if s, ok := m.of(v, other); other != id && ok && s.Receiving {
+			others++
+		}
+	}
+	if others < r.Set.Acks {
+		return unsafe("%s %s would hold up all commits: %d must acknowledge them, and %d others can", what, name, r.Set.Acks, others)
+	}
+	return nil
+}
+
+// record is the newest one.
+func (m *Member) record(ctx context.Context) (r *failover.Record, err error) {
+	err = m.edit(ctx, func(now *failover.Record) (bool, error) {
+		r = now
+		return false, nil
+	})
+	return r, err
+}
+
+// deed has a member do something, and waits until it is done.
+func (m *Member) deed(ctx context.Context, do deed, name string, done func(View) bool) (Outcome, error) {
+	r, err := m.record(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+	m.opt.Log.Info("database: a member is to "+string(do)+" its server", "member", name)
+	if err := m.send(ctx, r.Members[name], order{do, r.Members[name].ID}); err != nil {
+		return Outcome{}, err
+	}
+	if err := m.watch(ctx, name, done); err != nil {
+		return Outcome{}, err
+	}
+	v := m.View()
+	return Outcome{Primary: v.Primary, Epoch: v.Epoch}, nil
+}
+
+// watch waits until a member, whatever its ID is by then, is as it is to be.
+func (m *Member) watch(ctx context.Context, name string, done func(View) bool) error {
+	for {
+		v := m.View()
+		why := "it does not answer"
+		if v.Record != nil {
+			if s, ok := m.of(v, v.Record.Members[name].ID); ok {
+				if done(s.View) {
+					return nil
+				}
+				why = s.Why
+			}
+		}
+		if !m.rest(ctx, nil, 20*time.Millisecond) {
+			return fmt.Errorf("%s is not back in time (it goes on)%s: %w", name, because(why), context.Cause(ctx))
+		}
+	}
+}
+
+// send gives an order to a member, itself maybe.
+func (m *Member) send(ctx context.Context, to failover.Member, o order) error {
+	if m.View().ID == to.ID {
+		return m.obey(o)
+	}
+	body, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.callTimeout())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+to.API+orderPath, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", m.token())
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the member: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusConflict:
+		return refuse(RefusedBusy, "%s", strings.TrimSpace(string(text)))
+	}
+	return fmt.Errorf("ask the member: it answers %s", resp.Status)
+}
+
+// ordered answers another member that has an order.
+func (m *Member) ordered(w http.ResponseWriter, r *http.Request) {
+	var o order
+	if !m.read(w, r, &o) {
+		return
+	}
+	if err := m.obey(o); err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+	}
+}
+
+// obey begins what was ordered.
+func (m *Member) obey(o order) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ctx, r := m.life, m.obs.Record
+	name := m.opt.Failover.Name
+	switch {
+	case ctx == nil || ctx.Err() != nil || m.stopping:
+		return refuse(RefusedBusy, "%s is ending", name)
+	case o.ID != m.state.ID || r == nil:
+		return refuse(RefusedBusy, "%s has another copy of the files by now", name)
+	case m.busy:
+		return refuse(RefusedBusy, "%s is busy: %s", name, m.decision.Why)
+	case o.Do == restart && !m.opt.Processes.Running():
+		return refuse(RefusedBusy, "%s's server does not run: it is started by itself", name)
+	case o.Do == reinit && r.Primary == m.state.ID:
+		return refuse(RefusedBusy, "%s is the primary by now", name)
+	}
+	switch o.Do {
+	case restart:
+		m.occupy(ctx, func() { m.reports("restart", m.restartServer(ctx)) })
+	case reinit:
+		m.occupy(ctx, func() { m.reports("copy anew", m.copyAnew(ctx, r.Primary)) })
+	default:
+		return refuse(RefusedBusy, "%s does not know how to %s", name, o.Do)
+	}
+	return nil
+}
+
+// reports says how an order ended.
+func (m *Member) reports(what string, err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		m.opt.Log.Warn("database: "+what+", as asked for", "err", err)
+	}
+}
+
+// restartServer stops it in order: that it is started again is decided as ever.
+func (m *Member) restartServer(ctx context.Context) error {
+	m.does("Stop")
+	ctx, cancel := m.quick(ctx)
+	defer cancel()
+	return m.stop(ctx)
+}
+
+// copyAnew replaces the files by a copy of the primary's.
+func (m *Member) copyAnew(ctx context.Context, primary string) error {
+	m.does("Clone")
+	m.opt.Processes.Kill("its files are copied anew, as asked for")
+	m.forgetServer()
+	return m.renew(ctx, newID(m.opt.Failover.Name), primary, m.opt.Driver.Clone)
+}

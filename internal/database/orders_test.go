@@ -1,0 +1,278 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"drover/internal/failover"
+)
+
+func TestSwitchover(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b", "c")
+	first := c.formed()
+	to := c.other(first)
+	word := c.writes()
+	out, err := to.Switchover(c.ctx(), to.name(), time.Time{}) // asked of whomever
+	if err != nil || out.Primary != to.name() || out.Former != first.name() {
+		t.Fatalf("switchover: %+v, %v", out, err)
+	}
+	second := c.formed()
+	c.kept(second, word)
+	if first.kills != 0 {
+		t.Error("the former primary was killed, not stopped")
+	}
+	if h := second.View().Record.History; h[len(h)-1].Reason != "switchover" {
+		t.Errorf("history: %+v", h)
+	}
+	out, err = first.Switchover(c.ctx(), "", time.Time{})
+	if err != nil || out.Primary == second.name() {
+		t.Fatalf("switchover to anybody: %+v, %v", out, err)
+	}
+}
+
+func TestSwitchoverIsRefused(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b")
+	c.add("never", failover.Tags{NoFailover: true})
+	c.add("async", failover.Tags{NoSync: true})
+	primary := c.formed()
+	for primary.name() == "never" || primary.name() == "async" { // who came first
+		var err error
+		if _, err = primary.Switchover(c.ctx(), "a", time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		primary = c.formed()
+	}
+	to := c.members["a"]
+	if primary == to {
+		to = c.members["b"]
+	}
+	over := func(name string) error {
+		_, err := to.Switchover(c.ctx(), name, time.Time{})
+		return err
+	}
+	c.refused(over("nobody"), RefusedUnknown, "a, async, b, never")
+	c.refused(over(primary.name()), RefusedUnsafe, "primary already")
+	c.refused(over("never"), RefusedUnsafe, "nofailover")
+	c.refused(over("async"), RefusedUnsafe, "not synchronous")
+
+	c.engine.change(func() { to.slow = true })
+	for range 20 {
+		c.writes()
+	}
+	c.until("it is seen to lag", func() bool { v := to.View(); return v.Lag != nil && *v.Lag > maxLag })
+	c.until("the primary hears of it", func() bool {
+		s := primary.View().Peers[to.View().ID]
+		return s.Lag != nil && *s.Lag > maxLag
+	})
+	_, err := primary.Switchover(c.ctx(), to.name(), time.Time{})
+	c.refused(err, RefusedUnsafe, "behind in applying")
+	c.engine.change(func() { to.slow = false })
+
+	if changed, err := to.Pause(c.ctx(), true); err != nil || !changed {
+		t.Fatal(changed, err)
+	}
+	c.refused(over(to.name()), RefusedUnsafe, "paused")
+	if changed, err := primary.Pause(c.ctx(), true); err != nil || changed {
+		t.Fatal("paused twice", changed, err)
+	}
+	if _, err := to.Pause(c.ctx(), false); err != nil {
+		t.Fatal(err)
+	}
+
+	out, err := primary.Switchover(c.ctx(), "", time.Now().Add(time.Hour))
+	if err != nil || out.Scheduled.IsZero() {
+		t.Fatal(out, err)
+	}
+	c.refused(over(to.name()), RefusedBusy, "pending at ")
+	if found, err := to.Withdraw(c.ctx()); err != nil || !found {
+		t.Fatal(found, err)
+	}
+	if found, err := to.Withdraw(c.ctx()); err != nil || found {
+		t.Fatal("withdrawn twice", found, err)
+	}
+}
+
+// TestScheduledSwitchover comes at its time.
+func TestScheduledSwitchover(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b", "c")
+	first := c.formed()
+	if _, err := first.Switchover(c.ctx(), "", time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	c.until("another one leads", func() bool { v := first.View(); return v.Primary != "" && v.Primary != first.name() })
+}
+
+// TestLateSwitchover is withdrawn when nobody waits for it any more.
+func TestLateSwitchover(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b", "c")
+	first := c.formed()
+	ctx, cancel := context.WithCancelCause(c.ctx())
+	gone := errors.New("gone")
+	cancel(gone)
+	before, err := first.record(c.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wish := failover.Switchover{To: "nobody"}
+	if err := first.edit(c.ctx(), func(r *failover.Record) (bool, error) { r.Switchover = &wish; return true, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = first.await(ctx, before, wish); !errors.Is(err, gone) || !strings.Contains(err.Error(), "withdrawn") {
+		t.Fatal(err)
+	}
+	if r, err := first.record(c.ctx()); err != nil || r.Switchover != nil {
+		t.Fatal(r.Switchover, err)
+	}
+}
+
+func TestPause(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b", "c")
+	first := c.formed()
+	if _, err := first.Pause(c.ctx(), true); err != nil {
+		t.Fatal(err)
+	}
+	c.until("all know", func() bool {
+		for _, i := range c.members {
+			if !i.View().Record.Paused {
+				return false
+			}
+		}
+		return true
+	})
+	runs := first.View().Runs
+	first.crash()
+	c.until("it leads again itself", func() bool { v := first.View(); return v.Role == RolePrimary && v.Runs > runs })
+	if _, err := first.Pause(c.ctx(), false); err != nil {
+		t.Fatal(err)
+	}
+	c.formed()
+}
+
+func TestFailoverByHand(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b")
+	first := c.formed()
+	other := c.other(first)
+	_, err := other.Failover(c.ctx(), other.name(), false)
+	c.refused(err, RefusedUnsafe, "drover switchover hands over from it without any loss")
+	_, err = other.Failover(c.ctx(), "nobody", true)
+	c.refused(err, RefusedUnknown, "nobody")
+	_, err = other.Failover(c.ctx(), first.name(), true)
+	c.refused(err, RefusedUnsafe, "primary already")
+
+	// The replica goes and is waited for no more; the primary alone takes a word, and goes too.
+	c.engine.change(func() { other.frozen = true })
+	c.until("the primary commits alone", func() bool { return first.View().Record.Set.Acks == 0 })
+	c.writes()
+	first.kill()
+	delete(c.members, first.name())
+	c.engine.change(func() { other.frozen = false })
+	c.until("there is no primary", func() bool { v := other.View(); return v.Vacant > 4*time.Second && v.Received != "" })
+	_, err = other.Failover(c.ctx(), "", false)
+	c.refused(err, RefusedUnsafe, "commits that only "+first.name()+" have, and "+other.name()+" has not, are lost; repeat it with --force")
+	out, err := other.Failover(c.ctx(), "", true)
+	if err != nil || out.Primary != other.name() {
+		t.Fatal(out, err)
+	}
+}
+
+func TestReinit(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b", "c")
+	first := c.formed()
+	other := c.other(first)
+	_, err := other.Reinit(c.ctx(), first.name())
+	c.refused(err, RefusedUnsafe, "is the primary")
+	id := other.View().ID
+	if _, err := first.Reinit(c.ctx(), other.name()); err != nil {
+		t.Fatal(err)
+	}
+	if v := other.View(); v.ID == id || v.Copies == 0 {
+		t.Errorf("it is no other copy: %+v", v)
+	}
+	c.formed()
+}
+
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b", "c")
+	first := c.formed()
+	other := c.other(first)
+	runs := func() map[string]int {
+		all := map[string]int{}
+		for name, i := range c.members {
+			all[name] = i.View().Runs
+		}
+		return all
+	}
+	before := runs()
+	if _, err := first.Restart(c.ctx(), other.name()); err != nil {
+		t.Fatal(err)
+	}
+	if now := runs(); now[other.name()] != before[other.name()]+1 || now[first.name()] != before[first.name()] {
+		t.Errorf("starts before %v, after %v", before, now)
+	}
+	c.formed()
+	before = runs()
+	out, err := other.RestartAll(c.ctx())
+	if err != nil || out.Primary == first.name() {
+		t.Fatal(out, err)
+	}
+	for name, n := range runs() {
+		if n <= before[name] {
+			t.Errorf("%s was not restarted", name)
+		}
+	}
+}
+
+// TestRestartAlone: where nobody can take over, the primary is restarted in its place.
+func TestRestartAlone(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a")
+	only := c.formed()
+	_, err := only.Switchover(c.ctx(), "", time.Time{})
+	c.refused(err, RefusedUnsafe, "no other member can take over")
+	if out, err := only.Restart(c.ctx(), "a"); err != nil || out.Primary != "a" {
+		t.Fatal(out, err)
+	}
+}
+
+// TestStrictSparesNobody: nothing that would hold up all commits is done.
+func TestStrictSparesNobody(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.Strict, "a", "b")
+	first := c.formed()
+	other := c.other(first)
+	_, err := first.Restart(c.ctx(), other.name())
+	c.refused(err, RefusedUnsafe, "would hold up all commits")
+	_, err = first.Reinit(c.ctx(), other.name())
+	c.refused(err, RefusedUnsafe, "would hold up all commits")
+}
+
+// TestOrdersAreMembersOnly: nobody else can have a server restarted.
+func TestOrdersAreMembersOnly(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a")
+	only := c.formed()
+	api := only.opt.Failover.Self.API
+	for _, path := range []string{askPath, orderPath} {
+		resp, err := http.Post("http://"+api+path, "application/json", strings.NewReader(`{"do":"restart","id":"`+only.View().ID+`"}`)) //nolint:noctx // it answers at once
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+}

@@ -1,0 +1,176 @@
+package database
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"drover/internal/failover"
+)
+
+// View is a member as others see it: as of its last step.
+type View struct {
+	Name     string `json:"name"`
+	ID       string `json:"id"`
+	Role     Role   `json:"role"`
+	State    string `json:"state"` // running, starting, stopped; or what is being done to its files
+	Epoch    uint64 `json:"epoch"`
+	Primary  string `json:"primary,omitempty"` // the name of who leads, as far as this member knows
+	System   string `json:"system,omitempty"`  // the database's own identity
+	Timeline string `json:"timeline,omitempty"`
+	Received string `json:"received,omitempty"`
+	Applied  string `json:"applied,omitempty"`
+	// How far Received and Applied go, and how much Applied is behind what the primary said last, in bytes; nil: not known.
+	ReceivedBytes *int64        `json:"received_bytes,omitempty"`
+	AppliedBytes  *int64        `json:"applied_bytes,omitempty"`
+	Lag           *int64        `json:"lag_bytes,omitempty"`
+	Receiving     bool          `json:"receiving,omitempty"` // it is connected to its upstream, and gets what it can use
+	Sync          bool          `json:"sync,omitempty"`      // commits wait for it
+	Restart       bool          `json:"restart,omitempty"`   // some setting needs a restart
+	Why           string        `json:"why,omitempty"`
+	Tags          failover.Tags `json:"tags,omitzero"`
+	Runs          int           `json:"runs"`               // starts of the server, in this life of the agent
+	Copies        int           `json:"copies"`             // how often the files were made a replica's anew
+	Elections     int           `json:"elections"`          // that it has heard of
+	Replicas      []string      `json:"replicas,omitempty"` // of a primary: the IDs of who streams
+
+	Record *failover.Record    `json:"-"` // as last read; it is not changed
+	Peers  map[string]Sighting `json:"-"` // the others, by ID
+	Known  time.Time           `json:"-"` // when that record was read
+	Vacant time.Duration       `json:"-"` // for how long it has known of no primary; 0: it knows one
+
+	stepped time.Duration // when that was
+	until   time.Duration // when a primary's claim ends that is not renewed
+	set     failover.SyncSet
+}
+
+// Sighting is what another member said of itself, and how long ago it was asked.
+type Sighting struct {
+	View
+	Age time.Duration
+}
+
+// View is how this member is now. It takes no lock and waits for nothing.
+func (m *Member) View() View {
+	v := *m.seen.Load()
+	now := m.now()
+	if v.Role == RolePrimary && now >= v.until || v.Role == RoleReplica && now-v.stepped > 2*m.opt.Failover.TTL {
+		v.Role, v.Why = RoleNone, "the agent is held up"
+	}
+	if v.Vacant != 0 {
+		v.Vacant = now - v.Vacant
+	}
+	peers := make(map[string]Sighting, len(v.Peers))
+	for id, s := range v.Peers {
+		s.Age = now - s.Age
+		peers[id] = s
+	}
+	v.Peers = peers
+	return v
+}
+
+// publish makes the view of now. m.mu is held, or nobody else has m.
+func (m *Member) publish() {
+	c := m.change()
+	v := View{
+		Name: m.opt.Failover.Name, ID: m.state.ID, Role: c.Role, State: m.condition(), Epoch: c.Epoch, Why: m.decision.Why,
+		Tags: m.opt.Failover.Self.Tags, Runs: m.runs, Copies: m.copies, Record: m.obs.Record, Peers: maps.Clone(m.views),
+		stepped: m.now(), until: m.decision.LeadUntil, Known: m.began.Add(m.obs.Sent),
+	}
+	m.follow(&v)
+	if d := m.obs.Disk; d != nil {
+		v.System = d.System
+	}
+	if db := m.obs.Database; db != nil {
+		v.Timeline, v.Received, v.Applied, v.Receiving, v.Restart = db.Timeline, db.Received, db.Applied, db.Receiving && !db.Primary, db.Restart
+		if db.Primary {
+			v.Applied, v.set = db.Received, db.Set
+			for _, r := range db.Replicas {
+				if r.Streaming {
+					v.Replicas = append(v.Replicas, r.ID)
+				}
+			}
+		}
+	}
+	m.measure(&v)
+	m.seen.Store(&v)
+}
+
+// condition is how the server stands, in Patroni's words. m.mu is held.
+func (m *Member) condition() string {
+	switch {
+	case m.doing == "Clone" || m.doing == "Rewind":
+		return "creating replica"
+	case m.doing == "Init" || m.doing == "Restore":
+		return "initializing new cluster"
+	case m.doing == "Stop":
+		return "stopping"
+	case m.obs.Database != nil:
+		return "running"
+	case m.opt.Processes.Running():
+		return "starting"
+	}
+	return "stopped"
+}
+
+// follow fills in what is known of the cluster. m.mu is held.
+func (m *Member) follow(v *View) {
+	r := m.obs.Record
+	if r == nil {
+		v.Vacant = max(m.led, 1)
+		return
+	}
+	if r.Phase == failover.Electing && r.Epoch > m.election {
+		m.elections++
+		m.election = r.Epoch
+	}
+	v.Elections = m.elections
+	v.Sync = r.Set.Has(v.ID) && r.Set.Acks > 0 && v.Role == RoleReplica
+	a, ok := m.obs.Answers[r.Primary]
+	leads := r.Primary == v.ID && v.Role == RolePrimary ||
+		ok && a.Primary && a.Epoch == r.Epoch && m.now()-a.Sent <= m.opt.Failover.TTL
+	if r.Phase == failover.Running && leads {
+		m.led, v.Primary = m.now(), r.Name(r.Primary)
+		return
+	}
+	v.Vacant = max(m.led, 1)
+}
+
+// measure tells positions in bytes, where the driver can. m.mu is held.
+func (m *Member) measure(v *View) {
+	g, ok := m.opt.Driver.(Gauge)
+	if !ok {
+		return
+	}
+	bytes := func(position string) *int64 {
+		if n, ok := g.Bytes(position); ok {
+			return &n
+		}
+		return nil
+	}
+	v.ReceivedBytes, v.AppliedBytes = bytes(v.Received), bytes(v.Applied)
+	if v.Record == nil || v.AppliedBytes == nil || v.Record.Primary == v.ID {
+		return
+	}
+	if front := bytes(m.obs.Answers[v.Record.Primary].Received); front != nil {
+		lag := max(*front-*v.AppliedBytes, 0)
+		v.Lag = &lag
+	}
+}
+
+// Names are the members' names in the record, sorted.
+func (v View) Names() []string {
+	if v.Record == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(v.Record.Members))
+}
+
+// Of is a member as this one knows it; ok is false if it has not said anything for a TTL.
+func (m *Member) of(v View, id string) (Sighting, bool) {
+	if id == v.ID {
+		return Sighting{View: v}, true
+	}
+	s, ok := v.Peers[id]
+	return s, ok && s.Age <= m.opt.Failover.TTL
+}
