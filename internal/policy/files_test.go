@@ -138,6 +138,7 @@ var (
 		"bench/etcd_test.go":      "the same, of a thousand",
 		"bench/proxy_test.go":     "the delay that it adds to each call is what it is for",
 		"bench/consul_test.go":    "it measures agents at rest, which takes time",
+		"bench/failover_test.go":  "Patroni tells nobody when it is done: it is asked again and again",
 		"bench/herd_test.go":      "it measures agents at rest and in an outage, which take time",
 
 		"internal/objstore/probe/probe_test.go": "a faulty server has a gap between its check and its write",
