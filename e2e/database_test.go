@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"drover/internal/testkit/appender"
+	"drover/internal/testkit/consulserver"
 	"drover/internal/testkit/dockertest"
 	"drover/internal/testkit/gotool"
 )
@@ -63,31 +64,43 @@ func newCluster(t *testing.T, kind, synchronous string) *cluster {
 	})
 	c.env = map[string]string{
 		"DROVER_STORE": "s3://state/postgres?endpoint=http://s3:9000", "DROVER_PASSWORD": rand.Text(),
-		"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "SYNCHRONOUS": synchronous,
+		"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "SYNCHRONOUS": synchronous, "RESTORE_AFTER": "15s",
 	}
-	if kind == "etcd" {
+	switch kind {
+	case "etcd":
 		c.coord = run.Start(dockertest.Spec{Name: "etcd", Image: etcdImage(t), Networks: []*dockertest.Network{c.net}})
 		c.env["COORDINATOR"] = "etcd://etcd:2379"
+	case "consul":
+		c.coord = run.Start(dockertest.Spec{Name: "consul", Image: consulImage(t), Networks: []*dockertest.Network{c.net}})
+		c.env["COORDINATOR"] = "consul://consul:8500"
 	}
 	return c
 }
 
-var etcdOnce sync.Once
+var etcdOnce, consulOnce sync.Once
 
 // etcdImage builds an image of a real etcd.
 func etcdImage(t *testing.T) string {
 	t.Helper()
-	const tag = "drover-test/etcd"
-	etcdOnce.Do(func() {
+	return programImage(t, &etcdOnce, "etcd", gotool.Path(t, "etcd"),
+		`"--data-dir=/var/lib/etcd", "--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls=http://etcd:2379"`)
+}
+
+// consulImage builds an image of a real Consul.
+func consulImage(t *testing.T) string {
+	t.Helper()
+	return programImage(t, &consulOnce, "consul", consulserver.Program(t),
+		`"agent", "-server", "-bootstrap-expect=1", "-client=0.0.0.0", "-data-dir=/var/lib/consul"`)
+}
+
+// programImage builds an image that has one program.
+func programImage(t *testing.T, once *sync.Once, name, path, args string) string {
+	t.Helper()
+	tag := "drover-test/" + name
+	once.Do(func() {
 		dir := t.TempDir()
-		copyProgram(t, gotool.Path(t, "etcd"), filepath.Join(dir, "etcd"))
-		dockertest.Build{
-			Tag: tag, Context: dir,
-			Dockerfile: "FROM " + dockertest.BaseImage(t) + `
-COPY etcd /usr/bin/
-ENTRYPOINT ["etcd", "--data-dir=/var/lib/etcd", "--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls=http://etcd:2379"]
-`,
-		}.Build(t)
+		copyProgram(t, path, filepath.Join(dir, name))
+		dockertest.Build{Tag: tag, Context: dir, Dockerfile: "FROM " + dockertest.BaseImage(t) + "\nCOPY " + name + " /usr/bin/\nENTRYPOINT [\"" + name + "\", " + args + "]\n"}.Build(t)
 	})
 	return tag
 }
@@ -179,15 +192,20 @@ func (c *cluster) awaitWhole(replicas int, within time.Duration) *dbMember {
 // write starts a client.
 func (c *cluster) write() *appender.Appender {
 	c.t.Helper()
-	var hosts []string
-	for _, m := range c.members {
-		hosts = append(hosts, net.JoinHostPort(m.ip, "5432"))
-	}
-	a, err := appender.Start(c.t.Context(), appender.Options{Hosts: hosts, User: "postgres", Password: c.pass})
+	a, err := appender.Start(c.t.Context(), appender.Options{Hosts: c.hosts(), User: "postgres", Password: c.pass})
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return a
+}
+
+// hosts are the members' servers.
+func (c *cluster) hosts() []string {
+	var hosts []string
+	for _, m := range c.members {
+		hosts = append(hosts, net.JoinHostPort(m.ip, "5432"))
+	}
+	return hosts
 }
 
 // awaitWrites waits until so many more writes were acknowledged.
@@ -275,6 +293,8 @@ var faults = []fault{
 		return p.mend
 	}},
 	{"coordinator restarted", func(c *cluster, _ *dbMember) func() { c.coord.Restart(5 * time.Second); return nil }},
+	{"replica killed", func(c *cluster, p *dbMember) func() { r := c.replica(p); r.Kill(); return r.again }},
+	{"told to stop", func(_ *cluster, p *dbMember) func() { p.Stop(60 * time.Second); return p.again }},
 	{"destroyed", func(c *cluster, p *dbMember) func() {
 		p.Kill()
 		p.Remove()
@@ -284,6 +304,11 @@ var faults = []fault{
 	}},
 }
 
+// replica is one that does not lead.
+func (c *cluster) replica(p *dbMember) *dbMember {
+	return c.members[slices.IndexFunc(c.members, func(m *dbMember) bool { return m != p })]
+}
+
 // again starts the same container again.
 func (m *dbMember) again() {
 	m.StartAgain()
@@ -291,43 +316,118 @@ func (m *dbMember) again() {
 }
 
 // TestDatabase: three members form a cluster from one image, with nothing but a bucket, and lose
-// their primary in every way; a client writes throughout.
+// their primary in several ways; a client writes throughout. Then all of them are lost, and come back
+// from the bucket.
 func TestDatabase(t *testing.T) {
-	for _, cell := range []struct{ kind, synchronous string }{{"bucket", "on"}, {"etcd", "on"}} {
-		t.Run(cell.kind+" "+cell.synchronous, func(t *testing.T) { testFaults(t, cell.kind, cell.synchronous, faults) })
+	c := startCluster(t, "bucket", "on")
+	usual := []string{"postmaster killed", "container paused", "cut off from all", "destroyed"}
+	for _, f := range faults {
+		if slices.Contains(usual, f.name) {
+			c.suffer(t, f, "on")
+		}
+	}
+	c.loseAll(t)
+}
+
+// TestDatabaseSoak is the whole matrix: every fault on every coordinator in every mode.
+func TestDatabaseSoak(t *testing.T) {
+	if os.Getenv("DROVER_SOAK") == "" {
+		return // the usual cells are TestDatabase's
+	}
+	for _, kind := range []string{"bucket", "etcd", "consul"} {
+		for _, mode := range []string{"on", "strict", "off"} {
+			t.Run(kind+" "+mode, func(t *testing.T) {
+				c := startCluster(t, kind, mode)
+				for _, f := range faults {
+					c.suffer(t, f, mode)
+				}
+				c.loseAll(t)
+			})
+		}
 	}
 }
 
-func testFaults(t *testing.T, kind, synchronous string, faults []fault) {
-	c := newCluster(t, kind, synchronous)
+func startCluster(t *testing.T, kind, mode string) *cluster {
+	t.Helper()
+	c := newCluster(t, kind, mode)
 	for range 3 {
 		c.add()
 	}
 	c.awaitWhole(2, 3*time.Minute)
-	for _, f := range faults {
-		t.Run(f.name, func(t *testing.T) {
-			c.t = t
-			p := c.awaitWhole(2, 2*time.Minute)
-			a := c.write()
-			c.awaitWrites(a, 50, time.Minute)
-			began := p.view(t.Context()).Epoch
-			mend := f.do(c, p)
-			if f.name != "coordinator restarted" && f.name != "hears nothing of its peers" {
-				c.awaitWrites(a, 50, 2*time.Minute)
-			}
-			if mend != nil {
-				mend()
-			}
-			p = c.awaitWhole(2, 2*time.Minute)
-			c.awaitWrites(a, 50, time.Minute)
-			r, err := a.Check(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("%s", r)
-			if synchronous != "off" && len(r.Missing) > 0 || len(r.Duplicated) > 0 || uint64(r.Changes) > p.view(t.Context()).Epoch-began {
-				t.Errorf("epoch %d to %d: %s: missing %v, duplicated %v", began, p.view(t.Context()).Epoch, r, r.Missing, r.Duplicated)
-			}
-		})
+	return c
+}
+
+// suffer lets one thing go wrong while a client writes, and holds what it was told.
+func (c *cluster) suffer(t *testing.T, f fault, mode string) {
+	t.Helper()
+	t.Run(f.name, func(t *testing.T) {
+		c.t = t
+		p := c.awaitWhole(2, 3*time.Minute)
+		a := c.write()
+		c.awaitWrites(a, 50, time.Minute)
+		began := p.view(t.Context()).Epoch
+		mend := f.do(c, p)
+		c.awaitWrites(a, 50, 2*time.Minute)
+		if mend != nil {
+			mend()
+		}
+		p = c.awaitWhole(2, 3*time.Minute)
+		c.awaitWrites(a, 50, time.Minute)
+		r, err := a.Check(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		reigns := p.view(t.Context()).Epoch - began
+		t.Logf("RESULT %s: %s, %d new epochs", f.name, r, reigns)
+		if mode != "off" && len(r.Missing) > 0 || len(r.Duplicated) > 0 || uint64(r.Changes) > reigns {
+			t.Errorf("missing %v, duplicated %v, %d changes of primary in %d epochs", r.Missing, r.Duplicated, r.Changes, reigns)
+		}
+	})
+}
+
+// loseAll destroys all members, and starts new ones, which have the bucket alone. What had been archived is there.
+func (c *cluster) loseAll(t *testing.T) {
+	t.Helper()
+	t.Run("all destroyed", func(t *testing.T) {
+		c.t = t
+		p := c.awaitWhole(2, 3*time.Minute)
+		a := c.write()
+		c.awaitWrites(a, 50, time.Minute)
+		a.Stop()
+		p.archive()
+		for _, m := range c.members {
+			m.Kill()
+			m.Remove()
+		}
+		c.members = nil
+		for range 3 {
+			c.add()
+		}
+		c.awaitWhole(2, 5*time.Minute)
+		a.Move(c.hosts())
+		r, err := a.Check(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("RESULT all destroyed: %s", r)
+		if len(r.Missing) > 0 || len(r.Duplicated) > 0 {
+			t.Errorf("missing %v, duplicated %v", r.Missing, r.Duplicated)
+		}
+	})
+}
+
+// archive has the log archived as far as it goes.
+func (m *dbMember) archive() {
+	m.c.t.Helper()
+	psql := func(sql string) string {
+		out := m.MustExec("sh", "-c", `PGPASSWORD=$(cat /run/secrets/database) psql -X -q -At -h 127.0.0.1 -U postgres postgres -c "$1"`, "sh", sql)
+		return strings.TrimSpace(out)
 	}
+	file := psql("SELECT pg_walfile_name(pg_switch_wal())")
+	dockertest.Await(m.c.t, time.Minute, "the log to be archived", func(context.Context) error {
+		if last := psql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver"); last < file {
+			return fmt.Errorf("%q is archived, %s not yet", last, file)
+		}
+		return nil
+	})
 }

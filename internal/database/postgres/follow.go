@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,10 +77,9 @@ func (d *Driver) postmaster() (server, error) {
 	if err != nil || pid <= 1 {
 		return server{}, fmt.Errorf("postmaster.pid begins with %q: %w", line, database.ErrNotRunning)
 	}
-	at, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)) // a server works in its data directory
-	data, err2 := os.Stat(d.o.Data)
-	there, err3 := os.Stat(fmt.Sprintf("/proc/%d/cwd", pid))
-	if err := errors.Join(err, err2, err3); err != nil || at == "" || !os.SameFile(data, there) {
+	// Where it works cannot be read in a container, where even root may not trace others' processes.
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || !slices.Contains(strings.Split(string(args), "\x00"), d.o.Data) {
 		return server{}, database.ErrNotRunning
 	}
 	return server{pid}, nil

@@ -181,6 +181,9 @@ func (a *Appender) LastError() error {
 	return a.last
 }
 
+// Move has it look for the cluster at other hosts. It does not write.
+func (a *Appender) Move(hosts []string) { a.opt.Hosts = hosts }
+
 // Stop ends the writing.
 func (a *Appender) Stop() {
 	a.cancel()
