@@ -145,11 +145,7 @@ func (m *dbMember) is(ctx context.Context, path string) bool {
 }
 
 // view is what the member says of itself.
-func (m *dbMember) view(ctx context.Context) (v struct {
-	Epoch uint64
-	Role  string
-	Why   string
-}) {
+func (m *dbMember) view(ctx context.Context) (v view) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(m.ip, "8008")+"/patroni", nil)
 	if err != nil {
 		return v
@@ -159,8 +155,15 @@ func (m *dbMember) view(ctx context.Context) (v struct {
 		return v
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_ = json.NewDecoder(resp.Body).Decode(&v)
-	return v
+	var body struct{ Drover view }
+	_ = json.NewDecoder(resp.Body).Decode(&body)
+	return body.Drover
+}
+
+// view is what is looked at of a member.
+type view struct {
+	Epoch     uint64
+	Role, Why string
 }
 
 // awaitWhole waits until there is one primary and so many replicas, and returns the primary.

@@ -35,7 +35,9 @@ func (t *step) replicate(newID string) {
 	case disk == nil:
 		t.d.Why = "the local files cannot be looked at"
 	case t.o.Busy:
-		t.d.Why = "copying from another member"
+		if disk.Empty || t.s.Torn {
+			t.d.Why = "copying from another member"
+		}
 	case !disk.Empty && disk.System != t.r.System && !t.leftover():
 		t.d.Why = "the local files are of another database (" + disk.System + ", not " + t.r.System + "): they are kept, and nothing is done with them"
 	case disk.Empty || disk.System != t.r.System:
