@@ -30,6 +30,9 @@ func TestServers(t *testing.T) {
 		"ALTER SYSTEM":                     alterSystem,
 		"slots":                            slots,
 		"agent killed":                     agentKilled,
+		"detached whatever hangs":          detachedWhateverHangs,
+		"synchronized by all":              synchronizedByAll,
+		"adopted":                          adopted,
 		"rewind of what is gone":           rewindOfWhatIsGone,
 	} {
 		t.Run(name, func(t *testing.T) {

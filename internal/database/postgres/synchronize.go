@@ -78,10 +78,10 @@ func (a *asker) primaryAt(ctx context.Context) (position, error) {
 
 // sendersTurned waits until every sender releases commits by the set that new sessions show. The server has signalled
 // them by then: a sender that is seen to wait for something to do finds the signal before it looks at the next
-// acknowledgement. One that is not seen to wait is ended, and connects again as a new one. Senders of base backups
-// release nobody.
+// acknowledgement. One that is not seen to wait is ended, and connects again as a new one. Senders to whom their own set
+// gives no voice (sync_priority 0: base backups, and what follows asynchronously) release nothing, and are left alone.
 func sendersTurned(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, "SELECT pid FROM pg_stat_replication WHERE state <> 'backup'")
+	rows, err := conn.Query(ctx, "SELECT pid FROM pg_stat_replication WHERE sync_priority > 0")
 	if err != nil {
 		return err
 	}
