@@ -107,8 +107,9 @@ func promoting(c *cluster, a, b, d *member) {
 	for _, m := range []*member{b, d} {
 		c.must(m.Follow(c.ctx(), nil))
 	}
-	b.detached()
-	d.detached()
+	if !c.behind(d.detached().Received, b.detached().Received) {
+		b, d = d, b // the one that was cut off later may have more
+	}
 	times("detach")
 	tail := a.attempt("lost")
 	c.hangs("a commit on a fenced primary", tail)

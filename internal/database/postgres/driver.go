@@ -223,6 +223,9 @@ func (d *Driver) Configure(ctx context.Context, c database.Configuration) error 
 	w := wanted{Configuration: c}
 	if c.Standby {
 		w.Floor = d.floor(files)
+		if err := d.forgetFutures(files); err != nil {
+			return fmt.Errorf("configure PostgreSQL: %w", err)
+		}
 	}
 	return d.apply(w)
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"drover/internal/database"
@@ -138,13 +139,16 @@ func (d *Driver) compareWith(ctx context.Context, to *target) (need bool, err er
 	if err != nil {
 		return false, err
 	}
-	timeline := max(files.timeline, files.minimumTimeline())
-	fork, ancestor := to.at.ended(timeline)
-	if !ancestor && timeline != to.at.timeline {
-		return true, nil // pg_rewind looks for where they parted
+	timeline, err := d.newestTimeline(files)
+	if err != nil {
+		return false, err
 	}
-	if !ancestor {
+	fork, ancestor := to.at.ended(timeline)
+	switch {
+	case timeline == to.at.timeline:
 		fork = to.at.end
+	case !ancestor:
+		return true, d.sameOrigin(ctx, to, timeline)
 	}
 	more, err := d.hasRecord(ctx, timeline, fork, to.size)
 	if err != nil {
@@ -153,24 +157,112 @@ func (d *Driver) compareWith(ctx context.Context, to *target) (need bool, err er
 	if more && !ancestor {
 		return false, fmt.Errorf("the same timeline %d goes further than %s here: %w", timeline, fork, database.ErrDiverged)
 	}
-	common := min(fork, files.latest+recordHeader)
+	common := min(fork, to.lastKnown(files, timeline))
 	if more {
 		common = fork
 	}
-	same, known, err := d.sameLog(ctx, to, timeline, common)
-	switch {
-	case err != nil:
-		return false, err
-	case known && !same:
-		return false, fmt.Errorf("timeline %d is not the same one at %s: %w", timeline, common, database.ErrDiverged)
-	case !known && (more || d.o.RestoreCommand == ""):
-		return false, fmt.Errorf("the log before %s is not kept any more: %w", common, database.ErrDiverged)
+	known, err := d.sameLog(ctx, to, timeline, common)
+	if err == nil && !known && (more || d.o.RestoreCommand == "") {
+		err = fmt.Errorf("the log before %s is not kept any more: %w", common, database.ErrDiverged)
 	}
-	return more, nil
+	return more, err
 }
 
-// recordHeader is the size of what each record in the log begins with, its checksum included.
-const recordHeader = 24
+// Sizes of what is in the log, in bytes: what each record begins with, its checksum included; and that of the record that a
+// timeline begins with, up to the time in it.
+const (
+	recordHeader = 24
+	firstRecord  = recordHeader + 2 + 8
+)
+
+// lastKnown is a place on a timeline up to which the log here is certainly written, the further the better.
+func (t *target) lastKnown(files control, timeline uint32) lsn {
+	switch timeline {
+	case files.timeline:
+		return files.latest + recordHeader
+	case files.minimumTimeline():
+		return files.minimum
+	}
+	return t.at.began(timeline) + firstRecord
+}
+
+// began is where a timeline left the one before it, in p's history.
+func (p position) began(timeline uint32) lsn {
+	var began lsn
+	for _, s := range p.before {
+		if s.timeline < timeline {
+			return s.end
+		}
+	}
+	return began
+}
+
+// newestTimeline is the last one of which anything is here. The control file may not know of it yet.
+func (d *Driver) newestTimeline(files control) (uint32, error) {
+	newest := max(files.timeline, files.minimumTimeline())
+	names, err := os.ReadDir(filepath.Join(d.o.Data, "pg_wal"))
+	if err != nil {
+		return 0, err
+	}
+	for _, n := range names {
+		if name := n.Name(); len(name) == 24 {
+			if timeline, err := parseHex(name[:8]); err == nil {
+				newest = max(newest, timeline)
+			}
+		}
+	}
+	return newest, nil
+}
+
+// forgetFutures removes the histories of timelines of which nothing else is here. They came from an upstream that was
+// followed no further, and would be aimed at, or believed of the next one that has that number. Whoever is followed sends its own.
+func (d *Driver) forgetFutures(files control) error {
+	newest, err := d.newestTimeline(files)
+	if err != nil {
+		return err
+	}
+	found, err := filepath.Glob(filepath.Join(escapeGlob(d.o.Data), "pg_wal", "*.history"))
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		if timeline, err := parseHex(strings.TrimSuffix(filepath.Base(f), ".history")); err == nil && timeline > newest {
+			if err := removeFile(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sameOrigin makes sure that a timeline which is not the target's comes from one that is, not only by its number: pg_rewind
+// would believe that.
+func (d *Driver) sameOrigin(ctx context.Context, to *target, timeline uint32) error {
+	text, err := os.ReadFile(filepath.Join(d.o.Data, "pg_wal", fmt.Sprintf("%08X.history", timeline)))
+	if err != nil {
+		return fmt.Errorf("where timeline %d comes from is not known: %w: %w", timeline, database.ErrDiverged, err)
+	}
+	mine, err := parseHistory(string(text))
+	if err != nil {
+		return err
+	}
+	for _, s := range mine {
+		end, ancestor := to.at.ended(s.timeline)
+		if s.timeline == to.at.timeline {
+			end, ancestor = to.at.end, true
+		}
+		if !ancestor {
+			continue
+		}
+		common := min(end, s.end)
+		known, err := d.sameLog(ctx, to, s.timeline, common)
+		if err == nil && !known {
+			err = fmt.Errorf("the log before %s is not kept any more: %w", common, database.ErrDiverged)
+		}
+		return err
+	}
+	return fmt.Errorf("timeline %d has nothing in common with %d: %w", timeline, to.at.timeline, database.ErrDiverged)
+}
 
 func (c control) minimumTimeline() uint32 {
 	n, _ := strconv.ParseUint(c.fields["Min recovery ending loc's timeline"], 10, 32)
@@ -201,21 +293,22 @@ func (d *Driver) hasRecord(ctx context.Context, timeline uint32, at, size lsn) (
 // compared is how much of the log is compared, in bytes.
 const compared = 8 << 10
 
-// sameLog compares the log before a place with the source's. It is not known if one of both has not kept it.
-func (d *Driver) sameLog(ctx context.Context, to *target, timeline uint32, before lsn) (same, known bool, err error) {
+// sameLog compares the log before a place with the source's: ErrDiverged, if it differs. It is not known if one of both
+// has not kept it.
+func (d *Driver) sameLog(ctx context.Context, to *target, timeline uint32, before lsn) (known bool, err error) {
 	start := (before - 1) / to.size * to.size
 	from := max(start, before-min(before, compared))
 	mine := make([]byte, before-from)
 	f, err := os.Open(filepath.Join(d.o.Data, "pg_wal", segment(timeline, start, to.size)))
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, false, nil
+		return false, nil
 	}
 	if err != nil {
-		return false, false, err
+		return false, err
 	}
 	defer func() { _ = f.Close() }()
 	if _, err := f.ReadAt(mine, int64(from-start)); err != nil && !errors.Is(err, io.EOF) {
-		return false, false, err
+		return false, err
 	}
 	// The first segment of a timeline begins as a copy of the one that it left.
 	var tries []uint32
@@ -228,14 +321,17 @@ func (d *Driver) sameLog(ctx context.Context, to *target, timeline uint32, befor
 		var theirs []byte
 		err := to.conn.QueryRow(ctx, "SELECT coalesce(pg_read_binary_file($1::text, $2::bigint, $3::bigint, true), '')",
 			"pg_wal/"+segment(tries[i], start, to.size), int64(from-start), int64(len(mine))).Scan(&theirs)
-		if err != nil {
-			return false, false, err
+		switch {
+		case err != nil:
+			return false, err
+		case len(theirs) != len(mine):
+			continue
+		case !bytes.Equal(mine, theirs):
+			return true, fmt.Errorf("timeline %d is not the same one at %s: %w", timeline, before, database.ErrDiverged)
 		}
-		if len(theirs) == len(mine) {
-			return bytes.Equal(mine, theirs), true, nil
-		}
+		return true, nil
 	}
-	return false, false, nil
+	return false, nil
 }
 
 // rewindTo lets pg_rewind do it. From its first write until its end the files are no database.
