@@ -112,7 +112,8 @@ func (w *world) remote(m *member, kind int) {
 
 // some is a time that may be shorter or longer than what others wait for.
 func (w *world) some() time.Duration {
-	return time.Duration(w.rng.IntN(int(3*ttl/tick))) * tick
+	least := time.Duration(w.rng.IntN(2)) * ttl
+	return least + time.Duration(w.rng.IntN(int(2*ttl/tick)))*tick
 }
 
 func (w *world) later(do func(), still func() bool) {

@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,8 @@ import (
 // mutant is one rule that is broken.
 type mutant struct {
 	rule  string
-	quick bool
+	quick bool // it is soon found, and so tried in the ordinary test
+	told  bool // it takes so much to happen that a story tells it
 	edits []edit
 }
 
@@ -34,6 +34,7 @@ func mutants(t *testing.T) []mutant {
 		rule, edits, _ := strings.Cut(strings.TrimSpace(block), "\n")
 		m := mutant{rule: rule}
 		m.rule, m.quick = strings.CutPrefix(m.rule, "quick: ")
+		m.rule, m.told = strings.CutPrefix(m.rule, "story: ")
 		for line := range strings.Lines(edits) {
 			switch last := len(m.edits) - 1; line[0] {
 			case '-':
@@ -62,20 +63,19 @@ func scratch(t *testing.T, m mutant) string {
 			t.Fatal(err)
 		}
 	}
-	write("go.mod", "module drover\n\ngo 1.26\n")
-	sources, _ := filepath.Glob("../*.go")
-	own, _ := filepath.Glob("*.go")
-	for _, name := range append(sources, own...) {
-		base := filepath.Base(name)
-		if strings.HasSuffix(base, "_test.go") && base != "sim_test.go" {
-			continue
+	for _, pattern := range []string{"../../../go.*", "../*.go", "*.go", "../testdata/*.txt"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil || len(names) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
 		}
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join("internal/failover/sim", name)
+			write(path, m.apply(t, strings.TrimPrefix(filepath.ToSlash(path), "internal/failover/"), string(text)))
 		}
-		path := filepath.Join("internal/failover/sim", name)
-		write(path, m.apply(t, strings.TrimPrefix(filepath.ToSlash(path), "internal/failover/"), string(text)))
 	}
 	return dir
 }
@@ -99,15 +99,19 @@ func (m mutant) apply(t *testing.T, file, text string) string {
 // play plays a mutant until a promise is broken, or n schedules are over.
 func (m mutant) play(ctx context.Context, t *testing.T, n uint64) (told string, caught bool) {
 	t.Helper()
-	cmd := exec.CommandContext(ctx, "go", "test", "-vet=off", "-count=1", "-timeout=30m", "-run=TestMutant$", "./internal/failover/sim")
+	args := []string{"test", "-vet=off", "-count=1", "-timeout=30m", "-run=TestMutant$", "./internal/failover/sim"}
+	if m.told {
+		args = []string{"test", "-vet=off", "-count=1", "-run=TestScripts", "./internal/failover"}
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = scratch(t, m)
-	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off", "DROVER_SEED=", "DROVER_MUTANT="+strconv.FormatUint(n, 10))
+	cmd.Env = append(os.Environ(), "GOWORK=off", "DROVER_SEED=", "DROVER_MUTANT="+strconv.FormatUint(n, 10))
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), "[build failed]") {
 		t.Fatalf("%s", out)
 	}
 	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, " schedules: ") {
+		if strings.Contains(line, " schedules: ") || m.told && told == "" && strings.HasPrefix(strings.TrimSpace(line), "+") {
 			told = strings.TrimSpace(line)
 		}
 	}
@@ -115,29 +119,25 @@ func (m mutant) play(ctx context.Context, t *testing.T, n uint64) (told string, 
 }
 
 // TestMutantsAreCaught holds that the simulator tells when a rule is broken: all of them within DROVER_SOAK
-// schedules, or 3,000 if that is more; a few within 400 in the ordinary test.
+// schedules, or 3,000 if that is more; a few within 400 in the ordinary test. DROVER_RULE names a part of one.
 func TestMutantsAreCaught(t *testing.T) {
 	n := min(number(t, "DROVER_SOAK", 0), 3000)
-	soak := n != 0
-	caught := 0
-	for i, m := range mutants(t) {
-		if len(m.edits) == 0 {
-			t.Fatalf("mutant %d has no edit: %s", i, m.rule)
-		}
-		if !soak && !m.quick {
+	only := os.Getenv("DROVER_RULE")
+	for _, m := range mutants(t) {
+		if n == 0 && only == "" && !m.quick {
 			_ = scratch(t, m) // at least it is one
 			continue
 		}
-		if !soak {
-			n = 400
-		}
-		told, ok := m.play(t.Context(), t, n)
-		if !ok {
-			t.Errorf("survives %d schedules: %s", n, m.rule)
+		if !strings.Contains(m.rule, only) {
 			continue
 		}
-		caught++
-		t.Log(fmt.Sprintf("%s: %.160s", m.rule, told))
+		t.Run(strings.ReplaceAll(m.rule, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			told, ok := m.play(t.Context(), t, max(n, 400))
+			if !ok {
+				t.Errorf("it survives: %s", told)
+			}
+			t.Logf("%.200s", told)
+		})
 	}
-	t.Logf("%d mutants are caught", caught)
 }

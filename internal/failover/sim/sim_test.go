@@ -27,8 +27,10 @@ func number(t *testing.T, name string, usual uint64) uint64 {
 func options(seed uint64) Options {
 	modes := []failover.Mode{failover.On, failover.On, failover.Strict, failover.Off}
 	o := Options{
-		Seed: seed, Members: 2 + int(seed/4%4), Mode: modes[seed%4], Acks: 1 + int(seed/16%2), Faults: 30 * time.Second,
-		Awake: seed/32%2 == 1,
+		Seed: seed, Members: []int{3, 2, 3, 5}[seed/4%4], Mode: modes[seed%4], Acks: []int{1, 2, 1, 1}[seed/16%4], Faults: 30 * time.Second,
+	}
+	if o.Awake = seed/64%8 == 0; o.Mode == failover.Off {
+		o.Awake = !o.Awake
 	}
 	if o.Mode == failover.Strict { // it asks for no more than there can be
 		o.Acks = min(o.Acks, o.Members-1)

@@ -92,7 +92,7 @@ func Run(opt Options) (Report, error) {
 		acked: []uint64{0}, seen: []bool{false}, ackers: map[uint64]string{},
 	}
 	w.store.beats = map[uint64]uint64{}
-	w.kind, w.seldom, w.sluggish = w.rng.IntN(faults), []int{30, 60, 120}[w.rng.IntN(3)], []int{10, 40, 100}[w.rng.IntN(3)]
+	w.kind, w.seldom, w.sluggish = w.rng.IntN(faults), []int{40, 120, 250, 400}[w.rng.IntN(4)], []int{5, 15, 50}[w.rng.IntN(3)]
 	for i := range opt.Members {
 		w.all = append(w.all, w.newMember("m"+strconv.Itoa(i)))
 	}
