@@ -67,8 +67,13 @@ func (o *Ops) verify(ctx context.Context, v *volume.Volume, opt VerifyOptions) (
 		Snapshots: r.Snapshots, Packs: r.Packs, Blobs: r.Blobs,
 		PacksRead: r.PacksRead, Bytes: int64(r.BytesRead), Problems: []string{},
 	}
+	unborn := neverCommitted(ctx, v, r.Problems)
 	for _, p := range r.Problems {
-		report.Problems = append(report.Problems, problemLine(p))
+		line := problemLine(p)
+		if len(p.Snapshots) > 0 && !slices.ContainsFunc(p.Snapshots, func(id format.ID) bool { return !unborn[id] }) {
+			line += " (never committed, by an instance that died: `drover prune`, or the agent's upkeep, removes it)"
+		}
+		report.Problems = append(report.Problems, line)
 	}
 	if err := v.CheckInit(ctx); err != nil {
 		report.Problems = append(report.Problems, err.Error())
@@ -85,6 +90,27 @@ func (o *Ops) verify(ctx context.Context, v *volume.Volume, opt VerifyOptions) (
 		return report, nil
 	}
 	return report, noted()
+}
+
+// neverCommitted are the snapshots of commits that died. Nil where there is no problem, or
+// it cannot be known.
+func neverCommitted(ctx context.Context, v *volume.Volume, problems []repo.Problem) map[format.ID]bool {
+	if len(problems) == 0 {
+		return nil
+	}
+	seen, err := v.ReadHead(ctx)
+	if err != nil {
+		return nil
+	}
+	all, err := v.History(ctx, seen.Head)
+	if err != nil {
+		return nil
+	}
+	unborn := map[format.ID]bool{}
+	for _, e := range all {
+		unborn[e.ID] = !e.Committed && !e.Diverged && e.Epoch > 0 && e.Epoch < seen.Head.Epoch
+	}
+	return unborn
 }
 
 func problemLine(p repo.Problem) string {

@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"drover/internal/repo/format"
 	"drover/internal/repo/pack"
-
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -207,17 +206,26 @@ func (s Stats) Into(sum *format.Summary) {
 	sum.DataAdded, sum.DataAddedPacked = s.Bytes, s.Stored
 }
 
-// commit stores the index of packs and the snapshot object in parallel.
-func (w *Writer) commit(packs []indexPack, sn *format.Snapshot) (id format.ID, err error) {
-	g, ctx := errgroup.WithContext(w.ctx)
+// removeLimit bounds the removal of a snapshot object whose index could not be stored.
+const removeLimit = 10 * time.Second
+
+// commit stores the index of packs and the snapshot object in parallel. One without the
+// other is a snapshot that nobody can restore: if only its object was stored it is removed
+// again, unless the caller has given up. (What stays so, a prune removes.)
+func (w *Writer) commit(packs []indexPack, sn *format.Snapshot) (id format.ID, _ error) {
+	var saved, indexed error
+	var both sync.WaitGroup // the failure of one does not leave open what becomes of the other
 	if sn != nil {
-		g.Go(func() (err error) {
-			id, err = w.r.SaveSnapshot(ctx, sn)
-			return err
-		})
+		both.Go(func() { id, saved = w.r.SaveSnapshot(w.ctx, sn) })
 	}
-	g.Go(func() error { return w.saveIndex(ctx, packs) })
-	if err := g.Wait(); err != nil {
+	both.Go(func() { indexed = w.saveIndex(w.ctx, packs) })
+	both.Wait()
+	if sn != nil && indexed != nil && saved == nil && w.ctx.Err() == nil {
+		ctx, cancel := context.WithTimeout(w.ctx, removeLimit)
+		defer cancel()
+		_ = w.r.RemoveSnapshot(ctx, id)
+	}
+	if err := errors.Join(indexed, saved); err != nil {
 		return format.ID{}, err
 	}
 	return id, nil

@@ -156,6 +156,46 @@ func TestFailedUploadFailsTheBackup(t *testing.T) {
 		if _, err := w.Save(t.Context(), format.DataBlob, nil); err == nil {
 			t.Error("saved after the end")
 		}
+		st.setHook(nil)
+		if ids, err := listIDs(t.Context(), r.st, format.SnapshotFile); err != nil || len(ids) != 0 {
+			t.Errorf("%s: %d snapshots of a failed backup are left, %v", what, len(ids), err)
+		}
+	}
+}
+
+// Who has given up removes nothing any more.
+func TestCancelledFinishRemovesNothing(t *testing.T) {
+	st := watch(mem.New())
+	r := newRepo(t, st, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	stored := make(chan struct{})
+	st.setHook(func(op, key string) error {
+		switch {
+		case op == "put" && strings.HasPrefix(key, "index/"):
+			<-stored
+			cancel()
+			return objstore.ErrUnavailable
+		case op == "delete":
+			t.Errorf("%s was removed", key)
+		}
+		return nil
+	})
+	w := r.NewWriter(ctx, WriterOptions{})
+	_, err := w.Save(ctx, format.DataBlob, testData(1, 20_000, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			if ids, err := listIDs(context.WithoutCancel(ctx), r.st, format.SnapshotFile); err != nil || len(ids) > 0 {
+				close(stored)
+				return
+			}
+		}
+	}()
+	tree := format.Hash(nil)
+	if _, _, err := w.Finish(ctx, &format.Snapshot{Tree: &tree}); err == nil {
+		t.Error("it succeeded")
 	}
 }
 
