@@ -190,6 +190,8 @@ func (t *step) decide(b ballot) {
 		t.win() // whoever asked for it has been told what may be lost
 	case t.forced() && t.r.Mode == Off && !t.ended():
 		t.d.Why = "waiting until the primary has certainly ended"
+	case t.r.Mode != Off && t.r.Set.Acks == 0:
+		t.d.Why = "nobody but the last primary is known to have all commits: somebody has to choose (drover failover)"
 	case b.puzzle != "":
 		t.d.Why = b.puzzle
 	case b.count < b.need:
