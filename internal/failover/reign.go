@@ -335,13 +335,14 @@ func (t *step) reclaim() {
 }
 
 // needed reports whether the others can hardly elect one of them without this member: too few
-// of those who must be asked are there, or they have tried for long.
+// of those who must be asked are there, or nobody acknowledged, or they have tried for long.
 func (t *step) needed() bool {
 	if t.s.vacant == 0 {
 		t.s.vacant = t.o.Now
 	}
 	waited := t.o.Now - t.s.vacant
-	few := len(t.attending()) < t.r.Set.quorum()
+	asked := t.r.Switchover != nil && t.r.Switchover.Force
+	few := len(t.attending()) < t.r.Set.quorum() || t.r.Mode != Off && t.r.Set.Acks == 0 && !asked
 	return waited >= 3*t.cfg.TTL || few && waited >= t.cfg.TTL/2
 }
 
