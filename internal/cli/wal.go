@@ -139,3 +139,11 @@ func (s *session) withWAL(cmd *cobra.Command, limit *durationValue, path string,
 		return ask(ctx, c, absolute)
 	})
 }
+
+// walDone says nothing of a success: it would stand in the server's log for each file.
+func (s *session) walDone(err error) error {
+	if err == nil && !s.json {
+		return nil
+	}
+	return s.done(err, "")
+}

@@ -19,7 +19,7 @@ func (s *session) walFetchCommand() *cobra.Command {
 		err := s.withWAL(cmd, limit, args[1], func(ctx context.Context, c *client.Client, path string) error {
 			return c.FetchWAL(ctx, args[0], path)
 		})
-		return s.done(err, args[0]+" is there")
+		return s.walDone(err)
 	}
 	return cmd
 }

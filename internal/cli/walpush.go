@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +19,7 @@ func (s *session) walPushCommand() *cobra.Command {
 		err := s.withWAL(cmd, limit, args[0], func(ctx context.Context, c *client.Client, path string) error {
 			return c.PushWAL(ctx, path)
 		})
-		return s.done(err, filepath.Base(args[0])+" is stored")
+		return s.walDone(err)
 	}
 	return cmd
 }

@@ -359,6 +359,10 @@ func TestExpire(t *testing.T) {
 	}
 	w.stop()
 	s.flush()
+	streams := must2(Streams(t.Context(), p.volume))(t)
+	if len(streams) != 1 || streams[0].String() != p.archive.Stream() {
+		t.Errorf("the volume has the streams %v", streams)
+	}
 	before := must2(p.archive.List(t.Context()))(t)
 	d := must2(b.Expire(t.Context(), time.Now(), Window{Keep: 24 * time.Hour}))(t)
 	if len(d.Drop) != 0 || len(must2(p.archive.List(t.Context()))(t)) < len(before)-int(all[0].First().Number(1<<20)) {

@@ -53,6 +53,21 @@ type Store struct {
 	Log   *slog.Logger // nil: silent
 }
 
+// Open is the store of one database's backups in a volume. It asks nothing of it.
+func Open(v *volume.Volume, stream wal.Stream, claim volume.Options, log *slog.Logger) (*Store, error) {
+	a, err := wal.New(v.Store(), wal.Options{Secret: v.Repo.Secret(wal.Purpose), System: stream.System, Stream: stream.Name})
+	if err != nil {
+		return nil, err
+	}
+	return &Store{Volume: v, Archive: a, Claim: claim, Log: log}, nil
+}
+
+// Streams lists the databases of which a volume has anything: where an instance begins that knows
+// nothing but the bucket.
+func Streams(ctx context.Context, v *volume.Volume) ([]wal.Stream, error) {
+	return wal.Streams(ctx, v.Store())
+}
+
 func (s *Store) log() *slog.Logger {
 	if s.Log == nil {
 		return slog.New(slog.DiscardHandler)

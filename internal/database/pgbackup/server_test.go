@@ -158,9 +158,9 @@ func (p *place) open(stream string) *wal.Archive {
 	for i := range 8 {
 		system |= uint64(b[i]) << (8 * i)
 	}
-	a, err := wal.New(p.volume.Store(), wal.Options{Secret: p.volume.Repo.Secret(wal.Purpose), System: system, Stream: stream})
+	s, err := Open(p.volume, wal.Stream{System: system, Name: stream}, volume.Options{}, nil)
 	must(p.t, err)
-	return a
+	return s.Archive
 }
 
 // server is one whose files are, or will be, in the place's folder of that name.

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,8 +30,8 @@ var ErrPath = errors.New("not a file in pg_wal of this database's data directory
 // directory is a data directory. Its owner is not trusted: nothing is read or written but
 // files of the log, below it, whatever links are in it.
 type directory struct {
-	path   string
-	tidied atomic.Bool
+	path string
+	tidy sync.Once // before the first write
 }
 
 // base checks an absolute path as PostgreSQL names one (%p), and returns its last element.
@@ -107,7 +107,7 @@ func (d *directory) write(name string, content []byte) (err error) {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	d.tidy(root)
+	d.tidy.Do(func() { tidy(root) })
 	temp := path.Join(walFolder, tempBegin+rand.Text()+tempEnd)
 	defer func() {
 		if err != nil {
@@ -158,11 +158,8 @@ func handOver(root *os.Root, f *os.File) error {
 	return f.Chown(int(st.Uid), int(st.Gid))
 }
 
-// tidy removes, once, what was left of writes that were killed.
-func (d *directory) tidy(root *os.Root) {
-	if d.tidied.Swap(true) {
-		return
-	}
+// tidy removes what was left of writes that were killed.
+func tidy(root *os.Root) {
 	names, _ := list(root, walFolder) // what cannot be listed cannot be tidied
 	for _, name := range names {
 		if strings.HasPrefix(name, tempBegin) && strings.HasSuffix(name, tempEnd) {

@@ -75,10 +75,7 @@ func New(st objstore.Store, opt Options) (*Archive, error) {
 	if opt.System == 0 {
 		return nil, errors.New("open log archive: the database's system identifier is missing")
 	}
-	stream := strconv.FormatUint(opt.System, 10)
-	if opt.Stream != "" {
-		stream += "-" + opt.Stream
-	}
+	stream := Stream{opt.System, opt.Stream}.String()
 	if strings.Contains(stream, "/") || objstore.CheckKey(stream) != nil {
 		return nil, fmt.Errorf("open log archive: stream %q is no name", opt.Stream)
 	}
@@ -100,11 +97,27 @@ func (a *Archive) key(n Name) string { return a.folder(n.Timeline) + n.String() 
 
 func (a *Archive) folder(t Timeline) string { return root + a.stream + "/" + t.String() + "/" }
 
-// Streams lists the streams of a volume, by name.
-func Streams(ctx context.Context, st objstore.Store) ([]string, error) {
-	var list []string
-	err := objstore.Folders(ctx, objstore.WithPrefix(st, strings.TrimSuffix(root, "/")), func(name string) error {
-		list = append(list, name)
+// Stream is what New has to be told to open a stream.
+type Stream struct {
+	System uint64
+	Name   string // empty: the system's own
+}
+
+func (s Stream) String() string {
+	if s.Name == "" {
+		return strconv.FormatUint(s.System, 10)
+	}
+	return strconv.FormatUint(s.System, 10) + "-" + s.Name
+}
+
+// Streams lists the streams of a volume, in no order. All objects of all of them are listed for it.
+func Streams(ctx context.Context, st objstore.Store) ([]Stream, error) {
+	var list []Stream
+	err := objstore.Folders(ctx, objstore.WithPrefix(st, strings.TrimSuffix(root, "/")), func(folder string) error {
+		system, name, _ := strings.Cut(folder, "-")
+		if id, err := strconv.ParseUint(system, 10, 64); err == nil && (Stream{id, name}).String() == folder {
+			list = append(list, Stream{id, name})
+		}
 		return nil
 	})
 	if err != nil {

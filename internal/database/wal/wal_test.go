@@ -374,9 +374,14 @@ func TestStreamsGoTheirOwnWay(t *testing.T) {
 	}
 	push(t, a, segment(1), 1)
 	push(t, b, segment(1), 2)
+	for _, other := range []string{"note", "x/y", "07/z"} { // none of ours
+		if err := st.Put(t.Context(), root+other, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
 	list, err := Streams(t.Context(), st)
-	slices.Sort(list)
-	if err != nil || !slices.Equal(list, []string{a.Stream(), b.Stream()}) {
+	slices.SortFunc(list, func(a, b Stream) int { return strings.Compare(a.Name, b.Name) })
+	if err != nil || !slices.Equal(list, []Stream{{system, ""}, {system, "copy"}}) {
 		t.Errorf("streams %v (%v)", list, err)
 	}
 	for _, opt := range []Options{{Secret: secret}, {Secret: secret, System: 1, Stream: "a/b"}, {Secret: secret[:16], System: 1}} {
