@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -192,6 +193,19 @@ func (c *cluster) awaitWhole(replicas int, within time.Duration) *dbMember {
 	return primary
 }
 
+// awaitEpoch waits until a primary of that epoch, or a later one, leads.
+func (c *cluster) awaitEpoch(epoch uint64, within time.Duration) {
+	c.t.Helper()
+	dockertest.Await(c.t, within, fmt.Sprintf("epoch %d", epoch), func(ctx context.Context) error {
+		for _, m := range c.members {
+			if v := m.view(ctx); v.Epoch >= epoch && v.Role == "primary" {
+				return nil
+			}
+		}
+		return errors.New("nobody leads in it")
+	})
+}
+
 // write starts a client.
 func (c *cluster) write() *appender.Appender {
 	c.t.Helper()
@@ -271,34 +285,35 @@ func (c *cluster) coordIP() string {
 
 // fault is one thing that goes wrong, and how it ends.
 type fault struct {
-	name string
-	do   func(c *cluster, primary *dbMember) (mend func())
+	name  string
+	moves bool // another epoch begins by it
+	do    func(c *cluster, primary *dbMember) (mend func())
 }
 
 // faults are those of the fault matrix that need no other machine's clock or disk.
 var faults = []fault{
-	{"postmaster killed", func(_ *cluster, p *dbMember) func() {
+	{"postmaster killed", true, func(_ *cluster, p *dbMember) func() {
 		p.MustExec("sh", "-c", "kill -9 $(head -1 /var/lib/postgresql/drover/data/postmaster.pid)")
 		return nil
 	}},
-	{"agent killed", func(_ *cluster, p *dbMember) func() { p.Kill(); return p.again }},
-	{"container paused", func(_ *cluster, p *dbMember) func() { p.Pause(); return p.Unpause }},
-	{"postmaster stopped", func(_ *cluster, p *dbMember) func() {
+	{"agent killed", true, func(_ *cluster, p *dbMember) func() { p.Kill(); return p.again }},
+	{"container paused", true, func(_ *cluster, p *dbMember) func() { p.Pause(); return p.Unpause }},
+	{"postmaster stopped", true, func(_ *cluster, p *dbMember) func() {
 		p.MustExec("sh", "-c", "kill -STOP $(head -1 /var/lib/postgresql/drover/data/postmaster.pid)")
 		return nil // the agent kills it
 	}},
-	{"cut off from the coordinator", func(c *cluster, p *dbMember) func() { p.cut("OUTPUT", c.coordIP()); return p.mend }},
-	{"cut off from its peers", func(_ *cluster, p *dbMember) func() { p.cut("OUTPUT", p.others()...); return p.mend }},
-	{"hears nothing of its peers", func(_ *cluster, p *dbMember) func() { p.cut("INPUT", p.others()...); return p.mend }},
-	{"cut off from all", func(c *cluster, p *dbMember) func() {
+	{"cut off from the coordinator", false, func(c *cluster, p *dbMember) func() { p.cut("OUTPUT", c.coordIP()); return p.mend }},
+	{"cut off from its peers", false, func(_ *cluster, p *dbMember) func() { p.cut("OUTPUT", p.others()...); return p.mend }},
+	{"hears nothing of its peers", false, func(_ *cluster, p *dbMember) func() { p.cut("INPUT", p.others()...); return p.mend }},
+	{"cut off from all", true, func(c *cluster, p *dbMember) func() {
 		p.cut("OUTPUT", append(p.others(), c.coordIP())...)
 		p.cut("INPUT", append(p.others(), c.coordIP())...)
 		return p.mend
 	}},
-	{"coordinator restarted", func(c *cluster, _ *dbMember) func() { c.coord.Restart(5 * time.Second); return nil }},
-	{"replica killed", func(c *cluster, p *dbMember) func() { r := c.replica(p); r.Kill(); return r.again }},
-	{"told to stop", func(_ *cluster, p *dbMember) func() { p.Stop(60 * time.Second); return p.again }},
-	{"destroyed", func(c *cluster, p *dbMember) func() {
+	{"coordinator restarted", false, func(c *cluster, _ *dbMember) func() { c.coord.Restart(5 * time.Second); return nil }},
+	{"replica killed", false, func(c *cluster, p *dbMember) func() { r := c.replica(p); r.Kill(); return r.again }},
+	{"told to stop", true, func(_ *cluster, p *dbMember) func() { p.Stop(60 * time.Second); return p.again }},
+	{"destroyed", true, func(c *cluster, p *dbMember) func() {
 		p.Kill()
 		p.Remove()
 		c.members = slices.DeleteFunc(c.members, func(m *dbMember) bool { return m == p })
@@ -370,6 +385,9 @@ func (c *cluster) suffer(t *testing.T, f fault, mode string) {
 		c.awaitWrites(a, 50, time.Minute)
 		began := p.view(t.Context()).Epoch
 		mend := f.do(c, p)
+		if f.moves {
+			c.awaitEpoch(began+1, time.Minute)
+		}
 		c.awaitWrites(a, 50, 2*time.Minute)
 		if mend != nil {
 			mend()

@@ -272,7 +272,7 @@ func (t *step) lead() {
 		mine := t.r.Primary == t.s.ID && t.r.Phase != Electing
 		switch {
 		case mine && t.s.leads != t.r.Epoch && t.s.tried == t.r.Epoch && t.o.Now < t.s.triedAt+t.cfg.TTL:
-			t.s.leads, t.s.began, t.s.claimed = t.r.Epoch, t.o.Now, t.s.triedAt
+			t.s.leads, t.s.began, t.s.claimed, t.s.vacant = t.r.Epoch, t.o.Now, t.s.triedAt, 0
 			t.s.was, t.s.settled, t.s.change, t.s.leaving, t.s.starts = false, false, "", false, 0
 			t.s.streamed, t.s.kept, t.s.sworn = map[string]time.Duration{}, nil, nil
 			for _, id := range t.attending() {
