@@ -110,7 +110,7 @@ func (m *Member) sighted(ctx context.Context, name string) (View, *failover.Reco
 		return View{}, nil, Sighting{}, unknown(r, name)
 	}
 	v := m.View()
-	s, ok := m.of(v, member.ID)
+	s, ok := m.Of(v, member.ID)
 	if !ok {
 		return View{}, nil, Sighting{}, unsafe("%s does not answer", name)
 	}
@@ -125,7 +125,7 @@ func (m *Member) spare(v View, r *failover.Record, name, what string) error {
 	}
 	others := 0
 	for _, other := range r.Set.Members {
-		if s, ok := m.of(v, other); other != id && ok && s.Receiving {
+		if s, ok := m.Of(v, other); other != id && ok && s.Receiving {
 			others++
 		}
 	}
@@ -167,7 +167,7 @@ func (m *Member) watch(ctx context.Context, name string, done func(View) bool) e
 		v := m.View()
 		why := "it does not answer"
 		if v.Record != nil {
-			if s, ok := m.of(v, v.Record.Members[name].ID); ok {
+			if s, ok := m.Of(v, v.Record.Members[name].ID); ok {
 				if done(s.View) {
 					return nil
 				}

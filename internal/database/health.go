@@ -176,7 +176,7 @@ func parseSize(text string) (bytes int64, ok bool) {
 	unit := strings.ToLower(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(text), number)))
 	factor, ok := map[string]int64{"": 1, "b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}[unit]
 	n, err := strconv.ParseFloat(number, 64)
-	if text == "" || !ok || err != nil || n < 0 || n*float64(factor) > 1<<62 {
+	if most := float64(1 << 62); text == "" || !ok || err != nil || !(n >= 0 && n*float64(factor) <= most) {
 		return 0, false
 	}
 	return int64(n * float64(factor)), true

@@ -141,7 +141,7 @@ func (c *cluster) formed() (primary *instance) {
 				return false
 			}
 			for _, name := range v.Names() {
-				if s, ok := i.of(v, v.Record.Members[name].ID); !ok || s.Role == RoleNone || s.Role == RolePrimary && len(s.Replicas) != replicas {
+				if s, ok := i.Of(v, v.Record.Members[name].ID); !ok || s.Role == RoleNone || s.Role == RolePrimary && len(s.Replicas) != replicas {
 					return false
 				}
 			}

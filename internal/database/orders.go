@@ -136,8 +136,8 @@ func (m *Member) anyHeir(v View, r *failover.Record) (string, error) {
 // canLead says why a member cannot take over from a primary that lives; nil: it can.
 func (m *Member) canLead(v View, r *failover.Record, name string) error {
 	member := r.Members[name]
-	primary, _ := m.of(v, r.Primary)
-	s, ok := m.of(v, member.ID)
+	primary, _ := m.Of(v, r.Primary)
+	s, ok := m.Of(v, member.ID)
 	switch {
 	case member.Tags.NoFailover:
 		return unsafe("%s has the tag nofailover", name)
@@ -198,7 +198,7 @@ func (m *Member) Failover(ctx context.Context, to string, force bool) (Outcome, 
 // choose is who is to lead by force.
 func (m *Member) choose(v View, r *failover.Record, to string) (string, error) {
 	usable := func(name string) error {
-		s, ok := m.of(v, r.Members[name].ID)
+		s, ok := m.Of(v, r.Members[name].ID)
 		switch {
 		case r.Members[name].ID == r.Primary && v.Primary == name:
 			return unsafe("%s is the primary already", name)
@@ -217,7 +217,7 @@ func (m *Member) choose(v View, r *failover.Record, to string) (string, error) {
 	}
 	best, most := "", int64(-1)
 	for _, name := range v.Names() {
-		s, _ := m.of(v, r.Members[name].ID)
+		s, _ := m.Of(v, r.Members[name].ID)
 		if usable(name) != nil || r.Members[name].Tags.NoFailover || s.Role == RolePrimary {
 			continue
 		}
@@ -251,7 +251,7 @@ func (m *Member) risk(v View, r *failover.Record, name string) string {
 	}
 	var missing []string
 	for _, id := range r.Set.Members {
-		if _, ok := m.of(v, id); !ok {
+		if _, ok := m.Of(v, id); !ok {
 			missing = append(missing, nameOr(r, id))
 		}
 	}
@@ -288,7 +288,7 @@ func (m *Member) await(ctx context.Context, before *failover.Record, wish failov
 	for {
 		v := m.View()
 		if r := v.Record; r != nil && r.Phase == failover.Running && r.Epoch > before.Epoch {
-			s, ok := m.of(v, r.Primary)
+			s, ok := m.Of(v, r.Primary)
 			leads := ok && s.Role == RolePrimary
 			switch name := r.Name(r.Primary); {
 			case r.Primary == before.Primary && r.Switchover == nil:

@@ -128,7 +128,7 @@ func (m *Member) patroniMember(v View, name string, member failover.Member) patr
 		Name: name, Role: "replica", State: "unknown", Host: member.Host, Port: member.Port, Tags: tags(member.Tags),
 		API: "http://" + member.API + "/patroni",
 	}
-	s, ok := m.of(v, member.ID)
+	s, ok := m.Of(v, member.ID)
 	if !ok {
 		p.Lag = "unknown"
 		return p

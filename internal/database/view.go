@@ -166,8 +166,8 @@ func (v View) Names() []string {
 	return slices.Sorted(maps.Keys(v.Record.Members))
 }
 
-// Of is a member as this one knows it; ok is false if it has not said anything for a TTL.
-func (m *Member) of(v View, id string) (Sighting, bool) {
+// Of is a member, by its ID, as this one knows it; ok is false if it has not said anything for a TTL.
+func (m *Member) Of(v View, id string) (Sighting, bool) {
 	if id == v.ID {
 		return Sighting{View: v}, true
 	}

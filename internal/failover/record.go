@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -80,6 +81,21 @@ type Tags struct {
 	Priority int `json:"failover_priority,omitempty"`
 	// Without meaning here; for load balancers.
 	NoLoadBalance bool `json:"noloadbalance,omitempty"`
+}
+
+// List names those that are set, with the priority if it is not 0.
+func (t Tags) List() []string {
+	var list []string
+	for name, set := range map[string]bool{"nofailover": t.NoFailover, "noloadbalance": t.NoLoadBalance, "nosync": t.NoSync} {
+		if set {
+			list = append(list, name)
+		}
+	}
+	if t.Priority != 0 {
+		list = append(list, "failover_priority="+strconv.Itoa(t.Priority))
+	}
+	slices.Sort(list)
+	return list
 }
 
 // SyncSet is who acknowledges commits, by ID, sorted, and how many of them must.
