@@ -27,6 +27,7 @@ const (
 	KindInvalid    = "invalid"    // the request cannot be meant
 	KindIncomplete = "incomplete" // files could not be read; no commit
 	KindHeld       = "held"       // this instance is not the holder
+	KindUnsafe     = "unsafe"     // the database's cluster is not in a state for it; nothing was done
 	KindTimeout    = "timeout"    // the caller's time is over
 	KindForbidden  = "forbidden"  // the caller's user may not ask this
 	KindFailed     = "failed"     // anything else

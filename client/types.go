@@ -18,7 +18,8 @@ type Status struct {
 	Instance string `json:"instance"`
 	Version  string `json:"version"`
 	// Role: starting, standby, claiming, restoring, holder, fenced, deposed,
-	// stopping, stopped, fault; "spare" while it waits for any slot; "supervisor" without a store; "none" when no
+	// stopping, stopped, fault; "spare" while it waits for any slot; "supervisor" without a store;
+	// of a database's member: primary, replica, waiting; "none" when no
 	// agent runs and the store was read instead.
 	Role string `json:"role"`
 	// Health: ok, degraded (backups late or failing, store away) or failed.
@@ -60,6 +61,7 @@ type Status struct {
 	Upkeep      *Upkeep   `json:"upkeep,omitempty"`   // of the holder
 	// RestoreTest is the last one that is known, whoever made it.
 	RestoreTest *RestoreTest `json:"restore_test,omitempty"`
+	Database    *Database    `json:"database,omitempty"` // of a member of a cluster
 }
 
 // Progress is how far a restore or a backup is.

@@ -49,6 +49,8 @@ type member struct {
 	user   *supervise.User
 	secret []byte
 	run    *database.Member // nil until it runs
+	told   database.Role    // that an event said last; empty: none
+	entry  *roleService     // in the catalog; nil: none
 }
 
 // newMember makes the driver; nil if there is no database. It starts nothing.
@@ -233,6 +235,7 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 		defer part.Wait()
 		defer end()
 	}
+	defer a.enterCatalog(co, settings)()
 	err = errors.Join(run.Run(ctx), a.member.driver.Close())
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -240,8 +243,34 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 	return err
 }
 
+// enterCatalog has the member be found by its role, if it is to be; what it returns takes it out.
+func (a *agent) enterCatalog(co *coordinator, settings failover.Config) (leave func()) {
+	name := a.cfg.Database.Service
+	if name == "" || co.registry == nil {
+		return func() {}
+	}
+	a.member.entry = newRoleService(co.registry, a.log, name, settings.Name, settings.Self.Host, settings.Self.Port)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.member.entry.run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
 // roleChanged tells of what the member has become.
 func (a *agent) roleChanged(c database.Change) {
+	if a.member.entry != nil {
+		a.member.entry.become(c)
+	}
+	former := a.member.told
+	if a.member.told = c.Role; former == c.Role || former == "" && c.Role == database.RoleNone {
+		return
+	}
 	name := map[database.Role]string{
 		database.RolePrimary: eventPrimary, database.RoleReplica: eventReplica, database.RoleNone: eventDemoted,
 	}[c.Role]

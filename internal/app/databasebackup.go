@@ -113,14 +113,14 @@ func (b *backups) open(v *volume.Volume, system uint64) (*wal.Archive, error) {
 	return archive, nil
 }
 
-// store is where one database's base backups are.
-func (b *backups) store(v *volume.Volume, archive *wal.Archive) *pgbackup.Store {
-	return &pgbackup.Store{Volume: v, Archive: archive, Log: b.log, Claim: volume.Options{
+// claim is how the volume is held while a base backup commits.
+func (b *backups) claim() volume.Options {
+	return volume.Options{
 		Protocol: protocol.Config{
 			Volume: b.cfg.Volume, TTL: b.cfg.Lease.TTL.Std(), Self: protocol.Holder{ID: b.cfg.ID, Address: hostname()},
 		},
 		Tree: treeOptions(b.cfg),
-	}}
+	}
 }
 
 // newest is the newest base backup of any database in the volume, and its archive.
@@ -139,16 +139,10 @@ func (b *backups) newest(ctx context.Context) (*pgbackup.Store, pgbackup.Record,
 		return nil, found, err
 	}
 	for _, stream := range streams {
-		number, set, _ := strings.Cut(stream, "-")
-		system, err := strconv.ParseUint(number, 10, 64)
-		if err != nil {
-			continue
-		}
-		archive, err := wal.New(b.below(), wal.Options{Secret: v.Repo.Secret(wal.Purpose), System: system, Stream: set})
+		s, err := pgbackup.Open(v, stream, b.claim(), b.log)
 		if err != nil {
 			return nil, found, err
 		}
-		s := b.store(v, archive)
 		list, err := s.List(ctx)
 		if err != nil {
 			return nil, found, err
@@ -247,7 +241,7 @@ func (b *backups) look(ctx context.Context, view database.View) error {
 	if view.Role != database.RolePrimary || every == 0 {
 		return nil
 	}
-	s := b.store(v, archive)
+	s := &pgbackup.Store{Volume: v, Archive: archive, Log: b.log, Claim: b.claim()}
 	list, err := s.List(ctx)
 	if err != nil {
 		return err

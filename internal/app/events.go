@@ -32,6 +32,7 @@ const (
 var outside = map[string]bool{
 	eventClaimed: true, eventRestored: true, eventLost: true, eventCommitted: true, eventTestPassed: true, eventTestFailed: true,
 	eventSignal: true, eventWebhook: true, eventMaintenance: true, eventChanged: true, eventRendered: true, eventSynced: true,
+	eventPrimary: true, eventReplica: true, eventDemoted: true,
 	supervise.EventHealthy: true, supervise.EventUnhealthy: true, // of watches
 }
 

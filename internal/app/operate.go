@@ -49,6 +49,9 @@ func explained(name string, err error) error {
 // StartJob is control.Agent's: it starts a job that does not run, whatever its
 // conditions, and returns when it is ready, or has done its work.
 func (a *agent) StartJob(ctx context.Context, name string) error {
+	if err := a.serverJob(name); err != nil {
+		return err
+	}
 	s, err := a.running()
 	if err != nil {
 		return err
@@ -66,8 +69,12 @@ func (a *agent) StartJob(ctx context.Context, name string) error {
 	return awaitRun(ctx, s, name, before.Runs)
 }
 
-// RestartJob is control.Agent's.
+// RestartJob is control.Agent's. A database's server is restarted by its member.
 func (a *agent) RestartJob(ctx context.Context, name string) error {
+	if a.serverJob(name) != nil {
+		_, err := a.RestartDatabase(ctx, client.RestartRequest{})
+		return err
+	}
 	s, err := a.running()
 	if err != nil {
 		return err
@@ -101,6 +108,9 @@ func awaitRun(ctx context.Context, s *supervise.Supervisor, name string, runs in
 
 // StopJob is control.Agent's: it returns when nothing of the job lives.
 func (a *agent) StopJob(ctx context.Context, name string) error {
+	if err := a.serverJob(name); err != nil {
+		return err
+	}
 	s, err := a.running()
 	if err != nil {
 		return err
@@ -114,6 +124,9 @@ func (a *agent) StopJob(ctx context.Context, name string) error {
 
 // SignalJob is control.Agent's. The signal is passed on as the job has it.
 func (a *agent) SignalJob(name, text string) error {
+	if err := a.serverJob(name); err != nil {
+		return err
+	}
 	s, err := a.running()
 	if err != nil {
 		return err

@@ -116,6 +116,7 @@ func Run(ctx context.Context, cfg *config.Config, opt RunOptions) (status int, e
 	a.registry.MustRegister(newCoordinatorCollector(a))
 	registerMetrics(a.registry, a)
 	registerJobs(a.registry, a)
+	registerDatabase(a.registry, a)
 	a.still = a.stiller()
 	server := control.New(a, control.Options{
 		Path: cfg.Socket, Listen: cfg.Listen, Log: opt.Log, JobUIDs: jobs.uids,

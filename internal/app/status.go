@@ -22,7 +22,8 @@ func (a *agent) Status() (s client.Status) {
 		Service: a.cfg.Service, Instance: a.cfg.ID, Version: Version, Role: "supervisor",
 		Health: "ok", Jobs: a.jobStates(), Services: a.services.states(), Watches: a.watches.states(), Templates: a.renders.current().status(), Rolls: a.renders.current().rollStates(), Secrets: a.secrets.state(), Git: gitState(a.git), Started: a.started, Maintenance: a.maintenance.Load(),
 	}
-	if !a.cfg.HasVolume() {
+	a.databaseStatus(&s)
+	if a.member != nil || !a.cfg.HasVolume() {
 		jobsHealth(&s)
 		return s
 	}

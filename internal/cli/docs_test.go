@@ -79,25 +79,29 @@ func TestHelpIsWhole(t *testing.T) {
 func TestEveryCommandOfTheContract(t *testing.T) {
 	s := &session{}
 	root := s.root()
-	for _, name := range strings.Fields("run backup takeover status events logs ping start stop restart signal reload maintenance put-env put-metric webhook render roll wal init snapshot restore snapshots ls diff rollback export clone copy key verify restore-test forget prune probe doctor restic-env git config convert demo version completion") {
+	for _, name := range strings.Fields("run backup takeover status events logs ping start stop restart signal reload maintenance put-env put-metric webhook render roll wal members switchover failover pause resume reinit history init snapshot restore snapshots ls diff rollback export clone copy key verify restore-test forget prune probe doctor restic-env git config convert demo version completion") {
 		cmd, _, err := root.Find([]string{name})
 		if err != nil || cmd.Name() != name {
 			t.Errorf("no command %s", name)
 		}
 	}
 	for name, flags := range map[string]string{
-		"run":       "store volume password-file password-command state exclude on-change every ttl fence first-start data-dir id config",
-		"backup":    "queue timeout",
-		"snapshots": "all json",
-		"restore":   "target delete strict-metadata",
-		"verify":    "read-data read-data-subset",
-		"snapshot":  "replace-paths allow-shrink",
-		"status":    "json",
-		"config":    "store every config json",
-		"events":    "recent follow",
-		"logs":      "lines follow",
-		"ping":      "level",
-		"render":    "dry-run timeout json",
+		"run":        "store volume password-file password-command state exclude on-change every ttl fence first-start data-dir id config",
+		"backup":     "queue timeout",
+		"snapshots":  "all json",
+		"restore":    "target delete strict-metadata",
+		"verify":     "read-data read-data-subset",
+		"snapshot":   "replace-paths allow-shrink",
+		"status":     "json",
+		"config":     "store every config json",
+		"events":     "recent follow",
+		"logs":       "lines follow",
+		"ping":       "level",
+		"switchover": "to at cancel timeout json",
+		"failover":   "to force timeout json",
+		"reinit":     "timeout json",
+		"restart":    "member all timeout json",
+		"render":     "dry-run timeout json",
 	} {
 		help := helpOf(t, name)
 		for flag := range strings.FieldsSeq(flags) {

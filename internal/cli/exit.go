@@ -66,7 +66,7 @@ func classify(err error) (code int, hint string) {
 	var refusal *client.Error
 	if errors.As(err, &refusal) {
 		switch refusal.Kind {
-		case client.KindHeld, client.KindBusy:
+		case client.KindHeld, client.KindBusy, client.KindUnsafe:
 			return exitHeld, ""
 		case client.KindInvalid:
 			return exitUsage, ""
@@ -92,7 +92,7 @@ func (s *session) fail(err error) int {
 func exitHelp(codes ...int) string {
 	meaning := map[int]string{
 		exitOK: "done", exitFailure: "failure", exitUsage: "wrong usage or configuration", exitIncomplete: "incomplete: the paths are named",
-		exitNoRepository: "no repository", exitHeld: "locked, or held by another", exitWrongPassword: "wrong password", exitInterrupted: "interrupted",
+		exitNoRepository: "no repository", exitHeld: "locked, held by another, or refused as unsafe", exitWrongPassword: "wrong password", exitInterrupted: "interrupted",
 	}
 	var b strings.Builder
 	b.WriteString("Exit codes:")

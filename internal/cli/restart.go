@@ -1,20 +1,69 @@
 package cli
 
 import (
+	"context"
+	"slices"
+
 	"github.com/spf13/cobra"
 
 	"drover/client"
 )
 
 func (s *session) restartCommand() *cobra.Command {
-	return s.jobCommand(&cobra.Command{
-		Use:   "restart JOB",
+	var member string
+	var all bool
+	var limit durationValue
+	cmd := s.jobCommand(&cobra.Command{
+		Use:   "restart JOB [--member NAME | --all]",
 		Short: "Restart a job of the running agent, and wait until it is ready again",
 		Long: `Asks the agent on the control socket to stop a job in its orderly way and to start it,
 and returns when it is ready again, or has failed. One that does not run is started.
 
+The job of a database's server is restarted by its cluster: a primary hands over first if
+another member can take over. --member names another member of the cluster; --all has all
+restarted, one at a time, the primary last. It is refused if commits would wait meanwhile.
+
 ` + agentExits(exitHeld),
 		Example: `  drover restart web
-  drover put-env FEATURE=on && drover restart web`,
+  drover put-env FEATURE=on && drover restart web
+  drover restart postgres --member db-2
+  drover restart postgres --all`,
 	}, (*client.Client).RestartJob)
+	cmd.Flags().StringVar(&member, "member", "", "the member of the database's cluster whose server it is (default: this instance)")
+	cmd.Flags().BoolVar(&all, "all", false, "the servers of all members, one at a time")
+	timeoutFlag(cmd, &limit, "none")
+	if err := cmd.RegisterFlagCompletionFunc("member", func(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+		return s.completeMembers(cmd, nil, word)
+	}); err != nil {
+		panic(err) // the flag is there
+	}
+	job := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case member == "" && !all && limit.Std() == 0:
+			return job(cmd, args)
+		case member != "" && all:
+			return usageError{"--member and --all exclude each other", ""}
+		}
+		return s.restartServers(cmd, args[0], client.RestartRequest{Member: member, All: all, Timeout: limit.Std().Seconds()})
+	}
+	return cmd
+}
+
+// restartServers restarts servers of a database's cluster.
+func (s *session) restartServers(cmd *cobra.Command, job string, r client.RestartRequest) error {
+	return s.order(cmd, func(ctx context.Context, c *client.Client) (client.DatabaseOutcome, error) {
+		st, err := c.Status(ctx)
+		if err != nil {
+			return client.DatabaseOutcome{}, err
+		}
+		if st.Database == nil || st.Database.Engine != job {
+			known := slices.ContainsFunc(st.Jobs, func(j client.Job) bool { return j.Name == job })
+			if !known {
+				return client.DatabaseOutcome{}, &client.Error{Kind: client.KindUnknown, Message: "there is no job " + quoted(job)}
+			}
+			return client.DatabaseOutcome{}, &client.Error{Kind: client.KindInvalid, Message: "job " + quoted(job) + " is no database's server: it takes neither --member nor --all nor --timeout"}
+		}
+		return c.RestartDatabase(ctx, r)
+	}, func(o client.DatabaseOutcome) string { return "restarted; " + leads(o) })
 }

@@ -118,6 +118,9 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	if st.Maintenance {
 		add("maintenance", "on: what the agent does by itself waits")
 	}
+	for _, line := range databaseLines(st.Database) {
+		add("database", line)
+	}
 	add("holder", holderOf(st))
 	if st.Epoch > 0 {
 		add("epoch", strconv.FormatUint(st.Epoch, 10))

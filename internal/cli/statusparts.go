@@ -1,7 +1,10 @@
 package cli
 
 import (
+	"cmp"
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -195,6 +198,48 @@ func rollEntry(r client.Roll, now time.Time, short func(string, int) string) ent
 		e.notes = append(e.notes, note{r.Why, shade})
 	}
 	return e
+}
+
+// databaseLines say how a member of a cluster is, and the cluster.
+func databaseLines(d *client.Database) []string {
+	if d == nil {
+		return nil
+	}
+	first := d.Engine + " cluster " + d.Cluster + ", "
+	switch {
+	case d.Primary == "" && d.Without > 0:
+		first += "no primary for " + seconds(d.Without)
+	case d.Primary == "":
+		first += "no primary"
+	default:
+		first += d.Primary + " leads"
+	}
+	if d.Timeline != "" {
+		first += ", timeline " + d.Timeline
+	}
+	if d.Lag != nil {
+		first += ", " + size(*d.Lag) + " behind"
+	}
+	lines := []string{first}
+	switch {
+	case d.Mode == "off":
+		lines = append(lines, "asynchronous: the last commits may be lost with the primary")
+	case d.Mode != "":
+		lines = append(lines, fmt.Sprintf("synchronous (%s): %d of %s a commit, by %s", d.Mode, d.Acks, count(int64(d.AcksWanted), "acknowledgement"), cmp.Or(strings.Join(d.SyncMembers, " or "), "nobody")))
+	}
+	if d.Paused {
+		lines = append(lines, "failover is paused")
+	}
+	if d.Switchover != nil {
+		lines = append(lines, switchoverLine(d.Switchover))
+	}
+	if d.Restart {
+		lines = append(lines, "some parameter waits for a restart")
+	}
+	if d.Why != "" {
+		lines = append(lines, d.Why)
+	}
+	return lines
 }
 
 // secretsLines say how Vault is: a line, and one for each secret that cannot be had.

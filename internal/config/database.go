@@ -21,6 +21,8 @@ type Database struct {
 	API     string `yaml:"api" doc:"TCP address, host:port, where load balancers ask (Patroni's paths) and members talk to one another."`
 	Address Names  `yaml:"address" doc:"How the address is found that others reach this member at; as a service's."`
 
+	Service string `yaml:"service" doc:"Name of the service that this member is in the coordinator's catalog: with the tag primary or replica while it is one, and epoch and timeline as meta. Default: none."`
+
 	PasswordFile string `yaml:"password_file" doc:"File with the cluster's secret: the superuser's password. Those of replication and of the members' talk are derived from it."`
 	Superuser    string `yaml:"superuser" doc:"Name of the superuser."`
 
@@ -117,6 +119,8 @@ func (c *Config) checkDatabase() error {
 		return at("data", fmt.Sprintf("database directory %q is no absolute, plain path", d.Data), "write one such as /var/lib/postgresql/drover/data")
 	case overlap(d.Data, c.DataDir):
 		return at("data", fmt.Sprintf("database directory %q and data directory %q overlap", d.Data, c.DataDir), "keep them apart")
+	case d.Service != "" && !serviceName.MatchString(d.Service):
+		return at("service", fmt.Sprintf("service name %q is not valid", d.Service), "use letters, digits, - and _")
 	case d.PasswordFile == "":
 		return at("password_file", "the cluster has no secret", "write password_file: a file that all members have, with a long random password")
 	case !roleForm.MatchString(d.Superuser):

@@ -250,6 +250,7 @@ var events = map[string]eventKind{
 	"startup": ofInstance, "shutdown": ofInstance, "claimed": ofInstance, "restored": ofInstance, "lost": ofInstance,
 	"committed": ofInstance, "test-passed": ofInstance, "test-failed": ofInstance, "rendered": ofOther, "synced": ofOther,
 	"changed": ofOther, "signal": ofOther, "webhook": ofOther, "maintenance": ofOther, "role": ofOther,
+	"primary": ofOther, "replica": ofOther, "demoted": ofOther,
 }
 
 func eventNames() []string {

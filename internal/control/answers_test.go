@@ -61,6 +61,8 @@ func TestAnswers(t *testing.T) {
 		"/v1/backup": `{"queue":true}`, "/v1/metrics": `{"orders":2.5}`, "/v1/takeover": `{"grace_seconds":60}`,
 		"/v1/wal/push": `{"path":"/data/pg_wal/1"}`, "/v1/wal/fetch": `{"name":"1","path":"/data/pg_wal/1"}`,
 		"/v1/jobs/{name}/signal": `{"signal":"HUP"}`, "/v1/maintenance": `{"on":true}`, "/v1/env": `{"A":"b=c","B":null}`,
+		"/v1/database/switchover": `{"to":"m2","at":"2030-01-01T00:00:00Z","timeout_seconds":5}`, "/v1/database/pause": `{"on":true}`,
+		"/v1/database/reinit": `{"member":"m2"}`, "/v1/database/restart": `{"all":true,"timeout_seconds":1.5}`,
 	}
 	expect := func(pattern, path, body string, want int) {
 		t.Helper()
@@ -102,6 +104,13 @@ func TestAnswers(t *testing.T) {
 	expect("POST /v1/takeover", "/v1/takeover", `{"grace_seconds":1}`, 409)
 	expect("POST /v1/takeover", "/v1/takeover", `{"grace_seconds":2}`, 500)
 	expect("GET /v1/logs", "/v1/logs?job=none", "", 404)
+	for _, path := range []string{"/v1/database/members", "/v1/database/history"} {
+		for status, err := range map[int]error{404: errUnknown, 409: errBusy} {
+			a.refuse(err)
+			expect("GET "+path, path, "", status)
+			a.refuse(nil)
+		}
+	}
 	a.unhealth = []string{"db: check web: connection refused"}
 	expect("GET /v1/health", "/v1/health?level=alive", "", 503)
 	none := rawClient(t, start(t, newAgent(), Options{}))

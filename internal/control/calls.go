@@ -211,7 +211,7 @@ func statusOf(kind string) int {
 		return http.StatusForbidden
 	case client.KindUnknown, client.KindAbsent:
 		return http.StatusNotFound
-	case client.KindBusy, client.KindHeld, client.KindConflict:
+	case client.KindBusy, client.KindHeld, client.KindConflict, client.KindUnsafe:
 		return http.StatusConflict
 	}
 	return http.StatusInternalServerError

@@ -74,6 +74,7 @@ type Agent interface {
 	// Health says whether all that counts at a level ("alive" or "ready") is well. It
 	// does not block.
 	Health(level string) client.Health
+	Database
 }
 
 // Lines are lines of jobs' output, oldest first. It is used by one goroutine.

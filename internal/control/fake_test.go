@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"drover/client"
 	"drover/internal/event"
@@ -83,6 +84,39 @@ func (c *calls) Health(level string) client.Health {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return client.Health{Level: level, Healthy: len(c.unhealth) == 0, Failing: c.unhealth}
+}
+
+func (c *calls) DatabaseMembers() (client.DatabaseCluster, error) {
+	lag, at := int64(5), time.Now()
+	return client.DatabaseCluster{
+		Cluster: "main", Engine: "postgres", Member: "m1", Switchover: &client.DatabaseSwitchover{To: "m2", At: &at},
+		Members: []client.DatabaseMember{{Name: "m1", Role: "replica", State: "running", Lag: &lag, LastBackup: &at, Tags: []string{"nosync"}}},
+	}, c.note("members")
+}
+
+func (c *calls) DatabaseHistory() (client.DatabaseHistory, error) {
+	return client.DatabaseHistory{Reigns: []client.DatabaseReign{{Epoch: 2, Primary: "m1", Reason: "bootstrap", Time: time.Now()}}}, c.note("history")
+}
+
+func (c *calls) Switchover(_ context.Context, r client.SwitchoverRequest) (client.DatabaseOutcome, error) {
+	return client.DatabaseOutcome{Primary: "m2", Scheduled: r.At}, c.note("switchover %s %t %v", r.To, r.Cancel, r.At != nil)
+}
+
+func (c *calls) Failover(_ context.Context, r client.FailoverRequest) (client.DatabaseOutcome, error) {
+	return client.DatabaseOutcome{}, c.note("failover %s %t", r.To, r.Force)
+}
+
+func (c *calls) Pause(_ context.Context, on bool) (client.DatabaseOutcome, error) {
+	return client.DatabaseOutcome{Changed: on}, c.note("pause %t", on)
+}
+
+func (c *calls) Reinit(_ context.Context, r client.ReinitRequest) (client.DatabaseOutcome, error) {
+	return client.DatabaseOutcome{}, c.note("reinit %s", r.Member)
+}
+
+func (c *calls) RestartDatabase(ctx context.Context, r client.RestartRequest) (client.DatabaseOutcome, error) {
+	_, limited := ctx.Deadline()
+	return client.DatabaseOutcome{}, c.note("restart database %s %t %t", r.Member, r.All, limited)
 }
 
 // write adds lines to the log.

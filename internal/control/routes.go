@@ -26,7 +26,7 @@ type route struct {
 
 // routes is the API: each call, who may make it, and what answers.
 func (s *Server) routes() []route {
-	return []route{
+	return append(s.databaseRoutes(), []route{
 		{"GET /v1/ping", anyJob, s.ping, s.ping},
 		{"GET /v1/status", anyJob, s.status, nil},
 		{"GET /v1/health", anyJob, s.health, s.publicHealth},
@@ -46,7 +46,7 @@ func (s *Server) routes() []route {
 		{"POST /v1/env", own, s.putEnv, nil},
 		{"POST /v1/webhook/{name}", own, s.webhook, nil},
 		{"GET /metrics", own, s.metrics, s.metrics},
-	}
+	}...)
 }
 
 // private is the handler of the socket.

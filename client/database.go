@@ -1,0 +1,175 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// Database is this instance's part in a database's cluster.
+type Database struct {
+	Cluster  string `json:"cluster"`
+	Engine   string `json:"engine"`
+	Role     string `json:"role"`              // primary, replica or none
+	Primary  string `json:"primary,omitempty"` // who leads; absent: nobody, as far as is known
+	Epoch    uint64 `json:"epoch"`             // counts the elections
+	Timeline string `json:"timeline,omitempty"`
+	Mode     string `json:"mode,omitempty"` // of replication: on, strict or off
+	Sync     bool   `json:"sync"`           // of a replica: commits wait for it
+	// SyncMembers are those whom commits wait for, Acks how many of them must have each, AcksWanted how many should.
+	SyncMembers []string            `json:"sync_members,omitempty"`
+	Acks        int                 `json:"acknowledgements"`
+	AcksWanted  int                 `json:"acknowledgements_wanted"`
+	Lag         *int64              `json:"lag_bytes,omitempty"` // of a replica: what it has not applied; absent: not known
+	Paused      bool                `json:"paused,omitempty"`
+	Switchover  *DatabaseSwitchover `json:"switchover,omitempty"`     // that is to come
+	Without     float64             `json:"without_primary_seconds"`  // for how long there has been no primary; 0: there is one
+	Restart     bool                `json:"restart_needed,omitempty"` // some parameter needs a restart
+	Elections   int                 `json:"elections"`                // that this agent has heard of
+	Copies      int                 `json:"copies"`                   // how often its files were made anew from another member's
+	Why         string              `json:"why,omitempty"`            // what it waits for
+}
+
+// DatabaseSwitchover is one that was asked for.
+type DatabaseSwitchover struct {
+	To    string     `json:"to,omitempty"` // absent: the best
+	At    *time.Time `json:"at,omitempty"` // absent: at once
+	Force bool       `json:"force,omitempty"`
+}
+
+// DatabaseCluster is what a member knows of all.
+type DatabaseCluster struct {
+	Cluster    string              `json:"cluster"`
+	Engine     string              `json:"engine"`
+	Member     string              `json:"member"` // who says this
+	Primary    string              `json:"primary,omitempty"`
+	Epoch      uint64              `json:"epoch"`
+	Mode       string              `json:"mode,omitempty"`
+	Acks       int                 `json:"acknowledgements"`
+	Paused     bool                `json:"paused,omitempty"`
+	Switchover *DatabaseSwitchover `json:"switchover,omitempty"`
+	Members    []DatabaseMember    `json:"members"`
+}
+
+// DatabaseMember is one of them.
+type DatabaseMember struct {
+	Name string `json:"name"`
+	Role string `json:"role"` // primary, replica or none
+	// State: running, starting, stopped, creating replica and the like; silent if it has not answered lately.
+	State      string     `json:"state"`
+	Sync       bool       `json:"sync"`
+	Receiving  bool       `json:"receiving"`
+	Timeline   string     `json:"timeline,omitempty"`
+	Lag        *int64     `json:"lag_bytes,omitempty"`
+	LastBackup *time.Time `json:"last_backup,omitempty"`
+	Why        string     `json:"why,omitempty"`
+	Tags       []string   `json:"tags,omitempty"`
+	Host       string     `json:"host"`
+	Port       int        `json:"port"`
+	API        string     `json:"api"` // host:port
+	Version    string     `json:"version,omitempty"`
+	Restart    bool       `json:"restart_needed,omitempty"`
+}
+
+// DatabaseHistory are the reigns that are remembered, the newest last.
+type DatabaseHistory struct {
+	Reigns []DatabaseReign `json:"reigns"`
+}
+
+// DatabaseReign is what was known when a member was made primary.
+type DatabaseReign struct {
+	Epoch    uint64    `json:"epoch"`
+	Primary  string    `json:"primary"` // its name; of one that is gone, the ID of its files
+	Reason   string    `json:"reason"`
+	Time     time.Time `json:"time,omitzero"` // by its own clock
+	Timeline string    `json:"timeline,omitempty"`
+	Position string    `json:"position,omitempty"` // at which its history leaves that of the reign before
+}
+
+// DatabaseOutcome is what an order came to.
+type DatabaseOutcome struct {
+	Primary   string     `json:"primary,omitempty"` // who leads
+	Former    string     `json:"former,omitempty"`  // who led before
+	Epoch     uint64     `json:"epoch,omitempty"`
+	Scheduled *time.Time `json:"scheduled,omitempty"` // of a switchover that is to come
+	Changed   bool       `json:"changed"`             // false: it was so already
+	Seconds   float64    `json:"seconds"`
+}
+
+// SwitchoverRequest is the body of POST /v1/database/switchover.
+type SwitchoverRequest struct {
+	To      string     `json:"to,omitempty"` // empty: the best
+	At      *time.Time `json:"at,omitempty"` // nil: at once
+	Cancel  bool       `json:"cancel,omitempty"`
+	Timeout float64    `json:"timeout_seconds,omitempty"` // 0: none
+}
+
+// FailoverRequest is the body of POST /v1/database/failover.
+type FailoverRequest struct {
+	To      string  `json:"to,omitempty"`
+	Force   bool    `json:"force,omitempty"`
+	Timeout float64 `json:"timeout_seconds,omitempty"`
+}
+
+// PauseRequest is the body of POST /v1/database/pause.
+type PauseRequest struct {
+	On *bool `json:"on"` // nil is refused
+}
+
+// ReinitRequest is the body of POST /v1/database/reinit.
+type ReinitRequest struct {
+	Member  string  `json:"member"`
+	Timeout float64 `json:"timeout_seconds,omitempty"`
+}
+
+// RestartRequest is the body of POST /v1/database/restart.
+type RestartRequest struct {
+	Member  string  `json:"member,omitempty"` // empty: this instance's
+	All     bool    `json:"all,omitempty"`    // one at a time, the primary's last
+	Timeout float64 `json:"timeout_seconds,omitempty"`
+}
+
+// DatabaseMembers asks for all members of the database's cluster.
+func (c *Client) DatabaseMembers(ctx context.Context) (DatabaseCluster, error) {
+	var d DatabaseCluster
+	err := c.call(ctx, http.MethodGet, "/v1/database/members", nil, &d)
+	return d, err
+}
+
+// DatabaseHistory asks for the reigns.
+func (c *Client) DatabaseHistory(ctx context.Context) (DatabaseHistory, error) {
+	var h DatabaseHistory
+	err := c.call(ctx, http.MethodGet, "/v1/database/history", nil, &h)
+	return h, err
+}
+
+// Switchover has another member lead, as planned, and waits until it does; or writes down that it is to, later.
+func (c *Client) Switchover(ctx context.Context, r SwitchoverRequest) (DatabaseOutcome, error) {
+	return c.order(ctx, "switchover", r)
+}
+
+// Failover has a member lead although something acknowledged may be lost.
+func (c *Client) Failover(ctx context.Context, r FailoverRequest) (DatabaseOutcome, error) {
+	return c.order(ctx, "failover", r)
+}
+
+// Pause has no member be elected until it is called again with on false.
+func (c *Client) Pause(ctx context.Context, on bool) (DatabaseOutcome, error) {
+	return c.order(ctx, "pause", PauseRequest{On: &on})
+}
+
+// Reinit has a replica's files be copied anew, and waits until it receives.
+func (c *Client) Reinit(ctx context.Context, r ReinitRequest) (DatabaseOutcome, error) {
+	return c.order(ctx, "reinit", r)
+}
+
+// RestartDatabase restarts servers, and waits until they are what they were.
+func (c *Client) RestartDatabase(ctx context.Context, r RestartRequest) (DatabaseOutcome, error) {
+	return c.order(ctx, "restart", r)
+}
+
+func (c *Client) order(ctx context.Context, what string, body any) (DatabaseOutcome, error) {
+	var out DatabaseOutcome
+	err := c.call(ctx, http.MethodPost, "/v1/database/"+what, body, &out)
+	return out, err
+}

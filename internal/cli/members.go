@@ -1,0 +1,160 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"drover/client"
+)
+
+func (s *session) membersCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "members",
+		Short: "Show the members of the database's cluster",
+		Long: `Asks the agent on the control socket, which is a member's, for all members: who leads,
+for whom commits wait, how far each is behind, and what it waits for. This one is marked
+with *. A member that has not answered lately is silent.
+
+` + agentExits(exitHeld),
+		Example: `  drover members
+  drover members --json | jq -r '.members[] | select(.role == "primary").name'`,
+		Args: noArgs,
+	}
+	s.jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return s.withAgent(cmd, func(ctx context.Context, c *client.Client) error {
+			d, err := c.DatabaseMembers(ctx)
+			switch {
+			case err != nil:
+				return s.failed(err)
+			case s.json:
+				return s.printJSON(d)
+			}
+			return s.say("%s", strings.Join(membersPage(d, s.Now(), s.painter()), "\n"))
+		})
+	}
+	return cmd
+}
+
+// membersPage is a cluster for people.
+func membersPage(d client.DatabaseCluster, now time.Time, p painter) []string {
+	var entries []entry
+	for _, m := range d.Members {
+		mark := " "
+		if m.Name == d.Member {
+			mark = "*"
+		}
+		state, shade := memberState(m)
+		entries = append(entries, entry{
+			row: []cell{
+				{mark + printable(m.Name), bold, false}, {m.Role, roleColour(m.Role), false}, {yes(m.Sync), plainText, false}, {"● " + state, shade, false},
+				{m.Timeline, plainText, true}, {lagOf(m), plainText, true}, {agoOf(m.LastBackup, now), plainText, true}, {strings.Join(m.Tags, ","), plainText, false},
+				{fmt.Sprintf("%s:%d", m.Host, m.Port), plainText, false},
+			},
+			notes: memberNotes(m),
+		})
+	}
+	head := []cell{
+		{" MEMBER", dim, false}, {"ROLE", dim, false}, {"SYNC", dim, false}, {"STATE", dim, false}, {"TIMELINE", dim, true},
+		{"LAG", dim, true}, {"BACKUP", dim, true}, {"TAGS", dim, false}, {"ADDRESS", dim, false},
+	}
+	lines := []string{clusterLine(d)}
+	if d.Paused {
+		lines = append(lines, p.paint(yellow, "failover is paused"))
+	}
+	if d.Switchover != nil {
+		lines = append(lines, p.paint(yellow, switchoverLine(d.Switchover)))
+	}
+	return append(lines, annotated(head, entries, 0, p)...)
+}
+
+func clusterLine(d client.DatabaseCluster) string {
+	line := fmt.Sprintf("%s cluster %s, epoch %d: ", d.Engine, printable(d.Cluster), d.Epoch)
+	if d.Primary == "" {
+		line += "no primary"
+	} else {
+		line += printable(d.Primary) + " leads"
+	}
+	switch {
+	case d.Mode == "off":
+		line += "; asynchronous"
+	case d.Mode != "":
+		line += fmt.Sprintf("; %s, %s a commit", d.Mode, count(int64(d.Acks), "acknowledgement"))
+	}
+	return line
+}
+
+func switchoverLine(s *client.DatabaseSwitchover) string {
+	what := "a switchover"
+	if s.Force {
+		what = "a failover"
+	}
+	if s.To != "" {
+		what += " to " + printable(s.To)
+	}
+	if s.At == nil {
+		return what + " is under way"
+	}
+	return what + " is to come at " + s.At.Local().Format(time.RFC3339)
+}
+
+func memberState(m client.DatabaseMember) (string, colour) {
+	switch {
+	case m.State == "silent":
+		return m.State, red
+	case m.Role == "primary":
+		return m.State, green
+	case m.Receiving:
+		return "receiving", green
+	}
+	return m.State, yellow
+}
+
+func memberNotes(m client.DatabaseMember) []note {
+	var notes []note
+	if m.Why != "" {
+		notes = append(notes, note{m.Why, yellow})
+	}
+	if m.Restart {
+		notes = append(notes, note{"some parameter waits for a restart", yellow})
+	}
+	return notes
+}
+
+func roleColour(role string) colour {
+	switch role {
+	case "primary":
+		return green
+	case "none":
+		return yellow
+	}
+	return plainText
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}
+
+func lagOf(m client.DatabaseMember) string {
+	switch {
+	case m.Role == "primary" || m.State == "silent":
+		return ""
+	case m.Lag == nil:
+		return "unknown"
+	}
+	return size(*m.Lag)
+}
+
+func agoOf(t *time.Time, now time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return brief(now.Sub(*t)) + " ago"
+}
