@@ -93,6 +93,7 @@ func (m *Member) begin(ctx context.Context, actions []failover.Action) {
 	if len(actions) == 0 || m.busy || m.now() < m.failed[name(actions[0])] {
 		return
 	}
+	m.turning = turnsAway(actions)
 	m.occupy(ctx, func() {
 		for _, a := range actions {
 			m.does(name(a))
@@ -121,7 +122,7 @@ func (m *Member) occupy(ctx context.Context, do func()) {
 		m.look(ctx)
 		m.pollOnce(ctx)
 		m.mu.Lock()
-		m.busy = false
+		m.busy, m.turning = false, false
 		m.mu.Unlock()
 		m.nudge()
 	})

@@ -243,8 +243,10 @@ func (m *Member) obey(o order) error {
 	}
 	switch o.Do {
 	case restart:
+		m.turning = true
 		m.occupy(ctx, func() { m.reports("restart", m.restartServer(ctx)) })
 	case reinit:
+		m.turning = true
 		m.occupy(ctx, func() { m.reports("copy anew", m.copyAnew(ctx, r.Primary)) })
 	default:
 		return refuse(RefusedBusy, "%s does not know how to %s", name, o.Do)

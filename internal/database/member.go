@@ -95,6 +95,7 @@ type Member struct {
 	views    map[string]Sighting        // of the others, by ID; Age is when they were asked
 	life     context.Context            // of Run; nil: it does not run
 	doing    string                     // what is being done, while busy
+	turning  bool                       // clients are being turned away, while busy
 	seen     atomic.Pointer[View]
 
 	// Since the member began:
@@ -313,9 +314,13 @@ func (m *Member) change() Change {
 	return c
 }
 
-// closing reports whether it was decided that clients are to leave: others are told so before it is done. m.mu is held.
-func (m *Member) closing() bool {
-	for _, a := range m.decision.Actions {
+// closing reports whether it was decided that clients are to leave: others are told so before it is done, and
+// not otherwise while it is. m.mu is held.
+func (m *Member) closing() bool { return m.turning || turnsAway(m.decision.Actions) }
+
+// turnsAway reports whether these actions have no client admitted any more.
+func turnsAway(actions []failover.Action) bool {
+	for _, a := range actions {
 		switch a := a.(type) {
 		case failover.Admit:
 			if !a.Clients {

@@ -47,6 +47,7 @@ type node struct {
 	applied  int
 	kills    int
 	exited   func()
+	hold     chan struct{} // clients are not turned away before it is closed; nil: it does not hold
 }
 
 func (e *engine) node(name string) *node {
@@ -261,7 +262,14 @@ func (n *node) Synchronize(_ context.Context, set failover.SyncSet) (at string, 
 	return at, nil
 }
 
-func (n *node) Admit(_ context.Context, clients bool) error {
+func (n *node) Admit(ctx context.Context, clients bool) error {
+	if !clients && n.hold != nil {
+		select {
+		case <-n.hold:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	n.e.change(func() { n.open = clients })
 	return nil
 }

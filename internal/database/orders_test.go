@@ -35,6 +35,34 @@ func TestSwitchover(t *testing.T) {
 	}
 }
 
+// TestDemotedIsToldFirst: while clients are turned away, nobody is told any more that it is the primary.
+func TestDemotedIsToldFirst(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b", "c")
+	first := c.formed()
+	c.engine.change(func() { first.hold = make(chan struct{}) })
+	done := make(chan error, 1)
+	go func() {
+		_, err := first.Switchover(c.ctx(), "", time.Time{})
+		done <- err
+	}()
+	c.until("it is demoted", func() bool { return first.View().Role == RoleNone })
+	for since, n := first.View().stepped, 0; n < 3; {
+		first.nudge()
+		v := first.View()
+		if v.Role == RolePrimary {
+			t.Fatal("it is called the primary again")
+		}
+		if v.stepped > since {
+			since, n = v.stepped, n+1
+		}
+	}
+	close(first.hold)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestSwitchoverIsRefused(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, failover.On, "a", "b")

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -109,15 +110,18 @@ func (m *Member) ask(ctx context.Context, client *http.Client, id string, q ques
 	a.Sent, a.Got = sent, m.now()
 	m.obs.Answers = with(m.obs.Answers, a)
 	m.views[a.ID] = Sighting{View: said.View, Age: sent}
+	maps.DeleteFunc(m.views, func(_ string, s Sighting) bool { return sent-s.Age > oldest })
 	m.mu.Unlock()
 	m.nudge()
 	return nil
 }
 
+// oldest is how long what another copy of the files said is kept.
+const oldest = 10 * time.Minute
+
 // with is a copy that has the answer, too; the core may still read the former.
 func with(old map[string]failover.Answer, a failover.Answer) map[string]failover.Answer {
 	all := make(map[string]failover.Answer, len(old)+1)
-	const oldest = 10 * time.Minute
 	for id, b := range old {
 		if a.Got-b.Sent < oldest {
 			all[id] = b
