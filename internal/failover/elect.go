@@ -46,10 +46,6 @@ func (t *step) stand(reason string) bool {
 	if t.o.Now-t.s.vacant < t.turn() {
 		return false
 	}
-	if t.s.Stood != t.r.version() {
-		t.s.Stood = t.r.version() // it obeys this record no more, in no life
-		t.persist()
-	}
 	t.write(func(r *Record) {
 		r.Epoch++
 		r.Phase, r.Candidate, r.Stopped = Electing, t.s.ID, r.Stopped && r.Phase == Electing
@@ -96,13 +92,10 @@ func (t *step) detached() bool {
 // Answer is what this member tells others. epoch is what it has written down for certain.
 func (s State) Answer(epoch uint64, o Observation) Answer {
 	a := Answer{ID: s.ID, Epoch: epoch, Lineage: min(s.Lineage, s.sure.Lineage), Led: s.Led}
-	if s.Stood != (Version{}) && (s.last == nil || !s.Stood.before(s.last.version())) {
-		a.Epoch = max(epoch, s.Stood.Epoch+1)
-	}
 	a.Down, a.Leaving = o.Process == Down && s.leads == 0, s.stopping
 	if db := o.Database; db != nil {
 		a.Received, a.Primary = db.Received, db.Primary && s.leads == epoch && s.leads != 0
-		a.Detached = !db.Primary && db.Upstream == "" && db.Detached && db.Received != "" && s.Epoch == a.Epoch && !o.Busy
+		a.Detached = !db.Primary && db.Upstream == "" && db.Detached && db.Received != "" && s.Epoch == epoch && !o.Busy
 	}
 	return a
 }

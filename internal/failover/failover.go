@@ -43,8 +43,6 @@ type Persistent struct {
 	Made uint64 `json:"made,omitempty"`
 	// Torn: another copy began to replace the files, and has not been whole.
 	Torn bool `json:"torn,omitempty"`
-	// Stood is the record upon which it last asked to be elected: until a newer one is seen that may still come about.
-	Stood Version `json:"stood,omitzero"`
 }
 
 // Disk is what a driver sees in the files.

@@ -197,16 +197,13 @@ func (r *Record) Next() *Record {
 	return c
 }
 
-// Version orders records.
-type Version struct {
-	Epoch    uint64 `json:"epoch"`
-	Revision uint64 `json:"revision"`
-}
+// version orders records.
+type version struct{ epoch, revision uint64 }
 
-func (r *Record) version() Version { return Version{r.Epoch, r.Revision} }
+func (r *Record) version() version { return version{r.Epoch, r.Revision} }
 
-func (v Version) before(o Version) bool {
-	return v.Epoch < o.Epoch || v.Epoch == o.Epoch && v.Revision < o.Revision
+func (v version) before(o version) bool {
+	return v.epoch < o.epoch || v.epoch == o.epoch && v.revision < o.revision
 }
 
 // Name is the member's whose ID is given; empty: nobody's.

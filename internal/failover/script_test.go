@@ -28,6 +28,8 @@ import (
 //	deaf|hearing NAME                 it receives nothing, though it asks | it does again
 //	cut|join NAME NAME|store          neither reaches the other | both do again
 //	coordinator away|back|lost|old    does not answer | does | has no record any more | shows, once, the record before
+//	coordinator mute NAME             what it is told by this one is done, but it does not answer; join ends that
+//	coordinator slow|quick            what it is told is done later | now, and what was told until now
 //	tags NAME [nofailover] [nosync] [priority=N]
 //	config NAME [mode=M] [acks=N]     its configuration is another one
 //	switchover [NAME] [force]         somebody asks for it
@@ -67,6 +69,8 @@ type story struct {
 	beats  map[uint64]uint64
 	away   bool
 	cut    map[string]bool
+	slow   bool
+	late   []func()
 	values int // of commits
 	forks  int
 	acked  int
@@ -116,7 +120,7 @@ func (s *story) line(f []string) error {
 	case "cut", "join":
 		s.cut[args[0]+" "+args[1]], s.cut[args[1]+" "+args[0]] = f[0] == "cut", f[0] == "cut"
 	case "coordinator":
-		s.coordinator(args[0])
+		s.coordinator(args[0], args[1:])
 	case "switchover":
 		w := Switchover{}
 		for _, a := range args {
@@ -171,8 +175,16 @@ func comparePositions(a, b string) (int, bool) {
 	return x - y, err1 == nil && err2 == nil
 }
 
-func (s *story) coordinator(how string) {
+func (s *story) coordinator(how string, who []string) {
 	switch how {
+	case "mute":
+		s.cut["store "+who[0]] = true
+	case "slow", "quick":
+		s.slow = how == "slow"
+		for _, do := range s.late {
+			do()
+		}
+		s.late = nil
 	case "away", "back":
 		s.away = how == "away"
 	case "lost":

@@ -90,7 +90,7 @@ func (s State) Renewing(id string) State {
 
 // Renewed is the state after it succeeded: it is another copy.
 func (s State) Renewed(id string) State {
-	s.Persistent = Persistent{ID: id, Epoch: s.Epoch, Stood: s.Stood}
+	s.Persistent = Persistent{ID: id, Epoch: s.Epoch}
 	s.rewound = s.rewound || s.unfed != 0
 	s.unfed = 0
 	return s

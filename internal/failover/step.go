@@ -294,7 +294,9 @@ func (t *step) lead() {
 	t.d.LeadUntil, t.d.Beat = until, t.s.leads
 }
 
-// proof is the last moment at which nobody else could have been about to be elected.
+// proof is the last moment at which nobody else could have been about to be elected: who stands has seen no
+// beat in what it read, and heard nothing from this member, for a TTL before it asked the coordinator for
+// the last time. All that this member can have taken for a proof lies before that TTL.
 func (t *step) proof() time.Duration {
 	proof := t.s.claimed
 	if t.o.BeatenEpoch == t.s.leads {

@@ -175,7 +175,7 @@ func (n *node) observe() {
 // exchange reads the record, beats, and asks the others.
 func (n *node) exchange() {
 	s, o, d := n.s, &n.obs, n.obs.Answers
-	if s.reaches(n.name, "store") && !s.away {
+	if s.reaches(n.name, "store") && s.reaches("store", n.name) && !s.away {
 		o.Known, o.Record, o.Sent, o.Got = true, s.record, s.now, s.now
 		if s.stale {
 			o.Record, s.stale = s.before, false
@@ -210,7 +210,7 @@ func (n *node) live() {
 	if n.state = state; state.ID == id {
 		n.ids++
 	}
-	if d.Beat != 0 && n.s.reaches(n.name, "store") && !n.s.away {
+	if d.Beat != 0 && n.s.reaches(n.name, "store") && n.s.reaches("store", n.name) && !n.s.away {
 		n.s.beats[d.Beat]++
 		n.obs.Beaten, n.obs.BeatenEpoch = n.s.now, d.Beat
 	}
@@ -241,8 +241,17 @@ func (n *node) act(a Action) {
 		n.disk = a.Persistent
 		return
 	case Write:
-		if n.obs.Record == n.s.record && n.obs.Sent == n.s.now { // compare and swap
-			n.s.before, n.s.record = n.s.record, a.Record
+		seen := n.obs.Record
+		swap := func() {
+			if seen == n.s.record {
+				n.s.before, n.s.record = n.s.record, a.Record
+			}
+		}
+		switch {
+		case n.s.slow:
+			n.s.late = append(n.s.late, swap)
+		case n.s.reaches(n.name, "store") && !n.s.away:
+			swap()
 		}
 		return
 	case Kill:
@@ -329,7 +338,11 @@ func (n *node) text(a Action) string {
 	case Persist, Keep:
 		return ""
 	case Write:
-		return "write " + strings.Join(differences(n.obs.Record, a.Record), ", ")
+		list := differences(n.obs.Record, a.Record)
+		if len(list) == 0 {
+			return "write the same again"
+		}
+		return "write " + strings.Join(list, ", ")
 	case Kill:
 		return "KILL, " + a.Reason
 	case Synchronize:
