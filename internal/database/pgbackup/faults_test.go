@@ -231,6 +231,62 @@ func TestTwoPrimariesOnOneTimeline(t *testing.T) {
 	s.flush()
 }
 
+// A copy, made as of an earlier moment beside the database, which lives on, has a stream of its own: neither meets
+// the other's log, though both are on timeline 2 in the end.
+func TestCopyGoesItsOwnWay(t *testing.T) {
+	p, _ := newFaulty(t)
+	s, w := p.busy()
+	must2(p.backups("one").Backup(t.Context(), s.source()))(t)
+	w.stop()
+	s.exec("INSERT INTO marks VALUES ('A')")
+	s.exec("SELECT pg_create_restore_point('here')")
+	s.exec("INSERT INTO marks VALUES ('B')")
+	s.flush()
+	leads := func(s *server) {
+		s.await(func(ctx context.Context) bool {
+			text, err := s.query(ctx, "SELECT pg_is_in_recovery()")
+			return err == nil && text == "f"
+		})
+	}
+	twin := p.server("copy")
+	must2(p.backups("copy").Restore(t.Context(), RestoreOptions{Into: twin.dir, Target: Target{Name: "here"}}))(t)
+	own, err := wal.New(p.volume.Store(), wal.Options{Secret: p.volume.Repo.Secret(wal.Purpose), System: p.archive.System(), Stream: "copy"})
+	must(t, err)
+	twin.from = p.archive
+	twin.start(own, true)
+	leads(twin)
+	must(t, Settle(twin.dir))
+	twin.exec("INSERT INTO marks VALUES ('C')")
+
+	// The database itself comes to timeline 2, too: restored in place, all lost.
+	s.kill()
+	s.dir += "-again"
+	must2(p.backups("one").Restore(t.Context(), RestoreOptions{Into: s.dir}))(t)
+	s.start(p.archive, true)
+	leads(s)
+	s.exec("INSERT INTO marks VALUES ('D')")
+	s.flush()
+
+	copies := p.backups("copy")
+	copies.Archive = own
+	rec := must2(copies.Backup(t.Context(), twin.source()))(t)
+	if rec.Timeline != 2 || s.met(wal.ErrConflict) || twin.met(wal.ErrConflict) {
+		t.Errorf("backup of the copy on timeline %s; errors %v, %v", rec.Timeline, s.errs, twin.errs)
+	}
+	twin.kill()
+	s.kill()
+	if got := p.restored("x", Target{}).exec("SELECT name FROM marks ORDER BY name"); got != "A B D" {
+		t.Errorf("the database has %q", got)
+	}
+	y := p.server("y")
+	must2(copies.Restore(t.Context(), RestoreOptions{Into: y.dir}))(t)
+	y.start(own, false)
+	leads(y)
+	if got := y.exec("SELECT name FROM marks ORDER BY name"); got != "A C" {
+		t.Errorf("the copy has %q", got)
+	}
+}
+
 // What a recovery does that cannot read the archive, or reads what was changed: it ends, and starts nothing.
 func TestRecoveryWithoutTheArchive(t *testing.T) {
 	p, st := newFaulty(t)

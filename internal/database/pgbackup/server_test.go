@@ -116,7 +116,8 @@ type server struct {
 	done chan struct{}
 	end  []func() // of its courier
 	mu   sync.Mutex
-	errs []error // of its courier
+	errs []error      // of its courier
+	from *wal.Archive // where its log is brought from; nil: from where it goes to
 	// limit of what the courier does for one call
 	limit time.Duration
 }
@@ -320,7 +321,7 @@ func (s *server) flush() {
 func (s *server) courier(archive *wal.Archive) (port int) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(s.p.t, err)
-	c := wal.NewCourier(archive, wal.CourierOptions{Directory: s.dir})
+	c := wal.NewCourier(archive, wal.CourierOptions{Directory: s.dir, From: s.from})
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
 	group.Go(func() {

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 // said only once that file itself was stored, or read and verified.
 type Courier struct {
 	archive *Archive
+	from    *Archive // where files are brought from
 	dir     directory
 	log     *slog.Logger
 	work    context.Context // of what nobody waits for
@@ -39,6 +41,9 @@ const (
 type CourierOptions struct {
 	Directory string       // the data directory, absolute
 	Log       *slog.Logger // nil: silent
+	// From is the archive that files are brought from, and nothing is stored in: of a copy that is being made,
+	// whose own log goes to a stream of its own. nil: the same.
+	From *Archive
 }
 
 // NewCourier makes a courier; Close ends it.
@@ -48,7 +53,7 @@ func NewCourier(a *Archive, opt CourierOptions) *Courier {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Courier{
-		archive: a, dir: directory{path: opt.Directory}, log: opt.Log, work: ctx, end: cancel,
+		archive: a, from: cmp.Or(opt.From, a), dir: directory{path: opt.Directory}, log: opt.Log, work: ctx, end: cancel,
 		push:  pushes{going: map[Name]*flight{}, done: map[Name][sha256.Size]byte{}},
 		spool: spool{flights: map[Name]*flight{}},
 	}
@@ -170,7 +175,7 @@ func (c *Courier) Bring(ctx context.Context, text, file string) error {
 // content is a file's, from the spool if it is there.
 func (c *Courier) content(ctx context.Context, name Name) ([]byte, error) {
 	if fl := c.spooled(name); fl != nil && fl.wait(ctx) == nil {
-		content, err := c.archive.unseal(name, fl.sealed)
+		content, err := c.from.unseal(name, fl.sealed)
 		if err == nil {
 			return content, nil
 		}
@@ -179,5 +184,5 @@ func (c *Courier) content(ctx context.Context, name Name) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	return c.archive.Fetch(ctx, name)
+	return c.from.Fetch(ctx, name)
 }

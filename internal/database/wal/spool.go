@@ -48,7 +48,7 @@ func (c *Courier) readAhead(name Name, size int64) {
 	for n := range wanted {
 		if !c.closed && s.flights[n] == nil {
 			s.flights[n] = c.fly(func(ctx context.Context, fl *flight) (err error) {
-				fl.sealed, err = c.archive.sealed(ctx, n)
+				fl.sealed, err = c.from.sealed(ctx, n)
 				return err
 			})
 		}
