@@ -175,6 +175,7 @@ func (d *Driver) promoteIn(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 		if !replica && ended == 0 {
+			d.trySeen(ctx, conn)
 			return nil
 		}
 		if replica && !told {

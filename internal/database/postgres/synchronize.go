@@ -149,6 +149,18 @@ func (d *Driver) awaited(ctx context.Context, conn *pgx.Conn, start string, set 
 	return err
 }
 
+// trySeen does what can be done of it at once, right after a promotion, when there are no replicas yet that could be too quick.
+func (d *Driver) trySeen(ctx context.Context, conn *pgx.Conn) {
+	var start, names string
+	err := conn.QueryRow(ctx, "SELECT pg_postmaster_start_time()::text, current_setting('synchronous_standby_names')").Scan(&start, &names)
+	if err != nil || names == "" || d.waitsNow(start) {
+		return
+	}
+	if seen, err := d.seenWaiting(ctx, conn); err == nil && seen {
+		d.setWaits(start)
+	}
+}
+
 // hold has all commits wait until one was seen to, and then those of set acknowledge again.
 func (d *Driver) hold(ctx context.Context, conn *pgx.Conn, set failover.SyncSet) error {
 	w, err := d.want()
