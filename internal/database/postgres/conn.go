@@ -138,19 +138,27 @@ func (d *Driver) reload(ctx context.Context, f func(context.Context, *pgx.Conn) 
 // errOld: the server shows an older configuration.
 var errOld = errors.New("the server has not read its configuration")
 
-// complaint is what the server says is wrong with its configuration.
+// complaint is what the server says is wrong with its configuration, in parentheses.
 func (d *Driver) complaint() string {
 	ctx, cancel := context.WithTimeout(d.life, 2*time.Second)
 	defer cancel()
 	said := ""
-	_ = d.with(ctx, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, `SELECT coalesce(string_agg(format('%s in line %s: %s', name, sourceline, error), '; '), '')
-			FROM pg_file_settings WHERE error IS NOT NULL`).Scan(&said)
+	_ = d.with(ctx, func(conn *pgx.Conn) (err error) { // it only says more of another error
+		said, err = complaint(ctx, conn)
+		return err
 	})
 	if said == "" {
 		return ""
 	}
 	return " (" + said + ")"
+}
+
+// complaint is what the server says is wrong with its configuration files. That it must be restarted is none.
+func complaint(ctx context.Context, conn *pgx.Conn) (said string, err error) {
+	err = conn.QueryRow(ctx, `SELECT coalesce(string_agg(format('%s in line %s: %s', f.name, f.sourceline, f.error), '; '), '')
+		FROM pg_file_settings f LEFT JOIN pg_settings s ON lower(s.name) = lower(f.name)
+		WHERE f.error IS NOT NULL AND s.pending_restart IS NOT TRUE`).Scan(&said)
+	return said, err
 }
 
 func wait(ctx context.Context, d time.Duration) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -33,6 +34,7 @@ func TestServers(t *testing.T) {
 		"detached whatever hangs":          detachedWhateverHangs,
 		"synchronized by all":              synchronizedByAll,
 		"adopted":                          adopted,
+		"reconfigured":                     reconfigured,
 		"rewind of what is gone":           rewindOfWhatIsGone,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -278,8 +280,39 @@ func alterSystem(t *testing.T, e *engine) {
 	if got := a.sql("SHOW work_mem"); got != "5MB" {
 		t.Errorf("work_mem is %s", got)
 	}
-	a.sql("ALTER SYSTEM SET max_connections = 31", "SELECT pg_reload_conf()")
+}
+
+// reconfigured: other parameters are in effect when Reconfigure returns, or need a restart, or are refused by name.
+func reconfigured(t *testing.T, e *engine) {
+	a := newMember(t, e, 0, nil)
+	a.found()
+	change := func(name, value string) error {
+		parameters := maps.Clone(a.o.Parameters)
+		parameters[name] = value
+		return a.Reconfigure(a.ctx(), parameters, nil)
+	}
+	a.must(change("work_mem", "7MB"))
+	if got := a.sql("SHOW work_mem"); got != "7MB" {
+		t.Errorf("work_mem is %s", got)
+	}
+	if s := a.sees(func(s failover.Database) bool { return s.Open }); s.Restart {
+		t.Errorf("%+v", s)
+	}
+	if err := change("work_mem", "much"); err == nil || !strings.Contains(err.Error(), "work_mem") {
+		t.Errorf("a value that is none: %v", err)
+	}
+	if err := change("synchronous_standby_names", ""); err == nil {
+		t.Error("what is the agent's was set")
+	}
+	a.must(change("work_mem", "8MB"))
+	a.must(change("max_connections", "31"))
 	a.sees(func(s failover.Database) bool { return s.Restart })
+	a.process.Kill()
+	a.must(a.Reconfigure(a.ctx(), a.o.Parameters, nil)) // nobody listens
+	a.start(database.Configuration{})
+	if s := a.sees(func(s failover.Database) bool { return s.Primary }); s.Restart || a.sql("SHOW max_connections") != "31" {
+		t.Errorf("after a restart: %+v", s)
+	}
 }
 
 // slots: each member has one while it is a member, and a new one for one whose log is lost.
