@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -37,11 +38,17 @@ func (d *Driver) connect(ctx context.Context) (*pgx.Conn, error) {
 	}
 	config.Host, config.Port, config.Database = d.o.Run, uint16(d.o.Port), maintenance
 	config.User, config.Password = d.o.Superuser.Name, d.o.Superuser.Password()
-	return d.dial(ctx, config)
+	more := map[string]string{}
+	d.set(func() {
+		if d.wanted != nil && d.wanted.Major >= 17 {
+			more["event_triggers"] = "off" // somebody's trigger at log-in could keep the agent out
+		}
+	})
+	return d.dial(ctx, config, more)
 }
 
 // dial connects with what is the same for every session of the agent's.
-func (d *Driver) dial(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+func (d *Driver) dial(ctx context.Context, config *pgx.ConnConfig, more map[string]string) (*pgx.Conn, error) {
 	config.Fallbacks = nil
 	config.TLSConfig = nil
 	config.ConnectTimeout = patience
@@ -52,6 +59,7 @@ func (d *Driver) dial(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, e
 		"client_encoding": "UTF8", "DateStyle": "ISO",
 		"client_min_messages": "error", "standard_conforming_strings": "on",
 	}
+	maps.Copy(config.RuntimeParams, more)
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connect to PostgreSQL: %w", ailing(err))

@@ -82,6 +82,8 @@ type wanted struct {
 	Open bool
 	// Floor are parameters that a replica needs higher than they were configured.
 	Floor map[string]string
+	// Major is the server's version.
+	Major int
 	// Stamp is another one for each version of the configuration: a session that shows it is one of
 	// a server that has read it.
 	Stamp string
@@ -130,7 +132,7 @@ func (d *Driver) apply(w wanted) error {
 
 // write does it. An upstream's password goes before the configuration does, and comes before it.
 func (d *Driver) write(w *wanted) error {
-	w.Stamp = rand.Text()
+	w.Stamp, w.Major = rand.Text(), d.major()
 	text, err := json.Marshal(w)
 	if err != nil {
 		return err

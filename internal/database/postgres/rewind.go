@@ -65,7 +65,7 @@ func (d *Driver) dialRewind(ctx context.Context, source database.Peer) (*pgx.Con
 	}
 	config.Host, config.Port, config.Database = source.Host, uint16(source.Port), maintenance
 	config.User, config.Password = d.o.Rewind.Name, d.o.Rewind.Password()
-	return d.dial(ctx, config)
+	return d.dial(ctx, config, nil)
 }
 
 // target is the history that files are to be brought to.
