@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -377,6 +378,9 @@ func (d *Driver) recoverAlone(ctx context.Context) error {
 	if err != nil || files.state == stateShutDown {
 		return err
 	}
+	if err := d.alone(ctx); err != nil {
+		return err
+	}
 	for _, name := range []string{"standby.signal", "recovery.signal"} {
 		if err := removeFile(filepath.Join(d.o.Data, name)); err != nil {
 			return err
@@ -392,4 +396,29 @@ func (d *Driver) recoverAlone(ctx context.Context) error {
 		return fmt.Errorf("recover for %s: %w", time.Since(before).Round(time.Second), err)
 	}
 	return nil
+}
+
+// alone waits until the process that holds the files has ended and was waited for: what an agent started dies with that
+// agent, but may take a moment for it.
+func (d *Driver) alone(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		text, err := os.ReadFile(filepath.Join(d.o.Data, "postmaster.pid"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		line, _, _ := strings.Cut(string(text), "\n")
+		pid := strings.TrimPrefix(strings.TrimSpace(line), "-") // which says that it serves nobody else
+		args, err := os.ReadFile("/proc/" + pid + "/cmdline")
+		if err != nil || len(args) > 0 && !slices.Contains(strings.Split(string(args), "\x00"), d.o.Data) {
+			return nil // it has gone, or its number has become another one's
+		}
+		if err := wait(ctx, pause); err != nil {
+			return fmt.Errorf("wait for the end of process %s in %s: %w", pid, d.o.Data, err)
+		}
+	}
 }
