@@ -96,6 +96,25 @@ func (c *Client) find(ctx context.Context, id string) (*instance, error) {
 	return nil, coord.ErrNotFound
 }
 
+// findFrom is find for who knows where the instance should be: an agent that starts again
+// finds it there, and does not list what all others have registered.
+func (c *Client) findFrom(ctx context.Context, id string, at *instance) (*instance, error) {
+	c.mu.Lock()
+	i := c.own[id]
+	c.mu.Unlock()
+	if i != nil {
+		return i, nil
+	}
+	s, err := at.cell.read(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.etag != "" && !s.Value.Gone && s.Value.ID == id:
+		return c.adopt(id, at), nil
+	}
+	return c.find(ctx, id)
+}
+
 func (c *Client) adopt(id string, i *instance) *instance {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -118,14 +137,15 @@ func (c *Client) Register(ctx context.Context, r coord.Registration) error {
 	if status == "" {
 		status = coord.Critical
 	}
-	i, err := c.find(ctx, r.ID)
+	at := c.instance(r.Name, r.ID)
+	i, err := c.findFrom(ctx, r.ID, at)
 	switch {
 	case errors.Is(err, coord.ErrNotFound):
-		i = c.instance(r.Name, r.ID)
+		i = at
 	case err != nil:
 		return fmt.Errorf("register %s: %w", r.ID, err)
 	}
-	if at := c.instance(r.Name, r.ID); at.cell.key != i.cell.key { // it had another name
+	if at.cell.key != i.cell.key { // it had another name
 		if err := c.remove(ctx, i); err != nil {
 			return fmt.Errorf("register %s: remove it under its former name: %w", r.ID, err)
 		}

@@ -102,6 +102,24 @@ func TestRequestsAtRest(t *testing.T) {
 	}
 }
 
+// TestRegisteringAgainListsNothing: many agents that start again do not each list what all of them
+// have registered.
+func TestRegisteringAgainListsNothing(t *testing.T) {
+	store, r := mem.New(), coord.Registration{ID: "web-1", Name: "web", Address: "192.0.2.1", TTL: 30 * time.Second}
+	if err := (lines{under: store}).open(t).Register(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	again := lines{under: store}.open(t)
+	if err := again.Register(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range again.calls.Calls() {
+		if c.Op == faulty.List {
+			t.Errorf("it lists %s", c.Key)
+		}
+	}
+}
+
 // TestBeatsAreNotRead: that instances live costs no request each, however many they are.
 func TestBeatsAreNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
