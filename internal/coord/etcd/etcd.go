@@ -89,8 +89,9 @@ func Open(opts Options) (*Client, error) {
 
 func dialOptions(opts Options, config *tls.Config) []grpc.DialOption {
 	all := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-		// gRPC's own goes up to two minutes, which an agent would be without its leases.
-		Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.5, MaxDelay: 5 * time.Second},
+		// gRPC's own goes up to two minutes, which an agent would be without its leases. After an
+		// outage that was longer than leases are, a thousand agents come back in these seconds.
+		Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.5, MaxDelay: 15 * time.Second},
 		MinConnectTimeout: opts.DialTimeout,
 	})}
 	if opts.TLS.ServerName != "" {
