@@ -20,6 +20,7 @@ import (
 	"drover/internal/coord/etcd"
 	"drover/internal/coord/object"
 	"drover/internal/objstore"
+	"drover/internal/objstore/mem"
 	"drover/internal/objstore/storeurl"
 	"drover/internal/register"
 	"drover/internal/testkit/consulserver"
@@ -28,12 +29,13 @@ import (
 )
 
 var (
-	away = flag.Duration("away", 2*time.Minute, "how long the coordinator is away (TestHerd)")
-	soon = flag.Duration("soon", 90*time.Second, "how long it is watched after it is back (TestHerd)")
+	away     = flag.Duration("away", 2*time.Minute, "how long the coordinator is away (TestHerd)")
+	patience = flag.Duration("patience", 5*time.Minute, "how long all may need until they know (TestHerd)")
+	soon     = flag.Duration("soon", 90*time.Second, "how long it is watched after it is back (TestHerd)")
 )
 
 // herdService is how many instances each service has.
-const herdService = 50
+const herdService = 10
 
 // pasture is a coordinator whose requests are counted.
 type pasture struct {
@@ -45,7 +47,7 @@ type pasture struct {
 }
 
 // TestHerd: many agents, each of which keeps an instance registered as an agent does and watches one
-// service of 50 instances and one prefix of keys, lose their coordinator, and get it back: how
+// service of 10 instances and one prefix of keys, lose their coordinator, and get it back: how
 // often it is asked, second by second.
 func TestHerd(t *testing.T) {
 	for name, build := range map[string]func(*testing.T) pasture{"consul": consulPasture, "etcd": etcdPasture, "store": storePasture} {
@@ -60,7 +62,7 @@ func herd(t *testing.T, name string, p pasture) {
 	defer stop()
 	for i := range *agents {
 		c.join(ctx, p.open(t), i, p.ttl)
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // not at once: that is another story
 	}
 	c.settle()
 	time.Sleep(p.ttl)
@@ -88,25 +90,35 @@ type crowd struct {
 	t     *testing.T
 	group sync.WaitGroup
 	known atomic.Int64 // watches that know the present state
+	why   atomic.Value // why one did not, last
+}
+
+func registration(i int, ttl time.Duration) coord.Registration {
+	name := fmt.Sprintf("service-%d", i%max(1, *agents/herdService))
+	return coord.Registration{ID: fmt.Sprintf("%s-%d", name, i), Name: name, Address: "192.0.2.1", Port: 80, TTL: ttl}
+}
+
+func (c *crowd) note(err error) {
+	if err != nil {
+		c.why.Store(err.Error())
+	}
 }
 
 func (c *crowd) join(ctx context.Context, agent coord.Coordinator, i int, ttl time.Duration) {
-	services := max(1, *agents/herdService)
-	name := fmt.Sprintf("service-%d", i%services)
+	r := registration(i, ttl)
+	name, services := r.Name, max(1, *agents/herdService)
 	size := (*agents - i%services + services - 1) / services
-	s := register.New(agent, register.Options{Log: slog.New(slog.DiscardHandler), Registration: coord.Registration{
-		ID: fmt.Sprintf("%s-%d", name, i), Name: name, Address: "192.0.2.1", Port: 80, TTL: ttl,
-	}})
+	s := register.New(agent, register.Options{Log: slog.New(slog.DiscardHandler), Registration: r})
 	s.Set(coord.Passing, "well")
 	var parts sync.WaitGroup
 	parts.Go(func() { s.Run(ctx) })
 	parts.Go(func() {
 		tell := c.teller()
-		agent.WatchService(ctx, coord.Query{Name: name}, func(is []coord.Instance, err error) { tell(err == nil && len(is) == size) })
+		agent.WatchService(ctx, coord.Query{Name: name}, func(is []coord.Instance, err error) { c.note(err); tell(err == nil && len(is) == size) })
 	})
 	parts.Go(func() {
 		tell := c.teller()
-		agent.Watch(ctx, name+"/", false, func(_ []coord.Pair, err error) { tell(err == nil) })
+		agent.Watch(ctx, name+"/", false, func(_ []coord.Pair, err error) { c.note(err); tell(err == nil) })
 	})
 	c.group.Go(func() {
 		parts.Wait()
@@ -130,9 +142,9 @@ func (c *crowd) teller() func(knows bool) {
 
 func (c *crowd) settle() {
 	c.t.Helper()
-	for end := time.Now().Add(5 * time.Minute); c.known.Load() < int64(2**agents); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(*patience); c.known.Load() < int64(2**agents); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			c.t.Fatalf("%d of %d watches know the present state", c.known.Load(), 2**agents)
+			c.t.Fatalf("%d of %d watches know the present state; the last failure: %v", c.known.Load(), 2**agents, c.why.Load())
 		}
 	}
 }
@@ -219,7 +231,7 @@ func consulPasture(t *testing.T) pasture {
 			}
 			return sum
 		},
-		stop: s.Stop, start: s.StartAgain, ttl: 30 * time.Second, longest: 20 * time.Second,
+		stop: s.Stop, start: s.StartAgain, ttl: 90 * time.Second, longest: 20 * time.Second,
 	}
 }
 
@@ -311,12 +323,13 @@ func (d *doorstep) close() { _ = d.listener.Close(); d.done.Wait() }
 func storePasture(t *testing.T) pasture {
 	s := s3server.Start(t, s3server.Options{})
 	s.Setenv()
+	prepare(t, s)
 	var count atomic.Int64
 	const interval = 30 * time.Second // one such server on a machine with two processors does not bear a thousand agents that look each 5 s
 	return pasture{
 		ttl: 3 * interval, longest: 6 * interval,
 		open: func(t *testing.T) coord.Coordinator {
-			st, err := storeurl.Open(t.Context(), s.URL("herd"), storeurl.Options{})
+			st, err := storeurl.Open(t.Context(), s.URL("herd"), storeurl.Options{Concurrency: 2})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -324,6 +337,34 @@ func storePasture(t *testing.T) pasture {
 		},
 		requests: count.Load,
 		stop:     s.Stop, start: s.StartAgain,
+	}
+}
+
+// prepare puts into the bucket what the agents have registered in an earlier life: each new
+// one would list all the others.
+func prepare(t *testing.T, s *s3server.Server) {
+	from := mem.New()
+	c := object.New(from, object.Options{})
+	for i := range *agents {
+		if err := c.Register(t.Context(), registration(i, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = c.Close()
+	to, err := storeurl.Open(t.Context(), s.URL("herd"), storeurl.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = to.Close() }()
+	err = from.List(t.Context(), "", func(o objstore.Info) error {
+		data, _, err := from.Get(t.Context(), o.Key, 0, -1)
+		if err != nil {
+			return err
+		}
+		return to.Put(t.Context(), o.Key, data)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
