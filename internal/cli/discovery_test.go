@@ -180,6 +180,12 @@ func testOutageStory(t *testing.T, binary string, p *place) {
 		t.Errorf("while it is away: %+v", away)
 	}
 	one.until("it says that the catalog is away", func(st client.Status) bool { return st.Services[0].Error != "" })
+	if os.Getenv("DROVER_SOAK") != "" { // for minutes, longer than every TTL and every pause
+		<-time.After(3 * time.Minute)
+		two.until("it still says so", func(st client.Status) bool {
+			return st.Health == away.Health && len(st.Templates[0].Stale) > 0 && st.Watches[0].Error != "" && st.Watches[1].Error != "" && st.Watches[1].Size == 1
+		})
+	}
 	p.start()
 	wait(t, func() string { return "the server does not take a key" }, func() bool {
 		_, err := p.Put(ctx, "shop/level", []byte("2"))
