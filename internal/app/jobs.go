@@ -56,8 +56,12 @@ func newJobs(cfg *config.Config, m *member, bus *event.Bus, stdout, stderr io.Wr
 	j.define = func(cfg *config.Config) ([]supervise.Job, error) {
 		list, err := defineJobs(cfg, j.journals, stdout, stderr)
 		for i := range list {
-			if name := list[i].Name; len(cfg.Jobs[name].EnvTemplates) > 0 {
-				list[i].More = func() []string { return j.variables(name) }
+			name := list[i].Name
+			if len(cfg.Jobs[name].EnvTemplates) > 0 {
+				list[i].More = func() []string { return j.rendered().variables(name) }
+			}
+			if len(cfg.Jobs[name].FDTemplates) > 0 {
+				list[i].Files = func() map[int]string { return j.rendered().files(name) }
 			}
 		}
 		if m != nil && err == nil {
@@ -166,12 +170,11 @@ func (j *jobs) follow(t *templates) {
 	j.templates = t
 }
 
-// variables are those of a job that are made of templates.
-func (j *jobs) variables(name string) []string {
+// rendered are the templates of now; nil: none.
+func (j *jobs) rendered() *templates {
 	j.mu.Lock()
-	t := j.templates
-	j.mu.Unlock()
-	return t.variables(name)
+	defer j.mu.Unlock()
+	return j.templates
 }
 
 // wait tells when the jobs end unasked.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"drover/internal/config"
+
+	"golang.org/x/sys/unix"
 )
 
 // renders runs the templates of one configuration after another's.
@@ -56,12 +58,24 @@ func (r *renders) begin(cfg *config.Config, t *templates) {
 	ctx, cancel := context.WithCancel(r.ctx)
 	done := make(chan struct{})
 	r.cfg, r.stop, r.done = cfg, cancel, done
+	if len(t.engines) > 0 {
+		withoutCores()
+	}
 	r.now.Store(t)
 	r.jobs.follow(t) // before they can be ready: that is what opens the jobs
 	go func() {
 		defer close(done)
 		t.run(ctx)
 	}()
+}
+
+// withoutCores has this process leave no core file, nor those that it starts from now on unless
+// they have a limit of their own (limits.core): what templates read may be secret, and a core is on a disk.
+func withoutCores() {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_CORE, &l) == nil {
+		_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 0, Max: l.Max}) // lowering it is always allowed
+	}
 }
 
 // end ends what renders now. r.mu is held.
@@ -130,17 +144,17 @@ func (r *renders) replace(cfg *config.Config, t *templates) {
 
 // sameTemplates says whether two configurations have the same templates.
 func sameTemplates(a, b *config.Config) bool {
-	if !reflect.DeepEqual(a.Templates, b.Templates) {
+	if !reflect.DeepEqual(a.Templates, b.Templates) || a.Wait != b.Wait {
 		return false
 	}
-	variables := func(c *config.Config) map[string]map[string]string {
-		all := map[string]map[string]string{}
+	given := func(c *config.Config) map[string][2]map[string]string {
+		all := map[string][2]map[string]string{}
 		for name, job := range c.Jobs {
-			if len(job.EnvTemplates) > 0 {
-				all[name] = job.EnvTemplates
+			if len(job.EnvTemplates)+len(job.FDTemplates) > 0 {
+				all[name] = [2]map[string]string{job.EnvTemplates, job.FDTemplates}
 			}
 		}
 		return all
 	}
-	return reflect.DeepEqual(variables(a), variables(b))
+	return reflect.DeepEqual(given(a), given(b))
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ type templates struct {
 	engines []*render.Engine
 	rolls   map[string]*roll.Roll
 	byJob   map[string]map[string]string // variables of jobs: the template of each
+	atFD    map[string]map[int]string    // files of jobs, by descriptor: the same
 	of      map[string]*render.Engine    // by template
 	ready   chan struct{}
 	held    bool            // the jobs wait for them: they are the agent's first
@@ -53,7 +55,7 @@ type rollOptions struct {
 // newTemplates reads and checks the templates of a configuration; it starts nothing.
 func newTemplates(cfg *config.Config, sources render.Sources, rolls rollOptions, jobs *jobs, bus *event.Bus, log *slog.Logger) (*templates, error) {
 	t := &templates{
-		rolls: map[string]*roll.Roll{}, byJob: map[string]map[string]string{}, of: map[string]*render.Engine{}, awaited: map[*roll.Roll]bool{},
+		rolls: map[string]*roll.Roll{}, byJob: map[string]map[string]string{}, atFD: map[string]map[int]string{}, of: map[string]*render.Engine{}, awaited: map[*roll.Roll]bool{},
 		ready: make(chan struct{}), early: map[string]bool{}, log: log, bus: bus, jobs: jobs,
 	}
 	for name, job := range cfg.Jobs {
@@ -74,24 +76,37 @@ func newTemplates(cfg *config.Config, sources render.Sources, rolls rollOptions,
 		}
 	}
 	for _, job := range slices.Sorted(maps.Keys(cfg.Jobs)) {
-		for _, variable := range slices.Sorted(maps.Keys(cfg.Jobs[job].EnvTemplates)) {
-			one := templateOf("env."+job+"."+variable, config.Template{Content: cfg.Jobs[job].EnvTemplates[variable], OnChange: config.OnChange{Restart: job}})
-			free = append(free, one)
-			if t.byJob[job] == nil {
-				t.byJob[job] = map[string]string{}
-			}
-			t.byJob[job][variable] = one.Name
-		}
+		free = append(free, t.given(job, cfg.Jobs[job])...)
 	}
-	if err := t.add(free, sources, nil); err != nil {
+	all := waitOf(cfg.Wait)
+	if err := t.add(free, sources, nil, all); err != nil {
 		return nil, err
 	}
 	for _, group := range slices.Sorted(maps.Keys(together)) {
-		if err := t.add(together[group], sources, t.rolls[group]); err != nil {
+		if err := t.add(together[group], sources, t.rolls[group], all); err != nil {
 			return nil, err
 		}
 	}
 	return t, nil
+}
+
+// given are the templates of what a job is given at its start: variables, and files at
+// descriptors.
+func (t *templates) given(job string, c config.Job) (list []render.Template) {
+	made := func(kind, what, text string) string {
+		one := templateOf(kind+"."+job+"."+what, config.Template{Content: text, OnChange: config.OnChange{Restart: job}})
+		list = append(list, one)
+		return one.Name
+	}
+	t.byJob[job], t.atFD[job] = map[string]string{}, map[int]string{}
+	for _, variable := range slices.Sorted(maps.Keys(c.EnvTemplates)) {
+		t.byJob[job][variable] = made("env", variable, c.EnvTemplates[variable])
+	}
+	for _, fd := range slices.Sorted(maps.Keys(c.FDTemplates)) {
+		n, _ := strconv.Atoi(fd) // it was checked
+		t.atFD[job][n] = made("fd", fd, c.FDTemplates[fd])
+	}
+	return list
 }
 
 // rollOf is the name of a template's roll.
@@ -127,11 +142,11 @@ func slowestCheck(cfg *config.Config) (slowest time.Duration) {
 }
 
 // add makes an engine of its own for some templates.
-func (t *templates) add(list []render.Template, sources render.Sources, turn *roll.Roll) error {
+func (t *templates) add(list []render.Template, sources render.Sources, turn *roll.Roll, wait render.Wait) error {
 	if len(list) == 0 {
 		return nil
 	}
-	cfg := render.Config{Templates: list, Sources: sources, Act: t.act, Tell: t.tell}
+	cfg := render.Config{Templates: list, Sources: sources, Wait: wait, Act: t.act, Tell: t.tell}
 	if turn != nil {
 		changes := map[string]render.Change{}
 		for i, one := range list {
@@ -195,12 +210,8 @@ func templateOf(name string, c config.Template) render.Template {
 	one := render.Template{
 		Name: name, Source: c.Source, Content: c.Content, Destination: c.Destination, User: c.User, Group: c.Group, Mode: fs.FileMode(c.Mode),
 		Backup: c.Backup, NoDirectories: !c.MakeDirs, OnDisk: c.OnDisk, ErrorOnMissing: c.Strict, Deny: c.Deny, Sandbox: c.Sandbox,
-		Wait: render.Wait{Min: c.Wait.Min.Std(), Max: c.Wait.Max.Std()}, Deadline: c.Deadline.Std(),
+		Wait: waitOf(c.Wait), Deadline: c.Deadline.Std(),
 		Check: c.Check.Command, CheckTimeout: c.Check.Timeout.Std(), Change: changeOf(c.OnChange),
-	}
-	const quiet = 4 // times the least wait: the longest, if nothing is said
-	if one.Wait.Max == 0 {
-		one.Wait.Max = quiet * one.Wait.Min
 	}
 	switch {
 	case len(c.Delimiters) == 2:
@@ -209,6 +220,15 @@ func templateOf(name string, c config.Template) render.Template {
 		one.LeftDelim, one.RightDelim = "[[", "]]" // {{ is drover.yaml's own
 	}
 	return one
+}
+
+func waitOf(c config.WaitTimes) render.Wait {
+	const quiet = 4 // times the least wait: the longest, if nothing is said
+	w := render.Wait{Min: c.Min.Std(), Max: c.Max.Std()}
+	if w.Max == 0 {
+		w.Max = quiet * w.Min
+	}
+	return w
 }
 
 func changeOf(c config.OnChange) render.Change {
@@ -349,6 +369,20 @@ func (t *templates) variables(job string) []string {
 		name := t.byJob[job][variable]
 		if value, ok := t.of[name].Output(name); ok {
 			list = append(list, variable+"="+string(value))
+		}
+	}
+	return list
+}
+
+// files are what a job has open at descriptors, with their newest contents.
+func (t *templates) files(job string) map[int]string {
+	if t == nil {
+		return nil
+	}
+	list := map[int]string{}
+	for fd, name := range t.atFD[job] {
+		if value, ok := t.of[name].Output(name); ok {
+			list[fd] = string(value)
 		}
 	}
 	return list

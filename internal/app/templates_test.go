@@ -11,6 +11,8 @@ import (
 	"drover/client"
 	"drover/internal/coord/mem"
 	"drover/internal/repo/fstest"
+
+	"golang.org/x/sys/unix"
 )
 
 // put sets a key.
@@ -56,9 +58,27 @@ templates:
 jobs:
   early: {command: [sleep, "1000"], early: true}
   app:
-    command: "trap 'echo got $(cat %[1]s/conf)' HUP; echo first $(cat %[1]s/conf) $SIZE; while :; do sleep 0.02; done"
+    command: "trap 'echo got $(cat %[1]s/conf)' HUP; echo first $(cat %[1]s/conf) $SIZE $(cat <&4); while :; do sleep 0.02; done"
     env_templates: {SIZE: "[[ keyOrDefault \"shop/size\" \"7\" ]]"}
+    fd_templates: {4: "[[ keyOrDefault \"shop/depth\" \"deep\" ]]"}
 `
+
+// What templates read may be secret: neither the agent nor its jobs leave it in a core file, but
+// a job that asks for one.
+func TestTemplatesLeaveNoCores(t *testing.T) {
+	fstest.Must(t, unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 8192, Max: unix.RLIM_INFINITY}))
+	const jobs = `
+jobs:
+  app: {command: "echo cores of $(ulimit -c) $SIZE; exec sleep 1000"%s}
+  asks: {command: "echo cores of $(ulimit -c); exec sleep 1000", limits: {core: 4096}}
+`
+	co, _, _ := inMemory(t)
+	plain := runsWith(t, fmt.Sprintf(jobs, ""), co)
+	plain.heard("app: cores of 16")
+	s := runsWith(t, "coordinator: consul://127.0.0.1:1"+fmt.Sprintf(jobs, `, env_templates: {SIZE: "[[ keyOrDefault \"shop/size\" \"7\" ]]"}`), co)
+	s.heard("app: cores of 0 7")
+	s.heard("asks: cores of 8") // of 512 bytes
+}
 
 // Jobs wait for their files. A change of a key reaches the file and the job; one that the
 // check refuses reaches neither; a variable's restarts its job.
@@ -72,7 +92,7 @@ func TestTemplatesOfJobs(t *testing.T) {
 		t.Errorf("%s: %s; app is %s", st.Health, st.Message, s.job("app").State)
 	}
 	put(t, other, "shop/level", "1")
-	s.heard("app: first level=1 7")
+	s.heard("app: first level=1 7 deep")
 	if info, err := os.Stat(dir + "/conf"); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("%v, %v", info, err)
 	}
@@ -88,7 +108,9 @@ func TestTemplatesOfJobs(t *testing.T) {
 	s.heard("app: got level=3")
 	pid := s.job("early").PID
 	put(t, other, "shop/size", "8")
-	s.heard("app: first level=3 8")
+	s.heard("app: first level=3 8 deep")
+	put(t, other, "shop/depth", "deeper")
+	s.heard("app: first level=3 8 deeper")
 	server.SetAvailable(false)
 	st = s.until("stale", func(st client.Status) bool { return len(st.Templates[0].Stale) > 0 })
 	if st.Templates[0].State != "rendered" || st.Health != "ok" {

@@ -32,14 +32,15 @@ templates:
 jobs:
   app:
     main: true
-    command: "trap 'echo the file has $(wc -c < %[4]s/pass)' HUP; date > DIR/state/made; echo the variable has ${#PASSWORD}; while :; do sleep 0.05; done"
+    command: "trap 'echo the file has $(wc -c < %[4]s/pass)' HUP; date > DIR/state/made; echo the variable has ${#PASSWORD}; echo the descriptor has $(wc -c <&3); while :; do sleep 0.05; done"
     env_templates: {PASSWORD: "[[ with secret \"kv/data/app\" ]][[ .Data.data.password ]][[ end ]]"}
+    fd_templates: {3: "[[ with secret \"kv/data/app\" ]]{\"password\": \"[[ .Data.data.password ]]\"}[[ end ]]"}
 `
 
 // canaries are secrets of different lengths, which nothing but memory may hold.
 var canaries = []string{"tweet-8d1f0a", "chirp-8d1f0a-27", "warble-8d1f0a-27c4e"}
 
-// testSecretsStory: secrets of a real Vault reach a file in memory and a job's environment,
+// testSecretsStory: secrets of a real Vault reach a file in memory, a job's environment and its file descriptor,
 // through a sealing and a refused file, and nothing else.
 func testSecretsStory(t *testing.T, binary string, p *place) {
 	v, pg := vaultserver.Start(t, vaultserver.Options{}), postgresserver.Start(t)
@@ -58,7 +59,7 @@ func testSecretsStory(t *testing.T, binary string, p *place) {
 	t.Cleanup(func() { _ = os.RemoveAll(memory) })
 	n := p.node(t, binary, "one", fmt.Sprintf(secretive, v.Address, role, v.SecretID("app", false), memory))
 	secrets := slices.Clone(canaries)
-	n.heard("the variable has 12")
+	n.heard("the variable has 12", "the descriptor has 28")
 	holds := func(canary string) {
 		t.Helper()
 		got, err := os.ReadFile(memory + "/pass")
@@ -87,7 +88,7 @@ func testSecretsStory(t *testing.T, binary string, p *place) {
 	holds(canaries[0])
 	v.Unseal()
 	set(canaries[1])
-	n.heard("the variable has 15")
+	n.heard("the variable has 15", "the descriptor has 31")
 	n.until("all is well", func(st client.Status) bool { return st.Health == "ok" })
 	holds(canaries[1])
 

@@ -30,7 +30,7 @@ const nameHint = "use 1 to 63 letters, digits, '.', '_' or '-', and begin with a
 // first thing that is wrong.
 func (c *Config) checks() []func() error {
 	return []func() error{
-		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror, c.checkUpkeep, c.checkMetrics, c.checkListen, c.checkCoordinator, c.checkWatches, c.checkTemplates, c.checkSecrets, c.checkGit, c.checkDatabase,
+		c.checkNames, c.checkOwnership, c.checkURL, c.checkPassword, c.checkState, c.checkDataDir, c.checkNumbers, c.checkConsistency, c.checkRestoreTest, c.checkSocket, c.checkJobs, c.checkMirror, c.checkUpkeep, c.checkMetrics, c.checkListen, c.checkCoordinator, c.checkWatches, c.checkWait, c.checkTemplates, c.checkSecrets, c.checkGit, c.checkDatabase,
 	}
 }
 

@@ -29,7 +29,7 @@ func (c *Config) checkJobs() error {
 		if job.Main {
 			main = name
 		}
-		for _, check := range []func(at, name string, job Job) error{c.checkJob, c.checkNumbersOf, c.checkConditions, c.checkHooks, c.checkReady, c.checkChecks, c.checkRegistration} {
+		for _, check := range []func(at, name string, job Job) error{c.checkJob, c.checkNumbersOf, c.checkConditions, c.checkHooks, c.checkReady, c.checkDescriptors, c.checkChecks, c.checkRegistration} {
 			if err := check(at, name, job); err != nil {
 				return err
 			}
@@ -183,6 +183,21 @@ func (c *Config) checkReady(at, name string, job Job) error {
 	}
 	if _, ok := job.Checks[r.Check]; r.Check != "" && !ok {
 		return c.origin.at(at+".ready.check", fmt.Sprintf("job %q is ready by check %q, which it does not have", name, r.Check), "")
+	}
+	return nil
+}
+
+// checkDescriptors checks those that a job has files at.
+func (c *Config) checkDescriptors(at, name string, job Job) error {
+	for _, fd := range slices.Sorted(maps.Keys(job.FDTemplates)) {
+		at := at + ".fd_templates." + fd
+		n, err := strconv.Atoi(fd)
+		switch {
+		case err != nil || strconv.Itoa(n) != fd || n < 3 || n > 1023:
+			return c.origin.at(at, fmt.Sprintf("file descriptor %s of job %q is out of range", fd, name), "write one from 3 to 1023")
+		case n == job.Ready.FD:
+			return c.origin.at(at, fmt.Sprintf("job %q tells at file descriptor %d that it is ready", name, n), "take another one")
+		}
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ type Config struct {
 	Coordinator Coordinator         `yaml:"coordinator" doc:"Where leases, keys and the catalog of services live: a URL, or a mapping."`
 	Watches     map[string]Watch    `yaml:"watches" doc:"What is watched in the coordinator, by name. A change is the event changed:NAME; of a service, its first instance is healthy:NAME, and the loss of its last is unhealthy:NAME."`
 	Templates   map[string]Template `yaml:"templates" doc:"Files that are made of keys, services and secrets, by name. The jobs start when all of them have been written."`
+	Wait        WaitTimes           `yaml:"wait" doc:"How long it must have been quiet before a template is rendered that says nothing itself, variables of jobs included: a time, or a mapping."`
 	Secrets     Secrets             `yaml:"secrets" doc:"Where secrets come from."`
 	Git         map[string]GitRepo  `yaml:"git" doc:"Git repositories whose files become keys of the coordinator, by name. One of all instances writes."`
 	GitListen   string              `yaml:"git_listen" doc:"TCP address, host:port, where web hooks come in. Each call is checked against its secret."`

@@ -17,6 +17,7 @@ type Job struct {
 	Dir          string            `yaml:"dir" doc:"Working directory, an absolute path. Default: the agent's."`
 	Env          map[string]string `yaml:"env" doc:"Variables added to the agent's environment."`
 	EnvTemplates map[string]string `yaml:"env_templates" doc:"Variables whose values are templates with the delimiters [[ and ]], of keys, services and secrets. The job is restarted when one changes."`
+	FDTemplates  map[string]string `yaml:"fd_templates" doc:"The same for file descriptors, 3 to 1023: what is made is a file in memory that the job has open there, at its start."`
 	Early        bool              `yaml:"early" doc:"It does not wait until the templates have been rendered: they may need it."`
 	User         string            `yaml:"user" doc:"User to run as, name or number. Default: the agent's."`
 	Group        string            `yaml:"group" doc:"Group to run as, name or number. Default: the user's."`

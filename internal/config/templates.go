@@ -109,6 +109,14 @@ func (c *Config) checkTemplates() error {
 	return nil
 }
 
+// checkWait checks what holds for all templates.
+func (c *Config) checkWait() error {
+	if c.Wait.Max != 0 && c.Wait.Max < c.Wait.Min {
+		return c.origin.at("wait.max", "max is less than min", "")
+	}
+	return nil
+}
+
 func (c *Config) checkTemplate(at, name string, t Template) error {
 	switch {
 	case (t.Source == "") == (t.Content == ""):

@@ -25,7 +25,7 @@ templates:
     roll: 2
   other: {content: "[[ key \"a\" ]]", destination: /tmp/o, wait: {min: 1s, max: 3s}, on_change: {reload: "true"}, roll: {limit: 1, name: nginx}}
 jobs:
-  web: {command: nginx, main: true, env_templates: {LEVEL: "[[ key \"level\" ]]"}}
+  web: {command: nginx, main: true, env_templates: {LEVEL: "[[ key \"level\" ]]"}, fd_templates: {3: "[[ key \"conf\" ]]", "1023": x}}
   agent: {command: agent, early: true}
 `, nil, nil))
 	if err != nil {
@@ -34,8 +34,8 @@ jobs:
 	n, o, g := c.Templates["nginx"], c.Templates["other"], c.Git["conf"]
 	got := fmt.Sprint(n.Mode, n.Delimiters, n.Wait, n.Check.Command, n.Check.Timeout, n.OnChange.Signal, n.OnChange.With, n.MakeDirs, n.Roll.Limit, n.Roll.Settle,
 		o.Mode, o.Wait, o.OnChange.Reload, o.Roll.Name, c.Secrets.Vault.Kubernetes.Role, c.Secrets.Vault.Poll,
-		g.Branches, g.Mode, g.Keep, g.Hooks["github"].SecretFile, g.Hooks["gitea"].Path, len(c.Jobs["web"].EnvTemplates), c.Jobs["agent"].Early)
-	want := "0640[[[ ]]]{2s 0}[nginx -t -c {file}]30swebHUPtrue210s0600{1s 3s}[/bin/sh -c true]nginxshop1m[main release/*]atomic5/run/secrets/hook/x1true"
+		g.Branches, g.Mode, g.Keep, g.Hooks["github"].SecretFile, g.Hooks["gitea"].Path, len(c.Jobs["web"].EnvTemplates), c.Jobs["web"].FDTemplates, c.Jobs["agent"].Early)
+	want := "0640[[[ ]]]{2s 0}[nginx -t -c {file}]30swebHUPtrue210s0600{1s 3s}[/bin/sh -c true]nginxshop1m[main release/*]atomic5/run/secrets/hook/x1map[1023:x 3:[[ key \"conf\" ]]]true"
 	if strings.ReplaceAll(got, " ", "") != strings.ReplaceAll(want, " ", "") {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -51,18 +51,22 @@ func TestTemplatesSecretsAndGitThatCannotBe(t *testing.T) {
 		return "coordinator: consul://h:1\ngit: {r: {url: \"https://h/r\", " + rest + "}}"
 	}
 	for text, want := range map[string]string{
-		template("destination: /tmp/x"):                               `has no text, or two`,
-		template("content: x, source: /y, destination: /tmp/x"):       `has no text, or two`,
-		template("content: x"):                                        `destination "" is not absolute`,
-		template("source: y, destination: /tmp/x"):                    `source "y" is not absolute`,
-		template(whole + "mode: 0888"):                                `"0888" are no permissions; write them as 0640`,
-		template(whole + "delimiters: \"[[\""):                        `has 1 delimiters`,
-		template(whole + "wait: {min: 2s, max: 1s}"):                  `max is less than min`,
-		template(whole + "on_change: {signal: b}"):                    `template "t" changes "b", which is no job`,
-		template(whole + "on_change: {signal: a, restart: a}"):        `keep one of signal, restart, reload and run`,
-		template(whole + "roll: -1"):                                  `is negative`,
-		template(whole + "roll: {limit: 1, settle: 1m, timeout: 1s}"): `do not fit`,
-		"templates: {t: {" + whole + "roll: 1}}":                      `there is no coordinator`,
+		template("destination: /tmp/x"):                                                                      `has no text, or two`,
+		template("content: x, source: /y, destination: /tmp/x"):                                              `has no text, or two`,
+		template("content: x"):                                                                               `destination "" is not absolute`,
+		template("source: y, destination: /tmp/x"):                                                           `source "y" is not absolute`,
+		template(whole + "mode: 0888"):                                                                       `"0888" are no permissions; write them as 0640`,
+		template(whole + "delimiters: \"[[\""):                                                               `has 1 delimiters`,
+		template(whole + "wait: {min: 2s, max: 1s}"):                                                         `max is less than min`,
+		"wait: {min: 2s, max: 1s}\njobs: {a: {command: x}}":                                                  `:1:22: max is less than min`,
+		"jobs: {a: {command: x, fd_templates: {2: x}}}":                                                      `file descriptor 2 of job "a" is out of range`,
+		"jobs: {a: {command: x, fd_templates: {03: x}}}":                                                     `is out of range`,
+		"jobs: {a: {command: x, ready: {fd: 4}, fd_templates: {4: x}}}":                                      `tells at file descriptor 4 that it is ready`,
+		template(whole + "on_change: {signal: b}"):                                                           `template "t" changes "b", which is no job`,
+		template(whole + "on_change: {signal: a, restart: a}"):                                               `keep one of signal, restart, reload and run`,
+		template(whole + "roll: -1"):                                                                         `is negative`,
+		template(whole + "roll: {limit: 1, settle: 1m, timeout: 1s}"):                                        `do not fit`,
+		"templates: {t: {" + whole + "roll: 1}}":                                                             `there is no coordinator`,
 		"store: {url: file:///s, password: x}\nstate: [/d]\ntemplates: {t: {content: x, destination: /d/x}}": `a restore would remove it`,
 		template(whole + "}, u: {content: y, destination: /tmp//x"):                                          `templates "t" and "u" write the same file`,
 		"secrets: {vault: {token_file: /t}}":                                                                 `Vault has no address`,

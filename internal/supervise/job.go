@@ -21,8 +21,11 @@ type Job struct {
 	User    *User    // nil: the agent's own
 	Limits  Limits
 	More    func() []string // added to Env at each start, as "NAME=value"; nil: nothing. It is quick.
-	Early   bool            // it does not wait for Open
-	Main    bool            // its end ends all jobs, and its status is the instance's
+	// Files are what it has open in memory, by descriptor from 3, asked for at each start;
+	// nil: nothing. It is quick.
+	Files   func() map[int]string
+	Early   bool // it does not wait for Open
+	Main    bool // its end ends all jobs, and its status is the instance's
 	Restart Restart
 	Timeout time.Duration // of a run; 0: none
 

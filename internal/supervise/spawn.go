@@ -63,6 +63,9 @@ func (s *Supervisor) spawn(j *job) (message, error) {
 	o, err := j.open(s.stall)
 	defer o.closeTheirs()
 	if err == nil {
+		err = o.openContents()
+	}
+	if err == nil {
 		err = o.openReadiness(s.run)
 	}
 	if err != nil {

@@ -84,10 +84,7 @@ func (o *streams) openReadiness(run string) error {
 			return err
 		}
 		o.theirs, o.told = append(o.theirs, into), from
-		for len(o.files) <= r.FD {
-			o.files = append(o.files, nil)
-		}
-		o.files[r.FD] = into
+		o.place(r.FD, into)
 	}
 	if r.Notify {
 		name := fmt.Sprintf("@drover-%s-%d", run, o.j.index)
