@@ -63,6 +63,31 @@ jobs:
     fd_templates: {4: "[[ keyOrDefault \"shop/depth\" \"deep\" ]]"}
 `
 
+// What waits for all waits for the templates that state nothing, variables of jobs included.
+func TestWaitForAllTemplates(t *testing.T) {
+	co, _, other := inMemory(t)
+	put(t, other, "shop/level", "1")
+	dir := t.TempDir()
+	s := runsWith(t, fmt.Sprintf(`
+coordinator: consul://127.0.0.1:1
+wait: 1h
+templates:
+  slow: {content: "[[ key \"shop/level\" ]]", destination: %[1]s/slow}
+  quick: {content: "[[ key \"shop/level\" ]]", destination: %[1]s/quick, wait: 1ms}
+jobs:
+  app: {command: "exec sleep 1000"}
+`, dir), co)
+	s.event("ready", "app")
+	put(t, other, "shop/level", "2")
+	s.until("the quick one", func(client.Status) bool {
+		text, _ := os.ReadFile(dir + "/quick")
+		return string(text) == "2"
+	})
+	if text, err := os.ReadFile(dir + "/slow"); err != nil || string(text) != "1" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 // What templates read may be secret: neither the agent nor its jobs leave it in a core file, but
 // a job that asks for one.
 func TestTemplatesLeaveNoCores(t *testing.T) {
