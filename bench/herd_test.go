@@ -235,49 +235,58 @@ func consulPasture(t *testing.T) pasture {
 	}
 }
 
-// etcdPasture counts calls by etcd's own figures, and while it is away the connections that are
+// etcdCount counts calls by etcd's own figures, and while it is away the connections that are
 // tried.
+type etcdCount struct {
+	t *testing.T
+	s *etcdserver.Server
+
+	mu               sync.Mutex
+	sum, last, tried int64
+	placeholder      *doorstep // while it is away
+}
+
 func etcdPasture(t *testing.T) pasture {
-	s := etcdserver.Start(t, etcdserver.Options{Sync: true})
-	var sum, last, knocks int64
-	var mu sync.Mutex
-	var placeholder *doorstep
+	c := &etcdCount{t: t, s: etcdserver.Start(t, etcdserver.Options{Sync: true})}
 	return pasture{
 		open: func(t *testing.T) coord.Coordinator {
-			c, err := etcd.Open(etcd.Options{Endpoints: s.Endpoints})
+			client, err := etcd.Open(etcd.Options{Endpoints: c.s.Endpoints})
 			if err != nil {
 				t.Fatal(err)
 			}
-			return c
+			return client
 		},
-		requests: func() int64 {
-			mu.Lock()
-			defer mu.Unlock()
-			if placeholder != nil {
-				return sum + knocks + placeholder.knocks.Load()
-			}
-			if now := etcdCalls(s); now > last { // else it does not answer yet
-				sum, last = sum+now-last, now
-			}
-			return sum + knocks
-		},
-		stop: func() {
-			s.Stop()
-			mu.Lock()
-			defer mu.Unlock()
-			placeholder = stand(t, strings.TrimPrefix(s.Endpoints[0], "http://"))
-		},
-		start: func() {
-			mu.Lock()
-			defer mu.Unlock()
-			placeholder.close()
-			knocks += placeholder.knocks.Load()
-			placeholder = nil
-			s.StartAgain()
-			last = 0
-		},
-		ttl: 30 * time.Second, longest: 5 * time.Second,
+		requests: c.requests, stop: c.stop, start: c.start,
+		ttl: 30 * time.Second, longest: 15 * time.Second,
 	}
+}
+
+func (c *etcdCount) requests() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.placeholder != nil {
+		return c.sum + c.tried + c.placeholder.knocks.Load()
+	}
+	if now := etcdCalls(c.s); now > c.last { // else it does not answer yet
+		c.sum, c.last = c.sum+now-c.last, now
+	}
+	return c.sum + c.tried
+}
+
+func (c *etcdCount) stop() {
+	c.s.Stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.placeholder = stand(c.t, strings.TrimPrefix(c.s.Endpoints[0], "http://"))
+}
+
+func (c *etcdCount) start() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.placeholder.close()
+	c.tried += c.placeholder.knocks.Load()
+	c.placeholder, c.last = nil, 0
+	c.s.StartAgain()
 }
 
 // etcdCalls is how many calls etcd has begun to answer.

@@ -92,7 +92,6 @@ func readings(t *testing.T, fifo string) <-chan reading {
 // that has read it after its signal, and the memory of who watches, for Drover's agent and
 // consul-template by turns.
 func TestRender(t *testing.T) {
-	const changes, space = 200, 200 * time.Millisecond
 	drover, err := filepath.Abs("../bin/drover")
 	if err != nil {
 		t.Fatal(err)
@@ -104,38 +103,45 @@ func TestRender(t *testing.T) {
 		for i := range n {
 			putKey(t, s, i, "0")
 		}
-		template := fmt.Sprintf(`{{ range loop %d }}{{ key (printf "bench/k%%04d" .) }} {{ end }}`, n)
 		for _, who := range []string{"drover", "consul-template", "drover", "consul-template"} {
-			dir := t.TempDir()
-			out := filepath.Join(dir, "out")
-			read := readings(t, filepath.Join(dir, "fifo"))
-			cmd := reloader(t, who, drover, s, template, dir)
-			begin := time.Now()
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			await(t, out, func(string) bool { return true })
-			first := time.Since(begin)
-			until(t, read, func(string) bool { return true })
-			var file, process figures
-			pace := time.NewTicker(space)
-			for i := range changes {
-				<-pace.C
-				value := fmt.Sprintf("%s-%d-%d ", who, begin.UnixNano(), i)
-				is := func(text string) bool { return strings.Contains(text, value) }
-				sent := time.Now()
-				putKey(t, s, rand.IntN(n), strings.TrimSpace(value))
-				await(t, out, is)
-				file = append(file, time.Since(sent))
-				process = append(process, time.Duration(until(t, read, is).at.UnixNano()-sent.UnixNano()))
-			}
-			pace.Stop()
-			rss := float64(rssKiB(tree(cmd.Process.Pid))) / 1024
-			_ = cmd.Process.Signal(syscall.SIGTERM)
-			_ = cmd.Wait()
-			fmt.Printf("| %d | %s | %s | %s | %.2f | %.1f |\n", n, who, tail(file), tail(process), first.Seconds(), rss)
+			fmt.Printf("| %d | %s | %s |\n", n, who, followed(t, who, drover, s, n))
 		}
 	}
+}
+
+// followed runs one program that follows n keys, changes them, and returns the figures.
+func followed(t *testing.T, who, drover string, s *consulserver.Server, n int) string {
+	t.Helper()
+	const changes, space = 200, 200 * time.Millisecond
+	template := fmt.Sprintf(`{{ range loop %d }}{{ key (printf "bench/k%%04d" .) }} {{ end }}`, n)
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out")
+	read := readings(t, filepath.Join(dir, "fifo"))
+	cmd := reloader(t, who, drover, s, template, dir)
+	begin := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, out, func(string) bool { return true })
+	first := time.Since(begin)
+	until(t, read, func(string) bool { return true })
+	var file, process figures
+	pace := time.NewTicker(space)
+	defer pace.Stop()
+	for i := range changes {
+		<-pace.C
+		value := fmt.Sprintf("%s-%d-%d ", who, begin.UnixNano(), i)
+		is := func(text string) bool { return strings.Contains(text, value) }
+		sent := time.Now()
+		putKey(t, s, rand.IntN(n), strings.TrimSpace(value))
+		await(t, out, is)
+		file = append(file, time.Since(sent))
+		process = append(process, time.Duration(until(t, read, is).at.UnixNano()-sent.UnixNano()))
+	}
+	rss := float64(rssKiB(tree(cmd.Process.Pid))) / 1024
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	_ = cmd.Wait()
+	return fmt.Sprintf("%s | %s | %.2f | %.1f", tail(file), tail(process), first.Seconds(), rss)
 }
 
 // tail is the median, the 99th percentile and the most, in ms.
