@@ -65,15 +65,8 @@ func (o *Ops) verify(ctx context.Context, v *volume.Volume, opt VerifyOptions) (
 	}
 	report := VerifyReport{
 		Snapshots: r.Snapshots, Packs: r.Packs, Blobs: r.Blobs,
-		PacksRead: r.PacksRead, Bytes: int64(r.BytesRead), Problems: []string{},
-	}
-	unborn := neverCommitted(ctx, v, r.Problems)
-	for _, p := range r.Problems {
-		line := problemLine(p)
-		if len(p.Snapshots) > 0 && !slices.ContainsFunc(p.Snapshots, func(id format.ID) bool { return !unborn[id] }) {
-			line += " (never committed, by an instance that died: `drover prune`, or the agent's upkeep, removes it)"
-		}
-		report.Problems = append(report.Problems, line)
+		PacksRead: r.PacksRead, Bytes: int64(r.BytesRead),
+		Problems: problemLines(r.Problems, neverCommitted(ctx, v, r.Problems)),
 	}
 	if err := v.CheckInit(ctx); err != nil {
 		report.Problems = append(report.Problems, err.Error())
@@ -111,6 +104,18 @@ func neverCommitted(ctx context.Context, v *volume.Volume, problems []repo.Probl
 		unborn[e.ID] = !e.Committed && !e.Diverged && e.Epoch > 0 && e.Epoch < seen.Head.Epoch
 	}
 	return unborn
+}
+
+func problemLines(problems []repo.Problem, unborn map[format.ID]bool) []string {
+	lines := []string{}
+	for _, p := range problems {
+		line := problemLine(p)
+		if len(p.Snapshots) > 0 && !slices.ContainsFunc(p.Snapshots, func(id format.ID) bool { return !unborn[id] }) {
+			line += " (never committed, by an instance that died: `drover prune`, or the agent's upkeep, removes it)"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 func problemLine(p repo.Problem) string {

@@ -67,7 +67,7 @@ func (m *Mirror) Keep(ctx context.Context) (next time.Duration, err error) {
 		return next, fmt.Errorf("%w: whether the last copy landed is not known yet", objstore.ErrUnavailable)
 	}
 	defer func() {
-		if ctx.Err() == nil {
+		if ctx.Err() == nil { // the end of the instance is no fault of the mirror's
 			k.upkeep.note(err)
 		}
 	}()
