@@ -60,7 +60,11 @@ func (s *Store) backup(ctx context.Context, src Source) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("connect: %w", err)
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // it ends a backup that was not stopped
+	defer func() { // it ends a backup that was not stopped
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+		defer cancel()
+		_ = conn.Close(ctx)
+	}()
 	ses := session{conn}
 	before, err := ses.prepare(ctx, dir, s.Archive.System())
 	if err != nil {
@@ -144,6 +148,9 @@ func (s *Store) databases(ctx context.Context) (bool, error) {
 	}
 	return slices.ContainsFunc(sn.Tags, func(tag string) bool { return strings.HasPrefix(tag, Tag) }), nil
 }
+
+// closeTimeout bounds the end of a session that nobody waits for.
+const closeTimeout = 5 * time.Second
 
 // session is the one in which a backup begins and ends.
 type session struct{ *pgx.Conn }

@@ -195,6 +195,11 @@ func TestReplica(t *testing.T) {
 	if runs := wal.Ranges(stored, 1<<20); len(runs) != 1 || runs[0].Last < rec.Last().Number(1<<20)+2 {
 		t.Errorf("the lost primary's log has gaps, or is short: %+v", runs)
 	}
+	for _, b := range must2(p.backups("x").Statuses(t.Context()))(t) {
+		if b.Cover.Gap || !b.Whole || b.Cover.Timeline != 2 {
+			t.Errorf("backup %s: %+v", b.Name, b.Cover)
+		}
+	}
 	if got := y.exec("SELECT name FROM marks ORDER BY name"); got != "after late new" {
 		t.Errorf("restored across the failover: %q", got)
 	}

@@ -74,6 +74,11 @@ func retain(all []Record, lines map[wal.Timeline]history, now time.Time, w Windo
 		}
 		d.Keep = append(d.Keep, r)
 	}
+	for _, r := range d.Keep {
+		if r.Segment != d.Keep[0].Segment {
+			d.From = 0 // numbers of segments of two sizes do not compare
+		}
+	}
 	return d
 }
 
@@ -169,7 +174,7 @@ func (s *Store) expire(ctx context.Context, d Retained, now time.Time, prune boo
 	if err := s.Volume.RemoveSnapshots(ctx, opt, gone, prune); err != nil {
 		return err
 	}
-	if len(d.Keep) == 0 {
+	if d.From == 0 {
 		return nil
 	}
 	n, err := s.Archive.Remove(ctx, d.From, d.Keep[0].Segment)

@@ -63,6 +63,14 @@ func TestRetain(t *testing.T) {
 	}
 }
 
+func TestRetainOfTwoSegmentSizes(t *testing.T) {
+	all := []Record{made("a", 1, 100, day(2)), made("b", 1, 200, day(1))}
+	all[1].Segment *= 2
+	if got := retain(all, map[wal.Timeline]history{1: {line: wal.Line{{Timeline: 1}}}}, noon, Window{Least: 2}); got.From != 0 {
+		t.Errorf("log goes up to %s", got.From)
+	}
+}
+
 // Whatever the history: each moment of the window that could be restored before can be restored
 // after, and again after the next time; and what is kept grows not without end.
 func TestRetainLosesNoMoment(t *testing.T) {

@@ -127,3 +127,36 @@ func TestNotes(t *testing.T) {
 		t.Errorf("notes are taken for the log: %v (%v)", all, err)
 	}
 }
+
+func TestCoverOf(t *testing.T) {
+	// Timeline 2 leaves 1 in the middle of segment 4, and 3 leaves 2 at the begin of 6.
+	line := Line{{3, 6 * size, 0}, {2, 4*size + 100, 6 * size}, {1, 0, 4*size + 100}}
+	stored := func(names ...Name) (all []Stored) {
+		for _, n := range names {
+			all = append(all, Stored{Name: n})
+		}
+		return all
+	}
+	on := func(t Timeline, number uint64) Name { return numbered(t, number, size) }
+	whole := []Name{on(1, 2), on(1, 3), on(2, 4), on(2, 5), on(3, 6), on(3, 7)}
+	without := func(i int, more ...Name) []Stored {
+		return stored(append(slices.Delete(slices.Clone(whole), i, i+1), more...)...)
+	}
+	for _, c := range []struct {
+		what string
+		all  []Stored
+		want Cover
+	}{
+		{"all", stored(whole...), Cover{3, 8 * size, on(3, 8), false}},
+		{"all, and what others wrote", stored(append(whole, on(1, 4), on(1, 5), on(2, 6), on(2, 9), Name{Kind: Partial, Timeline: 3, Low: 9})...), Cover{3, 8 * size, on(3, 8), false}},
+		{"nothing", nil, Cover{1, 2 * size, on(1, 2), false}},
+		{"not the first", without(0), Cover{1, 2 * size, on(1, 2), true}},
+		{"not the one in which it leaves", without(2, on(1, 4)), Cover{1, 4 * size, on(2, 4), true}},
+		{"not the one at which it leaves", without(4, on(2, 6)), Cover{2, 6 * size, on(3, 6), true}},
+		{"not the last", without(5), Cover{3, 7 * size, on(3, 7), false}},
+	} {
+		if got := CoverOf(c.all, line, on(1, 2), size); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.what, got, c.want)
+		}
+	}
+}
