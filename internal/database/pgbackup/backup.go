@@ -85,6 +85,11 @@ func (s *Store) backup(ctx context.Context, src Source) (Record, error) {
 		return Record{}, err
 	}
 	r.End = after.now
+	if r.Replica && src.Switch != nil {
+		if err := src.Switch(ctx); err != nil {
+			s.log().Warn("base backup of a replica: the primary did not end its segment; it is waited for", "err", err)
+		}
+	}
 	s.log().Info("base backup: the files are committed; waiting for their log to be archived", "first", r.First().String(), "last", r.Last().String())
 	if err := s.Archive.Await(ctx, r.First(), r.Last(), r.Segment); err != nil {
 		return Record{}, err

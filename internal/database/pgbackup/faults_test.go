@@ -151,7 +151,11 @@ func TestReplica(t *testing.T) {
 	must2(p.backups("one").Backup(t.Context(), s.source()))(t)
 	r := p.replica("two", s)
 	s.exec("CHECKPOINT")
-	rec := must2(p.backups("two").Backup(t.Context(), r.source()))(t)
+	w.stop() // nothing fills a segment any more
+	src := r.source()
+	src.Switch = func(ctx context.Context) error { _, err := s.query(ctx, "SELECT pg_switch_wal()"); return err }
+	rec := must2(p.backups("two").Backup(t.Context(), src))(t)
+	w = s.write()
 	if !rec.Replica {
 		t.Error("it is not known as a replica's")
 	}

@@ -82,6 +82,9 @@ type Source struct {
 	// pg_backup_stop and read pg_control's functions. It is kept for the whole backup.
 	Connect func(context.Context) (*pgx.Conn, error)
 	Label   string // for people
+	// Switch has the primary end its segment (pg_switch_wal). Of a replica it is called after the backup, which else
+	// waits until the segment in which it ends is full; nil: it waits.
+	Switch func(context.Context) error
 }
 
 // Record is a base backup, as it is stored beside the log.

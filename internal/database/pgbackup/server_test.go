@@ -108,16 +108,17 @@ func (p *place) backups(instance string) *Store {
 
 // server is one PostgreSQL.
 type server struct {
-	p    *place
-	dir  string // its files
-	name string
-	log  output
-	cmd  *exec.Cmd
-	done chan struct{}
-	end  []func() // of its courier
-	mu   sync.Mutex
-	errs []error      // of its courier
-	from *wal.Archive // where its log is brought from; nil: from where it goes to
+	p       *place
+	dir     string // its files
+	name    string
+	log     output
+	cmd     *exec.Cmd
+	done    chan struct{}
+	end     []func() // of its courier
+	mu      sync.Mutex
+	errs    []error // of its courier
+	writers int
+	from    *wal.Archive // where its log is brought from; nil: from where it goes to
 	// limit of what the courier does for one call
 	limit time.Duration
 }
@@ -393,7 +394,9 @@ type writer struct {
 func (s *server) write() *writer {
 	ctx, cancel := context.WithCancel(s.p.t.Context())
 	w := &writer{cancel: cancel}
+	s.writers++
 	for i := range 3 {
+		i += 10 * s.writers // none has the numbers of an earlier one
 		w.group.Go(func() {
 			c, err := s.connect(ctx)
 			if err != nil {
