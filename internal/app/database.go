@@ -141,7 +141,9 @@ func (m *member) job(stdout, stderr io.Writer, several bool) supervise.Job {
 		Name: m.cfg.DatabaseJob(), Command: m.driver.Command(), Main: true, User: m.user,
 		Env:        supervise.JobEnv(withoutLibpq(os.Environ()), []string{"DROVER_SOCKET=" + m.cfg.Socket, "LC_ALL=C.UTF-8"}),
 		StopSignal: unix.SIGINT, // a fast shutdown: sessions end, replicas get everything
-		StopGrace:  time.Minute, Signals: map[unix.Signal]unix.Signal{}, Version: "database",
+		// A session that waits for replicas takes an interrupt for the wish not to, and acknowledges its commit.
+		KillRest:  true,
+		StopGrace: time.Minute, Signals: map[unix.Signal]unix.Signal{}, Version: "database",
 	}
 	give(&job, config.Job{Output: config.OutputAuto}, several, stdout, stderr)
 	return job

@@ -155,6 +155,10 @@ func (m *machine) exited(in Input) {
 		m.ended(in.Job)
 		return
 	}
+	if m.specs[in.Job].KillRest {
+		m.kill(in.Job)
+		return
+	}
 	// The rest gets the same signal and grace: the first process may have been
 	// a shell that died of the signal while the application still shuts down.
 	switch job.Phase {

@@ -37,10 +37,12 @@ type Job struct {
 
 	Ready Readiness
 
-	StopSignal  unix.Signal                 // 0: SIGTERM
-	StopCommand []string                    // in place of the signal
-	StopGrace   time.Duration               // from the signal to SIGKILL; 0: 10 s
-	Signals     map[unix.Signal]unix.Signal // what a signal becomes that is passed on
+	StopSignal  unix.Signal   // 0: SIGTERM
+	StopCommand []string      // in place of the signal
+	StopGrace   time.Duration // from the signal to SIGKILL; 0: 10 s
+	// KillRest: what outlives the first process is killed at once, and gets no signal before.
+	KillRest bool
+	Signals  map[unix.Signal]unix.Signal // what a signal becomes that is passed on
 	// Drain is how long it runs on, at most, after it was told of as stopping; Supervisor.Drained
 	// ends that. 0: not.
 	Drain time.Duration
@@ -152,7 +154,7 @@ func specs(jobs []*job) []Spec {
 	all := make([]Spec, len(jobs))
 	for i, j := range jobs {
 		spec := Spec{
-			Name: j.Name, Main: j.Main, StopSignal: j.StopSignal, StopGrace: j.StopGrace, StopBy: len(j.StopCommand) > 0, Drain: j.Drain, Early: j.Early,
+			Name: j.Name, Main: j.Main, StopSignal: j.StopSignal, StopGrace: j.StopGrace, StopBy: len(j.StopCommand) > 0, KillRest: j.KillRest, Drain: j.Drain, Early: j.Early,
 			Restart: j.Restart, Timeout: j.Timeout, TellsReady: j.Ready.tells(), ReadyLimit: j.Ready.Limit,
 			On: j.On, Once: j.Once, Every: j.Every, Turns: j.Schedule != nil,
 			BeforeStop: indexes(index, j.BeforeStop), AfterStop: indexes(index, j.AfterStop),

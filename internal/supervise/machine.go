@@ -76,6 +76,7 @@ type Spec struct {
 	StopSignal unix.Signal
 	StopGrace  time.Duration
 	StopBy     bool // a command asks it to stop, not the signal
+	KillRest   bool // what outlives its first process is killed at once
 	// Drain is the longest time between its being told of as stopping and its stop signal:
 	// others are to stop sending it work. Drained ends it earlier. 0: none.
 	Drain      time.Duration

@@ -15,7 +15,7 @@ import (
 
 // The scripts under testdata have these commands:
 //
-//	jobs            one job a line: NAME [main] [grace=D] [signal=TERM] [stop-command]
+//	jobs            one job a line: NAME [main] [grace=D] [signal=TERM] [stop-command] [kill-rest]
 //	                [restart=never|on-failure|always] [count=N] [delay=D] [max=D] [reset=D]
 //	                [timeout=D] [drain=D] [ready=D] [after=JOB:started|ready|healthy|completed|succeeded]
 //	                [on=EVENT[:SOURCE]] [once=EVENT[:SOURCE]] [every=D] [turns] [early] [before-stop=JOB] [after-stop=JOB]
@@ -89,6 +89,8 @@ func parseWord(t *testing.T, specs []Spec, spec *Spec, word string) {
 		spec.Main = true
 	case "stop-command":
 		spec.StopBy = true
+	case "kill-rest":
+		spec.KillRest = true
 	case "early":
 		spec.Early = true
 	case "turns":
