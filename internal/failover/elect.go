@@ -229,7 +229,11 @@ func (t *step) win() {
 	next.Phase, next.Since, next.Primary = Running, next.Epoch, t.s.ID
 	next.Candidate, next.Stopped, next.Switchover = "", false, nil
 	next.Set.Acks = min(next.Set.Acks, t.target(t.attending()).Acks)
-	reigns(next, Reign{Epoch: next.Epoch, Primary: t.s.ID, Reason: reason, Time: t.o.Clock, From: t.o.Database.Received})
+	from, strayed := t.within(t.s.Lineage, t.o.Database.Received)
+	if strayed && from == "" { // by hand; others cannot be compared with it anyway
+		from = t.o.Database.Received
+	}
+	reigns(next, Reign{Epoch: next.Epoch, Primary: t.s.ID, Reason: reason, Time: t.o.Clock, From: from})
 	t.claim(next)
 }
 

@@ -27,7 +27,8 @@ import (
 //	broken|whole NAME                 no server can be started from its files | one can
 //	deaf|hearing NAME                 it receives nothing, though it asks | it does again
 //	cut|join NAME NAME|store          neither reaches the other | both do again
-//	coordinator away|back|lost|old    does not answer | does | has no record any more | shows, once, the record before
+//	coordinator away|back|lost        does not answer | does | has no record any more
+//	coordinator old NAME              shows this one, once, the record before
 //	coordinator mute NAME             what it is told by this one is done, but it does not answer; join ends that
 //	coordinator slow|quick            what it is told is done later | now, and what was told until now
 //	tags NAME [nofailover] [nosync] [priority=N]
@@ -65,7 +66,7 @@ type story struct {
 	nodes  []*node
 	record *Record
 	before *Record
-	stale  bool
+	stale  string // who is shown, once, the record before
 	beats  map[uint64]uint64
 	away   bool
 	cut    map[string]bool
@@ -190,7 +191,7 @@ func (s *story) coordinator(how string, who []string) {
 	case "lost":
 		s.record, s.before = nil, nil
 	case "old":
-		s.stale = true
+		s.stale = who[0]
 	}
 }
 

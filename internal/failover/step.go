@@ -312,7 +312,7 @@ func (t *step) proof() time.Duration {
 				continue
 			}
 			a, ok := t.o.Answers[id]
-			if !ok || a.Epoch != t.s.leads {
+			if !ok || a.Epoch != t.s.leads || a.Sent <= t.s.began { // before, it was not told that this one leads
 				return proof
 			}
 			agreed = min(agreed, a.Sent)

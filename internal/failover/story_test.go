@@ -177,8 +177,8 @@ func (n *node) exchange() {
 	s, o, d := n.s, &n.obs, n.obs.Answers
 	if s.reaches(n.name, "store") && s.reaches("store", n.name) && !s.away {
 		o.Known, o.Record, o.Sent, o.Got = true, s.record, s.now, s.now
-		if s.stale {
-			o.Record, s.stale = s.before, false
+		if s.stale == n.name {
+			o.Record, s.stale = s.before, ""
 		}
 		if o.Record != nil {
 			o.Beat = s.beats[o.Record.Epoch]
