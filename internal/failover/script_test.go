@@ -35,6 +35,7 @@ import (
 //	config NAME [mode=M] [acks=N]     its configuration is another one
 //	switchover [NAME] [force]         somebody asks for it
 //	failover paused|resumed
+//	sluggish NAME                     what it does to its server takes a second from now on
 //	odd NAME                          its log cannot be compared with another's
 //	foreign NAME                      its files are another database's
 //	show                              the record, and how each member is

@@ -21,7 +21,7 @@ type node struct {
 	disk                     Persistent
 	system                   string
 	replica, full, deaf, odd bool
-	broken                   bool
+	broken, sluggish         bool
 	backup                   bool
 	log                      []int
 
@@ -96,6 +96,8 @@ func (n *node) happen(what string) bool {
 		n.deaf = what == "deaf"
 	case "broken", "whole":
 		n.broken = what == "broken"
+	case "sluggish":
+		n.sluggish = true
 	case "odd":
 		n.odd = true
 	case "foreign":
@@ -277,6 +279,10 @@ func (n *node) act(a Action) {
 			n.kill()
 		}
 	default:
+		if n.sluggish {
+			n.during(time.Second, func() { n.change(a) })
+			return
+		}
 		n.change(a)
 	}
 }
@@ -295,7 +301,7 @@ func (n *node) change(a Action) {
 		n.set = a.Set
 		n.state = n.state.Synchronized(strconv.Itoa(len(n.log)))
 	case Promote:
-		n.primary, n.replica, n.flushed = true, false, map[string]int{}
+		n.primary, n.open, n.replica, n.flushed = true, false, false, map[string]int{}
 		n.s.forks--
 		n.log = append(n.log, n.s.forks) // what a promotion writes
 	case Admit:

@@ -166,7 +166,7 @@ func (m *member) promote() {
 		return
 	}
 	m.w.trace("%s is promoted in epoch %d with %d entries, set %v", m.name, m.persisted.Led, len(m.log), s.set)
-	s.primary, m.replica, s.upstream, s.visible = true, false, "", len(m.log)
+	s.primary, s.open, m.replica, s.upstream, s.visible = true, false, false, "", len(m.log)
 	m.append(m.persisted.Led)
 	m.durable = len(m.log)
 	s.flushed, s.streaming, s.waiting = map[string]int{}, map[string]time.Duration{}, nil
