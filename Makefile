@@ -49,6 +49,10 @@ soak: ## the long runs: SCHEDULES (250000) simulated ones, big model searches, e
 soak-supervise: ## 200 unruly jobs under fire for DROVER_SOAK_TIME (10m): nothing may be left, nothing may grow
 	DROVER_SOAK=1 DROVER_SOAK_TIME=$${DROVER_SOAK_TIME:-10m} go test -count=1 -timeout 4h -v -run TestSupervisionSoak $(TESTFLAGS) ./internal/app
 
+.PHONY: soak-database
+soak-database: ## PostgreSQL in containers: every fault, on every coordinator, in every mode
+	DROVER_SOAK=1 go test -tags e2e -count=1 -timeout 4h -v -run TestDatabaseSoak $(TESTFLAGS) ./e2e
+
 .PHONY: build
 build: ## the static binary, bin/drover
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/drover ./cmd/drover

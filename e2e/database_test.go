@@ -338,13 +338,32 @@ func (m *dbMember) again() {
 // from the bucket.
 func TestDatabase(t *testing.T) {
 	c := startCluster(t, "bucket", "on")
-	usual := []string{"postmaster killed", "container paused", "cut off from all", "destroyed"}
-	for _, f := range faults {
-		if slices.Contains(usual, f.name) {
-			c.suffer(t, f, "on")
-		}
+	for _, name := range []string{"postmaster killed", "container paused", "cut off from all", "destroyed"} {
+		c.suffer(t, faultOf(name), "on")
 	}
 	c.loseAll(t)
+}
+
+// TestDatabaseElsewhere: the same with other coordinators, in other modes.
+func TestDatabaseElsewhere(t *testing.T) {
+	for _, cell := range []struct {
+		kind, mode string
+		faults     []string
+	}{
+		{"etcd", "strict", []string{"postmaster killed", "agent killed"}},
+		{"consul", "off", []string{"told to stop", "cut off from the coordinator"}},
+	} {
+		t.Run(cell.kind+" "+cell.mode, func(t *testing.T) {
+			c := startCluster(t, cell.kind, cell.mode)
+			for _, name := range cell.faults {
+				c.suffer(t, faultOf(name), cell.mode)
+			}
+		})
+	}
+}
+
+func faultOf(name string) fault {
+	return faults[slices.IndexFunc(faults, func(f fault) bool { return f.name == name })]
 }
 
 // TestDatabaseSoak is the whole matrix: every fault on every coordinator in every mode.
