@@ -22,7 +22,7 @@ import (
 // clusterOptions of newCluster.
 type clusterOptions struct {
 	binary      string // empty: built
-	coordinator string // URL; empty: the store, which is a directory
+	coordinator string // URL; empty: the store, which is a directory; else there is no store
 	ttl         string // empty: 4s
 	synchronous string // on, off, strict; empty: on
 	boxed       bool   // each agent is PID 1 of a namespace: all in it die with it
@@ -90,9 +90,13 @@ func (c *dbCluster) add() *dbMember {
 		}
 		return given
 	}
+	store := fmt.Sprintf(`store: {url: "file://%s/store"}`, c.dir)
+	if c.opt.coordinator != "" {
+		store = "" // it would have a password, for backups
+	}
 	config := fmt.Sprintf(`service: app
 id: %s
-store: {url: "file://%s/store"}
+%s
 coordinator: %s
 data_dir: %s/data
 socket: %s/s
@@ -109,7 +113,7 @@ database:
   synchronous: %q
   parameters: {fsync: "off", shared_buffers: 16MB, max_connections: "40"}
 %s
-`, name, c.dir, or(c.opt.coordinator, "store"), m.dir, m.dir, c.opt.top, m.dir, at[0], at[1], c.dir, or(c.opt.ttl, "4s"), or(c.opt.synchronous, "on"), c.opt.more)
+`, name, store, or(c.opt.coordinator, "store"), m.dir, m.dir, c.opt.top, m.dir, at[0], at[1], c.dir, or(c.opt.ttl, "4s"), or(c.opt.synchronous, "on"), c.opt.more)
 	env := slices.DeleteFunc(slices.Clone(m.env), func(v string) bool {
 		return strings.HasPrefix(v, "DROVER_") && !strings.HasPrefix(v, "DROVER_SOCKET=")
 	})
