@@ -471,6 +471,7 @@ func (a agent) Status() client.Status {
 	}
 	rto := 0.5
 	return client.Status{Service: "wiki", Volume: "data", Instance: "web-1", Holder: "web-1", State: "held", Role: "holder", Health: "ok", Epoch: 1,
+		Mirror: &client.Mirror{Known: true, Upkeep: &client.Upkeep{Last: time.Now(), Removed: 3, Waiting: 2}},
 		Upkeep: &client.Upkeep{DamagedCount: 4, Damaged: []client.DamagedSnapshot{{Snapshot: "3333333344444444", Why: "gone"}}},
 		RTO:    &rto, RPO: 3, Pending: true, Jobs: []client.Job{{Name: "main", Main: true, State: "running", PID: 12}}}
 }
@@ -584,6 +585,8 @@ epoch     1
 last commit  none yet
 RPO       3s, changes wait for a commit
 RTO       500ms (the last restore)
+mirror    up to date
+mirror upkeep  3 snapshots removed, 0 packs deleted (0 B), 2 packs to go
 damaged   33333333: gone
 damaged   and 3 more
 
