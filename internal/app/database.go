@@ -96,7 +96,7 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 		o.User = m.user.Credential()
 	}
 	if cfg.BacksUpDatabase() {
-		o.ArchiveCommand, o.RestoreCommand = archiveCommand(), restoreCommand()
+		o.ArchiveCommand, o.RestoreCommand = archiveCommand(), replicaCommand()
 		o.Parameters = archived(d.Parameters)
 	}
 	m.driver, err = postgres.New(o)

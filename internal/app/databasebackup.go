@@ -195,6 +195,10 @@ func ownCommand(text string) string {
 func archiveCommand() string { return ownCommand(pgbackup.ArchiveCommand) }
 func restoreCommand() string { return ownCommand(pgbackup.RestoreCommand) }
 
+// replicaCommand is a replica's restore_command. To it an end of the log is nothing final, and a store that
+// is away must not end its server: it asks its primary then.
+func replicaCommand() string { return ownCommand("drover wal fetch --timeout 5s %f %p") + " || exit 1" }
+
 // backupLook is how often it is looked whether there is something to do.
 const backupLook = 5 * time.Second
 
@@ -255,10 +259,28 @@ func (b *backups) look(ctx context.Context, view database.View) error {
 		return err
 	}
 	b.note(append(slices.Clip(list), record))
+	b.expire(ctx, s)
 	b.log.Info("made a base backup", "bytes", record.Bytes, "stored", record.Added, "took", record.End.Sub(record.Begin).Round(time.Millisecond),
 		"from", record.Start, "to", record.Stop)
 	return nil
 }
+
+// expire removes what no moment of the window needs. What cannot be removed now is tried again after the next backup.
+func (b *backups) expire(ctx context.Context, s *pgbackup.Store) {
+	keep := b.cfg.Database.Backup.Keep.Std()
+	if keep == 0 {
+		return
+	}
+	gone, err := s.Expire(ctx, time.Now(), pgbackup.Window{Keep: keep, Least: leastBackups, Prune: true})
+	if err != nil && ctx.Err() == nil {
+		b.log.Warn("remove old backups of the database", "err", err)
+		return
+	}
+	b.log.Info("removed what no moment of the window needs", "window", keep, "removed", len(gone.Drop))
+}
+
+// leastBackups is how many base backups stay, however old.
+const leastBackups = 2
 
 func (b *backups) note(list []pgbackup.Record) {
 	b.mu.Lock()

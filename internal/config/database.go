@@ -51,6 +51,7 @@ type DatabaseTags struct {
 // DatabaseBackup says what is kept of a database.
 type DatabaseBackup struct {
 	Every Duration `yaml:"every" doc:"How often a base backup is made. 0: never, and the log is not archived either."`
+	Keep  Duration `yaml:"keep" doc:"How far back each moment can be restored; older backups and log are removed after a base backup. 0: all stay."`
 }
 
 // BacksUpDatabase says whether the database's log and base backups go to the store.
@@ -90,7 +91,7 @@ func (s *Synchronous) UnmarshalText(text []byte) error { return choose(s, text) 
 func DefaultDatabase() Database {
 	return Database{
 		Cluster: "main", Data: "/var/lib/postgresql/drover/data", Listen: "0.0.0.0:5432", API: "0.0.0.0:8008", Superuser: "postgres",
-		Synchronous: SynchronousOn, Acknowledgements: 1, Backup: DatabaseBackup{Every: Duration(24 * time.Hour)},
+		Synchronous: SynchronousOn, Acknowledgements: 1, Backup: DatabaseBackup{Every: Duration(24 * time.Hour), Keep: Duration(7 * 24 * time.Hour)},
 		TTL: Duration(5 * time.Second), Forget: Duration(10 * time.Minute), RestoreAfter: Duration(5 * time.Minute),
 	}
 }

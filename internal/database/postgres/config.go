@@ -101,7 +101,8 @@ func (d *Driver) reloadable(w *wanted) []setting {
 	}
 	archive := "off"
 	if d.o.ArchiveCommand != "" {
-		archive = "on"
+		// Replicas, too: what a lost primary had not archived is removed by the first checkpoint after a promotion else.
+		archive = "always"
 	}
 	upstream := ""
 	if w.Upstream != nil {
