@@ -79,7 +79,7 @@ type DatabaseHistory struct {
 // DatabaseReign is what was known when a member was made primary.
 type DatabaseReign struct {
 	Epoch    uint64    `json:"epoch"`
-	Primary  string    `json:"primary"` // its name; of one that is gone, the ID of its files
+	Primary  string    `json:"primary"` // its name
 	Reason   string    `json:"reason"`
 	Time     time.Time `json:"time,omitzero"` // by its own clock
 	Timeline string    `json:"timeline,omitempty"`

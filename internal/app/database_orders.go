@@ -151,7 +151,7 @@ func memberOf(m *database.Member, v database.View, name string) client.DatabaseM
 		Name: name, Role: string(database.RoleNone), State: "silent", Host: r.Host, Port: r.Port, API: r.API, Version: r.Version,
 		Tags: r.Tags.List(),
 	}
-	s, ok := m.Of(v, r.ID)
+	s, ok := m.Named(v, name)
 	if !ok {
 		return one
 	}
@@ -186,12 +186,8 @@ func (a *agent) DatabaseHistory() (client.DatabaseHistory, error) {
 		return h, nil
 	}
 	for _, reign := range r.History {
-		name := r.Name(reign.Primary)
-		if name == "" {
-			name = reign.Primary
-		}
 		h.Reigns = append(h.Reigns, client.DatabaseReign{
-			Epoch: reign.Epoch, Primary: name, Reason: reign.Reason, Time: reign.Time, Timeline: reign.Timeline, Position: reign.From,
+			Epoch: reign.Epoch, Primary: database.MemberOf(reign.Primary), Reason: reign.Reason, Time: reign.Time, Timeline: reign.Timeline, Position: reign.From,
 		})
 	}
 	return h, nil

@@ -42,7 +42,7 @@ func (m *Member) Restart(ctx context.Context, name string) (Outcome, error) {
 		if err := m.spare(v, r, name, "restarting"); err != nil {
 			return Outcome{}, err
 		}
-		return m.deed(ctx, restart, name, func(now View) bool { return now.Runs > s.Runs && now.Role == RoleReplica })
+		return m.deed(ctx, restart, name, func(now View) bool { return now.Runs > s.Runs && now.likeBefore(s) })
 	}
 	if _, err := m.anyHeir(v, r); err != nil || r.Paused {
 		return m.deed(ctx, restart, name, func(now View) bool { return now.Runs > s.Runs && now.Role != RoleNone })
@@ -96,8 +96,11 @@ func (m *Member) Reinit(ctx context.Context, name string) (Outcome, error) {
 	if err := m.spare(v, r, name, "copying anew"); err != nil {
 		return Outcome{}, err
 	}
-	return m.deed(ctx, reinit, name, func(now View) bool { return now.Copies > s.Copies && now.Role == RoleReplica })
+	return m.deed(ctx, reinit, name, func(now View) bool { return now.Copies > s.Copies && now.likeBefore(s) })
 }
+
+// likeBefore reports whether a replica is one again, and waited for if it was.
+func (v View) likeBefore(s Sighting) bool { return v.Role == RoleReplica && (v.Sync || !s.Sync) }
 
 // sighted is a member that is there.
 func (m *Member) sighted(ctx context.Context, name string) (View, *failover.Record, Sighting, error) {
@@ -110,9 +113,12 @@ func (m *Member) sighted(ctx context.Context, name string) (View, *failover.Reco
 		return View{}, nil, Sighting{}, unknown(r, name)
 	}
 	v := m.View()
-	s, ok := m.Of(v, member.ID)
-	if !ok {
+	s, ok := m.Named(v, name)
+	switch {
+	case !ok:
 		return View{}, nil, Sighting{}, unsafe("%s does not answer", name)
+	case s.ID != member.ID:
+		return View{}, nil, Sighting{}, refuse(RefusedBusy, "%s is being copied anew already", name)
 	}
 	return v, r, s, nil
 }

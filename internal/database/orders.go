@@ -137,13 +137,13 @@ func (m *Member) anyHeir(v View, r *failover.Record) (string, error) {
 func (m *Member) canLead(v View, r *failover.Record, name string) error {
 	member := r.Members[name]
 	primary, _ := m.Of(v, r.Primary)
-	s, ok := m.Of(v, member.ID)
+	s, ok := m.Named(v, name)
 	switch {
 	case member.Tags.NoFailover:
 		return unsafe("%s has the tag nofailover", name)
 	case !ok:
 		return unsafe("%s does not answer", name)
-	case !s.Receiving:
+	case !s.Receiving || s.ID != member.ID:
 		return unsafe("%s does not receive from the primary%s", name, because(s.Why))
 	case !slices.Contains(primary.Replicas, member.ID):
 		return unsafe("%s has not caught up with the primary", name)
@@ -268,7 +268,7 @@ func nameOr(r *failover.Record, id string) string {
 	if name := r.Name(id); name != "" {
 		return name
 	}
-	return id
+	return MemberOf(id)
 }
 
 // Pause has nobody be elected, and nothing be switched over, until it is resumed; it reports whether that is new.

@@ -249,7 +249,9 @@ func TestRestart(t *testing.T) {
 	if now := runs(); now[other.name()] != before[other.name()]+1 || now[first.name()] != before[first.name()] {
 		t.Errorf("starts before %v, after %v", before, now)
 	}
-	c.formed()
+	if v := other.View(); !v.Sync {
+		t.Error("it was not waited until commits wait for it again")
+	}
 	before = runs()
 	out, err := other.RestartAll(c.ctx())
 	if err != nil || out.Primary == first.name() {

@@ -128,7 +128,7 @@ func (m *Member) patroniMember(v View, name string, member failover.Member) patr
 		Name: name, Role: "replica", State: "unknown", Host: member.Host, Port: member.Port, Tags: tags(member.Tags),
 		API: "http://" + member.API + "/patroni",
 	}
-	s, ok := m.Of(v, member.ID)
+	s, ok := m.Named(v, name)
 	if !ok {
 		p.Lag = "unknown"
 		return p
@@ -162,7 +162,7 @@ func (m *Member) lines(v View) [][]any {
 	for _, r := range v.Record.History {
 		if gauge != nil && timeline != nil && r.From != "" {
 			if at, ok := gauge.Bytes(r.From); ok {
-				lines = append(lines, []any{timeline, at, r.Reason, r.Time.Format(time.RFC3339), v.Record.Name(r.Primary)})
+				lines = append(lines, []any{timeline, at, r.Reason, r.Time.Format(time.RFC3339), MemberOf(r.Primary)})
 			}
 		}
 		if n := number(r.Timeline); n != nil {

@@ -18,6 +18,14 @@ func newID(name string) string {
 	return fmt.Sprintf("%.40s-%s", name, strings.ToLower(rand.Text()[:10]))
 }
 
+// MemberOf is the name of the member that an ID was made for, as far as it is in it.
+func MemberOf(id string) string {
+	if i := strings.LastIndexByte(id, '-'); i > 0 {
+		return id[:i]
+	}
+	return id
+}
+
 // readState reads what a member remembers; none is no error.
 func readState(path string) (failover.Persistent, error) {
 	var p failover.Persistent

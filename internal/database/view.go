@@ -166,6 +166,26 @@ func (v View) Names() []string {
 	return slices.Sorted(maps.Keys(v.Record.Members))
 }
 
+// Named is a member of the record as this one knows it, whichever copy of the files it has: while they are copied anew
+// they have another ID already. ok is false if it has not said anything for a TTL.
+func (m *Member) Named(v View, name string) (Sighting, bool) {
+	if name == v.Name {
+		return Sighting{View: v}, true
+	}
+	if v.Record != nil {
+		if s, ok := m.Of(v, v.Record.Members[name].ID); ok {
+			return s, true
+		}
+	}
+	best, found := Sighting{}, false
+	for _, s := range v.Peers {
+		if s.Name == name && s.Age <= m.opt.Failover.TTL && (!found || s.Age < best.Age) {
+			best, found = s, true
+		}
+	}
+	return best, found
+}
+
 // Of is a member, by its ID, as this one knows it; ok is false if it has not said anything for a TTL.
 func (m *Member) Of(v View, id string) (Sighting, bool) {
 	if id == v.ID {
