@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -187,7 +188,7 @@ func (a *agent) DatabaseHistory() (client.DatabaseHistory, error) {
 	}
 	for _, reign := range r.History {
 		h.Reigns = append(h.Reigns, client.DatabaseReign{
-			Epoch: reign.Epoch, Primary: database.MemberOf(reign.Primary), Reason: reign.Reason, Time: reign.Time, Timeline: reign.Timeline, Position: reign.From,
+			Epoch: reign.Epoch, Primary: cmp.Or(r.Name(reign.Primary), database.MemberOf(reign.Primary)), Reason: reign.Reason, Time: reign.Time, Timeline: reign.Timeline, Position: reign.From,
 		})
 	}
 	return h, nil

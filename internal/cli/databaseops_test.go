@@ -31,11 +31,15 @@ func (c *dbCluster) whole() (primary *dbMember) {
 	})
 	for _, m := range c.members { // and all know how the others are
 		c.until(m.name+" knows all", func() bool {
-			roles := map[string]int{}
-			for _, o := range answer[client.DatabaseCluster](m, "members").Members {
-				roles[o.Role]++
+			seen := map[string]int{}
+			cluster := answer[client.DatabaseCluster](m, "members")
+			for _, o := range cluster.Members {
+				seen[o.Role]++
+				if o.Sync {
+					seen["sync"]++
+				}
 			}
-			return roles["primary"] == 1 && roles["replica"] == len(c.members)-1
+			return cluster.Acks == 1 && seen["primary"] == 1 && seen["replica"] == len(c.members)-1 && seen["sync"] == seen["replica"]
 		})
 	}
 	return primary
