@@ -119,7 +119,7 @@ func (m mutant) play(ctx context.Context, t *testing.T, n uint64) (told string, 
 }
 
 // TestMutantsAreCaught holds that the simulator tells when a rule is broken: all of them within DROVER_SOAK
-// schedules, or 3,000 if that is more; a few within 400 in the ordinary test. DROVER_RULE names a part of one.
+// schedules, or 3,000 if that is more; two within 100 in the ordinary test. DROVER_RULE names a part of one.
 func TestMutantsAreCaught(t *testing.T) {
 	n := min(number(t, "DROVER_SOAK", 0), 3000)
 	only := os.Getenv("DROVER_RULE")
@@ -133,7 +133,7 @@ func TestMutantsAreCaught(t *testing.T) {
 		}
 		t.Run(strings.ReplaceAll(m.rule, " ", "_"), func(t *testing.T) {
 			t.Parallel()
-			told, ok := m.play(t.Context(), t, max(n, 400))
+			told, ok := m.play(t.Context(), t, max(n, 100))
 			if !ok {
 				t.Errorf("it survives: %s", told)
 			}

@@ -49,7 +49,7 @@ func TestPromisesHold(t *testing.T) {
 		return
 	}
 	debug.SetGCPercent(400) // a schedule needs little, and soon nothing of it
-	n, first := number(t, "DROVER_SOAK", 200), number(t, "DROVER_FIRST", 1)
+	n, first := number(t, "DROVER_SOAK", 150), number(t, "DROVER_FIRST", 1)
 	var sum Report
 	for seed, failed := first, 0; seed < first+n && failed < 5; seed++ {
 		r, err := Run(options(seed))
