@@ -67,12 +67,8 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 	if m.secret = bytes.TrimRight(secret, "\r\n"); len(m.secret) < 8 {
 		return nil, fmt.Errorf("the database's secret in %s has fewer than 8 bytes", d.PasswordFile)
 	}
-	name := d.User
-	if name == "" && os.Geteuid() == 0 {
-		name = "postgres"
-	}
-	if m.user, err = supervise.ResolveUser(name, ""); err != nil {
-		return nil, fmt.Errorf("database: %w", err)
+	if m.user, err = databaseUser(cfg); err != nil {
+		return nil, err
 	}
 	if err := m.makeDirs(); err != nil {
 		return nil, fmt.Errorf("database: %w", err)
@@ -101,6 +97,19 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 	}
 	m.driver, err = postgres.New(o)
 	return m, err
+}
+
+// databaseUser is whom the server runs as; nil: the agent's own user.
+func databaseUser(cfg *config.Config) (*supervise.User, error) {
+	name := cfg.Database.User
+	if name == "" && os.Geteuid() == 0 {
+		name = "postgres"
+	}
+	user, err := supervise.ResolveUser(name, "")
+	if err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	return user, nil
 }
 
 // derived is a password that who knows the secret can work out.
@@ -175,7 +184,7 @@ func (m *member) settings() (failover.Config, error) {
 	number, _ := strconv.Atoi(port)
 	return failover.Config{
 		Name: m.cfg.ID, Mode: failover.Mode(d.Synchronous), Acks: d.Acknowledgements, TTL: d.TTL.Std(),
-		Missing: cmp.Or(d.Missing.Std(), d.TTL.Std()), Forget: d.Forget.Std(), Lost: d.RestoreAfter.Std(),
+		Missing: cmp.Or(d.Missing.Std(), d.TTL.Std()), Forget: d.Forget.Std(), Lost: d.RestoreAfter.Std(), Adopt: m.cfg.FirstStart == config.FirstStartAdopt,
 		Compare: m.driver.Compare,
 		Self: failover.Member{
 			Host: address, Port: number, API: net.JoinHostPort(address, api), Version: Version,

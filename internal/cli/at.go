@@ -15,13 +15,21 @@ type atValue struct {
 	now   func() time.Time
 	given bool
 	time.Time
+	// text is what was given. If it is kept, what is no time is an error only for who asks for one.
+	text string
+	keep bool
+	err  error
 }
 
 // Set reads what parseMoment reads.
 func (v *atValue) Set(text string) (err error) {
-	v.Time, err = parseMoment(text, v.now())
-	v.given = err == nil
-	return err
+	v.text = text
+	v.Time, v.err = parseMoment(text, v.now())
+	v.given = v.err == nil
+	if v.keep {
+		return nil
+	}
+	return v.err
 }
 
 // Type is what help shows for the value.

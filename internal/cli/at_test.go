@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"drover/internal/app"
 )
 
 func TestParseMoment(t *testing.T) {
@@ -72,5 +74,28 @@ func TestAtSaysWhich(t *testing.T) {
 	}
 	if got := try(t, ops, storeEnv, "ls", "--at", "1h", "/sub"); got != (result{0, "1111111122222222\n/a\\nb\n/\\xff\\x1b[31m\n/sub\n", line}) {
 		t.Errorf("ls: %+v", got)
+	}
+}
+
+// What a database is restored to is a time, or else what its text looks like.
+func TestDatabaseTargets(t *testing.T) {
+	for text, want := range map[string]app.DatabaseTarget{
+		"2026-01-31T15:04:05Z": {Time: time.Date(2026, 1, 31, 15, 4, 5, 0, time.UTC)},
+		"16/B374D848":          {LSN: "16/B374D848"},
+		"4711":                 {XID: "4711"},
+		"before the change":    {Name: "before the change"},
+	} {
+		ops := &fakeOps{}
+		got := try(t, ops, storeEnv, "restore", "--database", "--target", "/t", "--at", text)
+		if got.code != 0 || !ops.database.At.Time.Equal(want.Time) || ops.database.At.LSN != want.LSN || ops.database.At.XID != want.XID || ops.database.At.Name != want.Name {
+			t.Errorf("--at %q: %+v, exit %d: %s", text, ops.database.At, got.code, got.err)
+		}
+	}
+	for _, args := range [][]string{
+		{"restore", "--database"}, {"restore", "--database", "latest", "--target", "/t"}, {"restore", "--at", "16/B374D848"},
+	} {
+		if got := try(t, &fakeOps{}, storeEnv, args...); got.code != exitUsage {
+			t.Errorf("%v: exit %d: %s", args, got.code, got.err)
+		}
 	}
 }

@@ -29,6 +29,7 @@ type fakeOps struct {
 	err       error
 	snapshot  app.SnapshotOptions // that was asked for
 	restore   app.RestoreOptions
+	database  app.RestoreDatabaseOptions
 	forget    app.ForgetOptions
 	ends      [2]string // of a comparison
 	changes   []app.Change
@@ -67,6 +68,11 @@ func (f *fakeOps) Snapshot(_ context.Context, opt app.SnapshotOptions) (client.B
 	f.snapshot = opt
 	f.report(opt.Progress)
 	return f.backup, f.err
+}
+
+func (f *fakeOps) RestoreDatabase(_ context.Context, opt app.RestoreDatabaseOptions) (app.RestoreDatabaseResult, error) {
+	f.database = opt
+	return app.RestoreDatabaseResult{Target: opt.Target, System: "7", Segments: 2}, f.err
 }
 
 func (f *fakeOps) Restore(_ context.Context, opt app.RestoreOptions) (app.RestoreResult, error) {

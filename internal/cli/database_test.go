@@ -25,6 +25,7 @@ type clusterOptions struct {
 	coordinator string // URL; empty: the store, which is a directory; else there is no store
 	ttl         string // empty: 4s
 	synchronous string // on, off, strict; empty: on
+	backups     bool   // the store has a password, and so gets backups
 	boxed       bool   // each agent is PID 1 of a namespace: all in it die with it
 	more        string // lines of the configuration, under database:
 	top         string // lines of the configuration, at its top
@@ -91,7 +92,9 @@ func (c *dbCluster) add() *dbMember {
 		return given
 	}
 	store := fmt.Sprintf(`store: {url: "file://%s/store"}`, c.dir)
-	if c.opt.coordinator != "" {
+	if c.opt.backups {
+		store = fmt.Sprintf(`store: {url: "file://%s/store", password: "sesame and more"}`, c.dir)
+	} else if c.opt.coordinator != "" {
 		store = "" // it would have a password, for backups
 	}
 	config := fmt.Sprintf(`service: app

@@ -27,6 +27,12 @@ checked; a restore that misses one fails and names the path.
 An agent that starts next finds that files restored in place are not those of the newest
 state, and brings that back: drover rollback makes an older state the newest one.
 
+With --database it is a PostgreSQL database that is restored, from a base backup and the
+archived log, up to --at: a time, a position in the log (16/B374D848), the number of a
+transaction, or the name of a restore point; without it, to the end of the log. --target
+becomes a data directory that was recovered and stopped: it can be started, or be the
+first member of another cluster (first_start: adopt; give that a volume of its own).
+
 What only root may set (owner, devices, security attributes) is left out for other
 users and counted in one line; --strict-metadata makes that an error.
 
@@ -35,7 +41,8 @@ users and counted in one line; --strict-metadata makes that an error.
   drover restore --delete
   drover restore --at '2026-01-31 15:04' --target /tmp/then
   drover restore --at 2h --target /tmp/earlier
-  drover restore 1a2b3c4d --target /tmp/yesterday --include /srv/git/project.git`,
+  drover restore 1a2b3c4d --target /tmp/yesterday --include /srv/git/project.git
+  drover restore --database --at '2026-01-31 15:04' --target /var/lib/postgresql/then/data`,
 		Args:              atMost(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -45,8 +52,16 @@ users and counted in one line; --strict-metadata makes that an error.
 	cmd.Flags().StringArrayVar(&opt.Include, "include", nil, "restore only what matches `PATTERN`, by restic's rules (repeatable)")
 	cmd.Flags().BoolVar(&opt.StrictMetadata, "strict-metadata", false, "fail if any metadata cannot be set")
 	at := s.addAt(cmd)
+	at.keep = true
+	database := cmd.Flags().Bool("database", false, "restore the newest database that was backed up, into the new data directory of --target")
 	s.jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *database {
+			return s.restoreDatabase(cmd, opt.Target, at, len(args) > 0)
+		}
+		if at.err != nil {
+			return at.err
+		}
 		return s.withOps(cmd, func(ctx context.Context, o operations) (err error) {
 			if opt.Snapshot, err = s.choose(ctx, o, arg(args, 0), at); err != nil {
 				return err

@@ -15,6 +15,7 @@ type operations interface {
 	Init(ctx context.Context) (created bool, err error)
 	Snapshot(ctx context.Context, opt app.SnapshotOptions) (client.Backup, error)
 	Restore(ctx context.Context, opt app.RestoreOptions) (app.RestoreResult, error)
+	RestoreDatabase(ctx context.Context, opt app.RestoreDatabaseOptions) (app.RestoreDatabaseResult, error)
 	Snapshots(ctx context.Context, all bool) ([]client.Snapshot, error)
 	SnapshotAt(ctx context.Context, at time.Time) (client.Snapshot, error)
 	Diff(ctx context.Context, from, to string, fn func(app.Change) error) (app.DiffResult, error)

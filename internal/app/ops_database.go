@@ -1,0 +1,200 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"drover/internal/database/pgbackup"
+	"drover/internal/database/postgres"
+	"drover/internal/database/wal"
+	"drover/internal/supervise"
+	"drover/internal/volume"
+)
+
+// DatabaseTarget is a moment of a database's history. At most one is set; none: the end of the log.
+type DatabaseTarget = pgbackup.Target
+
+// What a text names that is no time.
+var (
+	positionForm    = regexp.MustCompile(`^[0-9A-Fa-f]{1,8}/[0-9A-Fa-f]{1,8}$`)
+	transactionForm = regexp.MustCompile(`^[0-9]+$`)
+)
+
+// ParseDatabaseTarget tells a log position (16/B374D848), a transaction's number and the name of a restore point
+// apart. Times are the caller's.
+func ParseDatabaseTarget(text string) DatabaseTarget {
+	switch {
+	case text == "":
+		return DatabaseTarget{}
+	case positionForm.MatchString(text):
+		return DatabaseTarget{LSN: text}
+	case transactionForm.MatchString(text):
+		return DatabaseTarget{XID: text}
+	}
+	return DatabaseTarget{Name: text}
+}
+
+// RestoreDatabaseOptions of RestoreDatabase.
+type RestoreDatabaseOptions struct {
+	Target   string // the new data directory, which is missing or empty
+	At       DatabaseTarget
+	Progress func(Progress)
+}
+
+// RestoreDatabaseResult is what was restored.
+type RestoreDatabaseResult struct {
+	Target   string    `json:"target"`
+	Backup   time.Time `json:"backup"` // the base backup's end
+	System   string    `json:"system"`
+	Segments int       `json:"segments"` // of the log that were brought
+	Seconds  float64   `json:"seconds"`
+}
+
+// RestoreDatabase makes a data directory of the newest database in the volume, as it was at a moment, and recovers it:
+// what is there then is a primary that was stopped in order.
+// Errors: pgbackup's, ErrIncomplete.
+func (o *Ops) RestoreDatabase(ctx context.Context, opt RestoreDatabaseOptions) (RestoreDatabaseResult, error) {
+	began := time.Now()
+	dir, err := filepath.Abs(opt.Target)
+	if err != nil {
+		return RestoreDatabaseResult{}, err
+	}
+	v, err := o.open(ctx)
+	if err != nil {
+		return RestoreDatabaseResult{}, err
+	}
+	s, err := newestDatabase(ctx, v, o.sessionOptions(o.treeOptions()), o)
+	if err != nil {
+		return RestoreDatabaseResult{}, err
+	}
+	at := &databaseAt{store: s, opt: opt, dir: dir}
+	if at.user, err = databaseUser(o.cfg); err != nil {
+		return RestoreDatabaseResult{}, err
+	}
+	err = o.held(ctx, v, func(ctx context.Context) error { return at.restore(ctx, o.cfg.Database.Bin) })
+	return RestoreDatabaseResult{
+		Target: dir, Backup: at.record.End, System: fmt.Sprint(at.record.System), Segments: at.segments, Seconds: time.Since(began).Seconds(),
+	}, err
+}
+
+// newestDatabase is where the newest base backup of a volume is.
+func newestDatabase(ctx context.Context, v *volume.Volume, claim volume.Options, o *Ops) (*pgbackup.Store, error) {
+	streams, err := pgbackup.Streams(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	var found *pgbackup.Store
+	var end time.Time
+	for _, stream := range streams {
+		s, err := pgbackup.Open(v, stream, claim, o.log)
+		if err != nil {
+			return nil, err
+		}
+		list, err := s.List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if n := len(list); n > 0 && list[n-1].End.After(end) {
+			found, end = s, list[n-1].End
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("volume %s: %w: no database was backed up into it", o.cfg.Volume, pgbackup.ErrNoBackup)
+	}
+	return found, nil
+}
+
+// databaseAt is one restore.
+type databaseAt struct {
+	store *pgbackup.Store
+	opt   RestoreDatabaseOptions
+	dir   string
+	user  *supervise.User
+
+	record   pgbackup.Record
+	segments int
+}
+
+func (d *databaseAt) restore(ctx context.Context, bin string) (err error) {
+	run, err := os.MkdirTemp("", "drover") // a socket's path is short
+	if err != nil {
+		return err
+	}
+	spool := d.dir + ".log"
+	defer func() { err = errors.Join(err, os.RemoveAll(run), os.RemoveAll(spool)) }()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(d.dir), 0o755), os.MkdirAll(spool, 0o700), d.own(spool), d.own(run)); err != nil {
+		return err
+	}
+	role := func(name string) postgres.Role {
+		return postgres.Role{Name: name, Password: func() string { return "" }} // nobody connects
+	}
+	o := postgres.Options{Data: d.dir, Run: run, Bin: bin, Superuser: role("postgres"), Replication: role("replication_none"), Rewind: role("rewind_none")}
+	if d.user != nil {
+		o.User = d.user.Credential()
+	}
+	driver, err := postgres.New(o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, driver.Close()) }()
+	err = driver.Restore(ctx, nil, func(ctx context.Context, dir string) error {
+		command := fmt.Sprintf("test -f '%s/%%f' && cp '%s/%%f' %%p", spool, spool)
+		var err error
+		d.record, err = d.store.Restore(ctx, pgbackup.RestoreOptions{Into: dir, Target: d.opt.At, Command: command, Progress: d.progress()})
+		if err != nil {
+			return err
+		}
+		return d.bring(ctx, spool)
+	})
+	if err != nil {
+		return err
+	}
+	return pgbackup.Settle(d.dir)
+}
+
+func (d *databaseAt) progress() func(string, uint64) {
+	if d.opt.Progress == nil {
+		return nil
+	}
+	var done int64
+	return func(_ string, bytes uint64) {
+		done += int64(bytes)
+		d.opt.Progress(Progress{Phase: "restore", Bytes: done})
+	}
+}
+
+// bring copies the log from where recovery begins, of all timelines: which of them it follows PostgreSQL decides.
+func (d *databaseAt) bring(ctx context.Context, spool string) error {
+	all, err := d.store.Archive.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.Kind != wal.History && (s.Kind != wal.Segment || s.Name.Begin(d.record.Segment)+wal.LSN(d.record.Segment) <= d.record.Start) {
+			continue
+		}
+		content, err := d.store.Archive.Fetch(ctx, s.Name)
+		if err != nil {
+			return err
+		}
+		file := filepath.Join(spool, s.Name.String())
+		if err := errors.Join(os.WriteFile(file, content, 0o600), d.own(file)); err != nil {
+			return err
+		}
+		d.segments++
+	}
+	return nil
+}
+
+// own gives a file to whom the server runs as.
+func (d *databaseAt) own(path string) error {
+	if d.user == nil {
+		return nil
+	}
+	return os.Chown(path, int(d.user.UID), int(d.user.GID))
+}
