@@ -242,6 +242,9 @@ func (m *Member) start(ctx context.Context, a failover.Start) error {
 	m.mu.Lock()
 	m.runs++
 	m.mu.Unlock()
+	if left := m.fence.left(m.now()); !a.Standby && (left <= 0 || left > m.opt.Failover.TTL) {
+		return errors.New("the time to lead is over")
+	}
 	return m.opt.Processes.Start(context.WithoutCancel(ctx))
 }
 

@@ -50,10 +50,11 @@ func (m *Member) askAll(ctx context.Context) {
 	never := make(chan struct{})
 	for {
 		var round sync.WaitGroup
+		sent := m.now() // before what the question says: that it leads is said for a moment that is not earlier
 		q, ids := m.question()
 		for _, id := range ids {
 			round.Go(func() {
-				if err := m.ask(ctx, client, id, q); err != nil && ctx.Err() == nil {
+				if err := m.ask(ctx, client, id, q, sent); err != nil && ctx.Err() == nil {
 					m.opt.Log.Debug("database: ask a member", "member", id, "err", err)
 				}
 			})
@@ -74,7 +75,7 @@ func (m *Member) question() (question, []string) {
 // askTimeout bounds one question: who does not answer holds up the next round no longer.
 func (m *Member) askTimeout() time.Duration { return max(m.opt.Failover.TTL/6, 250*time.Millisecond) }
 
-func (m *Member) ask(ctx context.Context, client *http.Client, id string, q question) error {
+func (m *Member) ask(ctx context.Context, client *http.Client, id string, q question, sent time.Duration) error {
 	m.mu.Lock()
 	api := m.peers[id].API
 	m.mu.Unlock()
@@ -92,7 +93,6 @@ func (m *Member) ask(ctx context.Context, client *http.Client, id string, q ques
 		return err
 	}
 	req.Header.Set("Authorization", m.token())
-	sent := m.now()
 	resp, err := client.Do(req)
 	if err != nil {
 		return err
