@@ -42,7 +42,7 @@ const (
 	dbMembers  = 3
 	dbPassword = "a-password-of-a-benchmark"
 	// rounds of each fault, in turn.
-	dbRounds = 5
+	dbRounds = 3
 )
 
 // TestFailover measures the longest gap between two acknowledged commits of the same client when the primary is

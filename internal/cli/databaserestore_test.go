@@ -16,11 +16,11 @@ func TestDatabaseAtAMoment(t *testing.T) {
 	c.exec("DELETE FROM kept")
 	c.archived()
 
-	then := &dbCluster{t: t, dir: c.dir, opt: clusterOptions{binary: c.members[0].binary, backups: true, top: "first_start: adopt\nvolume: then\nservice: then"}}
+	then := &dbCluster{t: t, dir: c.dir, opt: clusterOptions{binary: c.members[0].binary, backups: true, top: "first_start: adopt\nvolume: then", more: "  cluster: then"}}
 	m := then.add()
 	data := m.dir + "/pg/data"
 	asked := c.members[0]
-	asked.is(1, "no base backup", "restore", "--database", "--volume", "nothing", "--target", data)
+	asked.is(10, "no repository", "restore", "--database", "--volume", "nothing", "--target", data)
 	asked.is(1, "recovery ended before", "restore", "--database", "--at", "no such point", "--target", data+".other")
 	asked.is(0, "restored the database", "restore", "--database", "--at", "before the accident", "--target", data)
 	m.begin()
