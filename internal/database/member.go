@@ -170,17 +170,24 @@ func poke(ch chan struct{}) {
 
 func (m *Member) nudge() { poke(m.wake) }
 
-// pace is how long a loop waits at rest, and while something is under way.
-func (m *Member) pace() time.Duration {
+// pace is how long a loop waits at rest, and at least while something is under way.
+func (m *Member) pace(least time.Duration) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	rest := min(m.opt.Failover.TTL/8, time.Second)
 	// What is waited for long is not waited for faster by asking more often, and questions to a bucket cost.
 	if m.busy || m.decision.Why != "" && m.now()-m.whySince < 2*m.opt.Failover.TTL {
-		return min(rest, 50*time.Millisecond)
+		return min(rest, least)
 	}
 	return rest
 }
+
+// How often it is asked while something is under way: the own server and the other members, which cost nothing but a little
+// of the machine; and the coordinator, which mostly tells by itself.
+const (
+	near = 15 * time.Millisecond
+	far  = 50 * time.Millisecond
+)
 
 // rest waits for that long, or until ch is poked; false: ctx has ended.
 func (m *Member) rest(ctx context.Context, ch chan struct{}, d time.Duration) bool {
@@ -206,7 +213,7 @@ func (m *Member) decide(ctx context.Context) error {
 		if m.ended() {
 			return nil
 		}
-		if !m.rest(ctx, m.wake, m.pace()) {
+		if !m.rest(ctx, m.wake, m.pace(far)) {
 			return context.Cause(ctx)
 		}
 	}

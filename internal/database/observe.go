@@ -39,7 +39,7 @@ func (m *Member) look(ctx context.Context) {
 func (m *Member) readRecord(ctx context.Context) {
 	for {
 		m.readOnce(ctx)
-		if !m.rest(ctx, m.reread, m.pace()) {
+		if !m.rest(ctx, m.reread, m.pace(far)) {
 			return
 		}
 	}
@@ -145,7 +145,7 @@ func (m *Member) pollServer(ctx context.Context) {
 			m.look(ctx)
 		}
 		m.pollOnce(ctx)
-		if !m.rest(ctx, never, m.pace()) {
+		if !m.rest(ctx, never, m.pace(near)) {
 			return
 		}
 	}

@@ -60,7 +60,7 @@ func (m *Member) askAll(ctx context.Context) {
 			})
 		}
 		round.Wait()
-		if !m.rest(ctx, never, m.pace()) {
+		if !m.rest(ctx, never, m.pace(near)) {
 			return
 		}
 	}
