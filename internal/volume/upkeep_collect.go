@@ -307,7 +307,7 @@ func (c *run) bornLate(ctx context.Context, err error) (bool, error) {
 			lost[d.Snapshot] = true
 		}
 	}
-	if len(lost) == 0 || c.history(ctx) != nil {
+	if known := len(lost) > 0 && c.history(ctx) == nil; !known {
 		return false, nil // which are dead is not known; the damage is told
 	}
 	removed := false
