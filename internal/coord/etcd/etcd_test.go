@@ -88,7 +88,7 @@ func TestConformance(t *testing.T) {
 	coordtest.Run(t, func(t *testing.T) coordtest.Harness {
 		return coordtest.Harness{
 			Open: as(user), Stranger: as("stranger"),
-			Settle: 10 * time.Second, TooLarge: 2 << 20,
+			Settle: 25 * time.Second, TooLarge: 2 << 20, // the longest pause between two tries to connect, and half of it
 			LeaseTTL: 3 * time.Second, LeaseLate: 3 * time.Second,
 			ServiceTTL: 3 * time.Second, ServiceLate: 3 * time.Second,
 			DeregisterAfter: 2 * time.Second, DeregisterLate: 5 * time.Second,
