@@ -123,23 +123,26 @@ func (b *backups) claim() volume.Options {
 	}
 }
 
-// newest is the newest base backup of any database in the volume, and its archive.
+// newest is the newest base backup of any database in the volume, and where it is; nil: there is none.
 func (b *backups) newest(ctx context.Context) (*pgbackup.Store, pgbackup.Record, error) {
-	var found pgbackup.Record
-	var at *pgbackup.Store
 	v, err := b.volume(ctx, false)
 	if errors.Is(err, repo.ErrNoRepository) {
-		return nil, found, nil
+		return nil, pgbackup.Record{}, nil
 	}
 	if err != nil {
-		return nil, found, err
+		return nil, pgbackup.Record{}, err
 	}
-	streams, err := wal.Streams(ctx, b.below())
+	return newestDatabase(ctx, v, b.claim(), b.log)
+}
+
+// newestDatabase is the newest base backup of a volume, and where it is; nil: there is none.
+func newestDatabase(ctx context.Context, v *volume.Volume, claim volume.Options, log *slog.Logger) (at *pgbackup.Store, found pgbackup.Record, err error) {
+	streams, err := pgbackup.Streams(ctx, v)
 	if err != nil {
 		return nil, found, err
 	}
 	for _, stream := range streams {
-		s, err := pgbackup.Open(v, stream, b.claim(), b.log)
+		s, err := pgbackup.Open(v, stream, claim, log)
 		if err != nil {
 			return nil, found, err
 		}
@@ -147,8 +150,8 @@ func (b *backups) newest(ctx context.Context) (*pgbackup.Store, pgbackup.Record,
 		if err != nil {
 			return nil, found, err
 		}
-		if len(list) > 0 && list[len(list)-1].End.After(found.End) {
-			found, at = list[len(list)-1], s
+		if n := len(list); n > 0 && list[n-1].End.After(found.End) {
+			found, at = list[n-1], s
 		}
 	}
 	return at, found, nil

@@ -13,7 +13,6 @@ import (
 	"drover/internal/database/postgres"
 	"drover/internal/database/wal"
 	"drover/internal/supervise"
-	"drover/internal/volume"
 )
 
 // DatabaseTarget is a moment of a database's history. At most one is set; none: the end of the log.
@@ -68,7 +67,10 @@ func (o *Ops) RestoreDatabase(ctx context.Context, opt RestoreDatabaseOptions) (
 	if err != nil {
 		return RestoreDatabaseResult{}, err
 	}
-	s, err := newestDatabase(ctx, v, o.sessionOptions(o.treeOptions()), o)
+	s, _, err := newestDatabase(ctx, v, o.sessionOptions(o.treeOptions()), o.log)
+	if err == nil && s == nil {
+		err = fmt.Errorf("volume %s: %w: no database was backed up into it", o.cfg.Volume, pgbackup.ErrNoBackup)
+	}
 	if err != nil {
 		return RestoreDatabaseResult{}, err
 	}
@@ -80,33 +82,6 @@ func (o *Ops) RestoreDatabase(ctx context.Context, opt RestoreDatabaseOptions) (
 	return RestoreDatabaseResult{
 		Target: dir, Backup: at.record.End, System: fmt.Sprint(at.record.System), Segments: at.segments, Seconds: time.Since(began).Seconds(),
 	}, err
-}
-
-// newestDatabase is where the newest base backup of a volume is.
-func newestDatabase(ctx context.Context, v *volume.Volume, claim volume.Options, o *Ops) (*pgbackup.Store, error) {
-	streams, err := pgbackup.Streams(ctx, v)
-	if err != nil {
-		return nil, err
-	}
-	var found *pgbackup.Store
-	var end time.Time
-	for _, stream := range streams {
-		s, err := pgbackup.Open(v, stream, claim, o.log)
-		if err != nil {
-			return nil, err
-		}
-		list, err := s.List(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if n := len(list); n > 0 && list[n-1].End.After(end) {
-			found, end = s, list[n-1].End
-		}
-	}
-	if found == nil {
-		return nil, fmt.Errorf("volume %s: %w: no database was backed up into it", o.cfg.Volume, pgbackup.ErrNoBackup)
-	}
-	return found, nil
 }
 
 // databaseAt is one restore.
