@@ -4,12 +4,15 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"drover/client"
 	"drover/internal/testkit/dockertest"
 )
 
@@ -33,6 +36,58 @@ echo hello >file; git add file; git commit --quiet -m one; git push --quiet; git
 git clone --quiet git://git/project.git /copy; git -C /copy merge-base --is-ancestor "$1" origin/main`, "sh", pushed)
 }
 
+// TestComposePostgres: examples/postgres, as its README has it: three members form a cluster, a table
+// is made through whoever leads, its container is removed, and another one leads and has it.
+func TestComposePostgres(t *testing.T) {
+	p := project(t, "postgres")
+	p.Do("up", "--build", "--detach", "--scale", "postgres=3")
+	primary := awaitMembers(t, p.Containers("postgres"), 3)
+	sql := func(c *dockertest.Container, text string) string {
+		return strings.TrimSpace(sh(c, `PGPASSWORD=$(cat /run/secrets/database) psql -X -q -At -h 127.0.0.1 -U postgres postgres -c "$1"`, text))
+	}
+	sql(primary, "CREATE TABLE t AS SELECT 1 AS one")
+	primary.Remove()
+	p.Do("up", "--detach", "--scale", "postgres=3")
+	primary = awaitMembers(t, p.Containers("postgres"), 3)
+	if got := sql(primary, "SELECT one FROM t"); got != "1" {
+		t.Errorf("after the loss of the primary the table has %q", got)
+	}
+}
+
+// awaitMembers waits until one of the containers leads so many that receive, itself among them, and admits clients.
+func awaitMembers(t *testing.T, containers []*dockertest.Container, n int) *dockertest.Container {
+	t.Helper()
+	var primary *dockertest.Container
+	dockertest.Await(t, 4*time.Minute, "a cluster", func(ctx context.Context) error {
+		primary = nil
+		working := 0
+		for _, c := range containers {
+			out, err := c.Exec(ctx, "drover", "status", "--json")
+			if err != nil {
+				return err
+			}
+			var st client.Status
+			if err := json.Unmarshal([]byte(out), &st); err != nil {
+				return err
+			}
+			if st.Database == nil {
+				continue
+			}
+			if st.Database.Role == "primary" {
+				primary = c
+			}
+			if st.Database.Role == "primary" || st.Database.Role == "replica" {
+				working++
+			}
+		}
+		if primary == nil || working != n {
+			return fmt.Errorf("%d of %d work, a primary among them: %v", working, n, primary != nil)
+		}
+		return nil
+	})
+	return primary
+}
+
 // project prepares the compose file of an example, as it stands.
 func project(t *testing.T, example string) *dockertest.Project {
 	t.Helper()
@@ -41,6 +96,9 @@ func project(t *testing.T, example string) *dockertest.Project {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "password"), []byte("a password of this test\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("another one of this test\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dockertest.BaseImage(t)
