@@ -240,12 +240,13 @@ func (c *cluster) awaitWrites(a *appender.Appender, more int, within time.Durati
 // within runs a command in the container's network, with the machine's own programs.
 func (m *dbMember) network(args ...string) {
 	m.c.t.Helper()
-	out, err := exec.CommandContext(m.c.t.Context(), "docker", "inspect", "--format", "{{.State.Pid}}", m.ID).Output()
+	ctx := context.WithoutCancel(m.c.t.Context()) // cuts are mended after the end, too
+	out, err := exec.CommandContext(ctx, "docker", "inspect", "--format", "{{.State.Pid}}", m.ID).Output()
 	if err != nil {
 		m.c.t.Fatal(err)
 	}
 	args = slices.Concat([]string{"--target", strings.TrimSpace(string(out)), "--net", "--"}, args)
-	if out, err := exec.CommandContext(m.c.t.Context(), "nsenter", args...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "nsenter", args...).CombinedOutput(); err != nil {
 		m.c.t.Fatalf("nsenter %v: %v: %s", args, err, out)
 	}
 }
