@@ -60,7 +60,7 @@ users and counted in one line; --strict-metadata makes that an error.
 			return s.restoreDatabase(cmd, opt.Target, at, len(args) > 0)
 		}
 		if at.err != nil {
-			return at.err
+			return usageError{"--at: " + oneLine(at.err.Error()), ""}
 		}
 		return s.withOps(cmd, func(ctx context.Context, o operations) (err error) {
 			if opt.Snapshot, err = s.choose(ctx, o, arg(args, 0), at); err != nil {

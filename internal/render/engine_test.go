@@ -208,6 +208,7 @@ func TestAnOutageChangesNothing(t *testing.T) {
 	s.put("a", "1")
 	s.start(Config{Templates: []Template{{Content: `{{ key "a" }}{{ keyOrDefault "b" "none" }}`, Destination: s.path("out")}}})
 	s.untilFile("out", "1none")
+	s.until("it to be rendered", func() bool { return s.Status()[0].State == Rendered })
 	s.server.SetAvailable(false)
 	s.until("the outage to be told", func() bool { return len(s.Status()[0].Stale) == 2 })
 	if got := s.Status()[0]; got.State != Rendered || content(s.path("out")) != "1none" {

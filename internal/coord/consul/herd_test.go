@@ -79,7 +79,7 @@ func TestHerd(t *testing.T) {
 		t.Errorf("%d requests of %d watches in %v: they do not back off", total, n, time.Since(lost))
 	}
 	for i, count := range buckets {
-		if at := time.Duration(i) * bucket; at > 2*time.Second && count > n/3 {
+		if at := time.Duration(i) * bucket; at > 3*time.Second && count > n/3 {
 			t.Errorf("%d of %d watches came in the same %v, %v after the loss", count, n, bucket, at)
 		}
 	}
