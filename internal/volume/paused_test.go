@@ -149,8 +149,12 @@ func TestPausedInACommitAndDead(t *testing.T) {
 					fstest.Must(t, err)
 				} else {
 					k := newKeeper(newServer(t, st, "b", state).start().waitStarted(), Retention{})
-					for range 4 { // it removes, collects after its grace, mends the index, and looks again
-						_, _ = k.once(t.Context())
+					// It removes, collects after its grace, mends the index, and looks again; a round that
+					// failed on a busy machine is none of them.
+					for good, tries := 0, 0; good < 4 && tries < 20; tries++ {
+						if _, err := k.once(t.Context()); err == nil {
+							good++
+						}
 						k.clock += 2 * time.Hour
 					}
 					wantDamage(t, k, nil)
