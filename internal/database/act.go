@@ -99,7 +99,7 @@ func (m *Member) begin(ctx context.Context, actions []failover.Action) {
 			m.does(name(a))
 			if err := m.hand(ctx, a); err != nil {
 				if ctx.Err() == nil {
-					m.opt.Log.Warn(fmt.Sprintf("database: %s", name(a)), "err", err)
+					m.complain(name(a), err)
 				}
 				m.mu.Lock()
 				m.failed[name(actions[0])] = m.now() + pause(a)
@@ -239,12 +239,12 @@ func (m *Member) start(ctx context.Context, a failover.Start) error {
 	if err := m.opt.Driver.Configure(ctx, c); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	m.runs++
-	m.mu.Unlock()
 	if left := m.fence.left(m.now()); !a.Standby && (left <= 0 || left > m.opt.Failover.TTL) {
 		return errors.New("the time to lead is over")
 	}
+	m.mu.Lock()
+	m.runs++
+	m.mu.Unlock()
 	return m.opt.Processes.Start(context.WithoutCancel(ctx))
 }
 

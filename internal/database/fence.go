@@ -11,7 +11,7 @@ import (
 // is read without a lock.
 type fence struct{ at atomic.Int64 } // nanoseconds since the member began; 0: it leads nobody
 
-func (f *fence) set(_ time.Time, until time.Duration) { f.at.Store(int64(until)) }
+func (f *fence) set(until time.Duration) { f.at.Store(int64(until)) }
 
 func (f *fence) left(now time.Duration) time.Duration {
 	at := f.at.Load()

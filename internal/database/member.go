@@ -29,7 +29,8 @@ type Processes interface {
 type Restorer interface {
 	// Available reports whether there is a backup; an error says that it is not known.
 	Available(ctx context.Context) (bool, error)
-	// Restore fills the empty files with the newest one; the server's next start replays the log.
+	// Restore makes the empty files a database as far as the newest one and the log since lead: a primary's, which
+	// was stopped in order. Interrupted, it is called again.
 	Restore(ctx context.Context) error
 }
 
@@ -86,6 +87,7 @@ type Member struct {
 	stopping bool
 	answered bool                     // the server that runs has answered
 	failed   map[string]time.Duration // until when an action that failed is not tried again
+	wrong    map[string]string        // what was last complained of, by what was being done
 	handled  time.Duration            // when the last thing was done to files or server
 	writes   sync.Mutex               // one persist at a time
 	told     Change
@@ -114,9 +116,9 @@ type Member struct {
 func New(opt Options) (*Member, error) {
 	m := &Member{
 		opt: opt, began: time.Now(), wake: make(chan struct{}, 1), reread: make(chan struct{}, 1), killed: make(chan struct{}, 1),
-		peers: map[string]failover.Member{}, failed: map[string]time.Duration{}, views: map[string]Sighting{},
+		peers: map[string]failover.Member{}, failed: map[string]time.Duration{}, wrong: map[string]string{}, views: map[string]Sighting{},
 	}
-	m.obs.Answers = map[string]failover.Answer{}
+	m.obs.Answers, m.obs.Unsure = map[string]failover.Answer{}, opt.Backup != nil
 	p, err := readState(opt.StateFile)
 	if err != nil {
 		return nil, err
@@ -138,7 +140,7 @@ func (m *Member) Run(ctx context.Context) error {
 	m.life = ctx
 	m.mu.Unlock()
 	m.look(ctx)
-	for _, part := range []func(context.Context){m.watchdog, m.serve, m.readRecord, m.watchRecord, m.beat, m.askAll, m.pollServer} {
+	for _, part := range []func(context.Context){m.watchdog, m.serve, m.readRecord, m.watchRecord, m.seekBackup, m.beat, m.askAll, m.pollServer} {
 		m.group.Go(func() { part(ctx) })
 	}
 	err := m.decide(ctx)
@@ -227,7 +229,7 @@ func (m *Member) step() (failover.Decision, coord.Revision) {
 	var d failover.Decision
 	m.state, d = failover.Step(m.opt.Failover, m.state, o, newID(m.opt.Failover.Name))
 	m.decision = d
-	m.fence.set(m.began, d.LeadUntil)
+	m.fence.set(d.LeadUntil)
 	poke(m.killed)
 	if o.Record != nil {
 		for _, member := range o.Record.Members {

@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -10,29 +11,66 @@ import (
 	"drover/internal/failover"
 )
 
-// look looks at the files, and whether there is a backup.
+// look looks at the files.
 func (m *Member) look(ctx context.Context) {
 	disk, err := m.opt.Driver.Disk(ctx)
 	if err != nil && ctx.Err() == nil {
-		m.opt.Log.Warn("database: look at the files", "err", err)
+		m.complain("look at the files", err)
 	}
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.obs.Disk = &disk
 	if err != nil {
 		m.obs.Disk = nil
 	}
-	asked := m.obs.Backup
-	m.mu.Unlock()
-	if m.opt.Backup == nil || asked || err != nil || !disk.Empty {
+}
+
+// How often it is asked whether there is a backup, while that matters, and how long it may take.
+const (
+	backupEvery = 2 * time.Second
+	backupLimit = time.Minute
+)
+
+// seekBackup finds out whether there is a backup to begin with, as long as there are no files. What a store that
+// does not answer has is not known: nobody takes that for nothing, and nothing else waits for it.
+func (m *Member) seekBackup(ctx context.Context) {
+	if m.opt.Backup == nil {
 		return
 	}
-	there, err := m.opt.Backup.Available(ctx)
-	if err != nil && ctx.Err() == nil {
-		m.opt.Log.Warn("database: look for backups", "err", err)
+	never := make(chan struct{})
+	for {
+		m.mu.Lock()
+		wanted := m.obs.Disk != nil && m.obs.Disk.Empty && !m.obs.Backup
+		m.mu.Unlock()
+		if wanted {
+			call, cancel := context.WithTimeout(ctx, backupLimit)
+			there, err := m.opt.Backup.Available(call)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				m.complain("look for backups", err)
+			}
+			m.mu.Lock()
+			m.obs.Backup, m.obs.Unsure = there && err == nil, err != nil
+			m.mu.Unlock()
+			m.nudge()
+		}
+		if !m.rest(ctx, never, backupEvery) {
+			return
+		}
 	}
+}
+
+// complain warns of what went wrong, once as long as it is the same.
+func (m *Member) complain(doing string, err error) {
 	m.mu.Lock()
-	m.obs.Backup = there && err == nil
+	same := m.wrong[doing] == err.Error()
+	m.wrong[doing] = err.Error()
 	m.mu.Unlock()
+	level := slog.LevelWarn
+	if same {
+		level = slog.LevelDebug
+	}
+	m.opt.Log.Log(context.Background(), level, "database: "+doing, "err", err)
 }
 
 // readRecord reads the record again and again.
@@ -104,7 +142,7 @@ func (m *Member) beat(ctx context.Context) {
 			count++
 			m.beatOnce(ctx, epoch, count)
 			if former != 0 && former != epoch {
-				_ = m.opt.KV.Delete(ctx, m.beatKey(former), nil) // it is only tidied up
+				m.forgetBeat(ctx, former)
 			}
 			former = epoch
 		}
@@ -115,6 +153,15 @@ func (m *Member) beat(ctx context.Context) {
 		if !m.rest(ctx, never, wait) {
 			return
 		}
+	}
+}
+
+// forgetBeat tidies up.
+func (m *Member) forgetBeat(ctx context.Context, epoch uint64) {
+	call, cancel := context.WithTimeout(ctx, m.callTimeout()) // the next beat waits for it
+	defer cancel()
+	if err := m.opt.KV.Delete(call, m.beatKey(epoch), nil); err != nil && ctx.Err() == nil {
+		m.opt.Log.Debug("database: remove an old beat", "err", err)
 	}
 }
 

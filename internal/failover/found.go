@@ -14,6 +14,8 @@ func (t *step) found() {
 		t.d.Why = "there is a database here, but no record of its cluster in the coordinator"
 		t.unled()
 	case t.o.Stopping:
+	case t.o.Disk.Empty && t.o.Unsure:
+		t.d.Why = unsure
 	case t.o.Backup && t.o.Now-t.since() < 2*t.cfg.TTL:
 		// There was a cluster, and there may be one: who leads it writes the record again.
 		t.d.Why = "there is a backup, but no record of its cluster in the coordinator: waiting whether somebody leads"
@@ -23,6 +25,9 @@ func (t *step) found() {
 		t.claim(r)
 	}
 }
+
+// unsure is why no new database is made: it could take the place of one that there is a backup of.
+const unsure = "it is not known yet whether there is a backup to begin with"
 
 // restore writes the record again that the coordinator has lost, or of which it has an old backup, or in
 // whose place another cluster was founded: who leads knows what was in it. If it only was a stale reading the write is refused.
@@ -69,6 +74,8 @@ func (t *step) bootstrap() {
 		t.d.Why = "the local files cannot be looked at"
 	case t.o.Busy:
 		t.d.Why = "making the first database"
+	case disk.Empty && t.o.Unsure:
+		t.d.Why = unsure
 	case disk.Empty:
 		t.s.Made = t.r.Epoch // what is found later is nobody's data
 		t.persist()

@@ -44,6 +44,7 @@ type Observation struct {
 
 	Busy     bool // a file or server action is still under way; none but Kill is begun beside it
 	Backup   bool // there is a backup to begin with
+	Unsure   bool // it is not known whether there is
 	Stopping bool // this instance is to end
 }
 

@@ -22,7 +22,7 @@ type node struct {
 	system                   string
 	replica, full, deaf, odd bool
 	broken, sluggish         bool
-	backup                   bool
+	backup, unsure           bool
 	log                      []int
 
 	up, hung, primary, open bool
@@ -94,6 +94,8 @@ func (n *node) happen(what string) bool {
 		n.full = what == "full"
 	case "deaf", "hearing":
 		n.deaf = what == "deaf"
+	case "unsure", "sure":
+		n.unsure = what == "unsure"
 	case "broken", "whole":
 		n.broken = what == "broken"
 	case "sluggish":
@@ -143,7 +145,7 @@ func (n *node) serve() {
 
 func (n *node) observe() {
 	o, s := &n.obs, n.s
-	o.Now, o.Clock, o.Busy, o.Backup, o.Stopping = s.now, time.Unix(0, 0).UTC(), n.do != nil, n.backup, n.stopping
+	o.Now, o.Clock, o.Busy, o.Backup, o.Unsure, o.Stopping = s.now, time.Unix(0, 0).UTC(), n.do != nil, n.backup && !n.unsure, n.unsure, n.stopping
 	o.Disk = &Disk{Empty: n.system == "", System: n.system, Replica: n.replica}
 	o.Process, o.Database, o.Asked = Down, nil, s.now
 	switch {
