@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,10 +35,9 @@ type backups struct {
 	mu      sync.Mutex
 	v       *volume.Volume // nil: not open yet
 	courier *wal.Courier   // nil: the database is not known yet
-	archive *wal.Archive
-	system  uint64
-	last    pgbackup.Record // the newest that is known
-	problem string          // why the last base backup failed; empty: it did not
+	at      *pgbackup.Store
+	problem string    // what was last told to have gone wrong; empty: nothing has since
+	due     time.Time // when the next base backup is, by the own clock; run's own
 }
 
 // openBackups opens the store; nil if the database is not backed up.
@@ -89,28 +87,25 @@ func (b *backups) volume(ctx context.Context, create bool) (*volume.Volume, erro
 	return v, nil
 }
 
-// below is the store below the volume's prefix.
-func (b *backups) below() objstore.Store { return objstore.WithPrefix(b.st, b.cfg.Volume) }
-
-// open has the log of that database carried from here on.
-func (b *backups) open(v *volume.Volume, system uint64) (*wal.Archive, error) {
+// open is where the base backups of one database are; its log is carried from here on.
+func (b *backups) open(v *volume.Volume, system uint64) (*pgbackup.Store, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.system == system {
-		return b.archive, nil
+	if b.at != nil && b.at.Archive.System() == system {
+		return b.at, nil
 	}
-	archive, err := wal.New(b.below(), wal.Options{Secret: v.Repo.Secret(wal.Purpose), System: system})
+	at, err := pgbackup.Open(v, wal.Stream{System: system}, b.claim(), b.log)
 	if err != nil {
 		return nil, err
 	}
 	former := b.courier
-	b.archive, b.system = archive, system
-	b.courier = wal.NewCourier(archive, wal.CourierOptions{Directory: b.cfg.Database.Data, Log: b.log})
+	b.at = at
+	b.courier = wal.NewCourier(at.Archive, wal.CourierOptions{Directory: b.cfg.Database.Data, Log: b.log})
 	b.carry(b.courier)
 	if former != nil {
 		_ = former.Close()
 	}
-	return archive, nil
+	return at, nil
 }
 
 // claim is how the volume is held while a base backup commits.
@@ -176,14 +171,13 @@ func (b *backups) Restore(ctx context.Context) error {
 		return err
 	}
 	b.log.Warn("restoring the database from its newest base backup", "of", record.End, "system", record.System)
-	err = b.driver.Restore(ctx, []string{"DROVER_SOCKET=" + b.cfg.Socket}, func(ctx context.Context, dir string) error {
-		_, err := s.Restore(ctx, pgbackup.RestoreOptions{Into: dir, Command: restoreCommand()})
-		return err
+	return b.driver.Restore(ctx, postgres.Backup{
+		Env: []string{"DROVER_SOCKET=" + b.cfg.Socket}, Settle: pgbackup.Settle,
+		Fetch: func(ctx context.Context, dir string) error {
+			_, err := s.Restore(ctx, pgbackup.RestoreOptions{Into: dir, Command: restoreCommand()})
+			return err
+		},
 	})
-	if err != nil {
-		return err
-	}
-	return pgbackup.Settle(b.cfg.Database.Data)
 }
 
 // ownCommand is how PostgreSQL calls this very binary.
@@ -202,8 +196,12 @@ func restoreCommand() string { return ownCommand(pgbackup.RestoreCommand) }
 // is away must not end its server: it asks its primary then.
 func replicaCommand() string { return ownCommand("drover wal fetch --timeout 5s %f %p") + " || exit 1" }
 
-// backupLook is how often it is looked whether there is something to do.
-const backupLook = 5 * time.Second
+// backupLook is how often it is looked whether there is something to do, which asks the store for nothing; and backupAgain
+// is after how long a base backup that failed is tried again.
+const (
+	backupLook  = 5 * time.Second
+	backupAgain = time.Minute
+)
 
 // run carries the log, and makes base backups while this member leads, until ctx ends.
 func (b *backups) run(ctx context.Context, view func() database.View) {
@@ -221,6 +219,7 @@ func (b *backups) run(ctx context.Context, view func() database.View) {
 	}
 }
 
+// tell warns of a failure, once as long as it is the same.
 func (b *backups) tell(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -236,35 +235,54 @@ func (b *backups) look(ctx context.Context, view database.View) error {
 	if err != nil {
 		return nil // there is no database yet
 	}
-	v, err := b.volume(ctx, b.cfg.Init == config.InitAuto && view.Role == database.RolePrimary)
+	leads := view.Role == database.RolePrimary
+	v, err := b.volume(ctx, b.cfg.Init == config.InitAuto && leads)
+	if errors.Is(err, repo.ErrNoRepository) && !leads {
+		return nil // the primary makes it
+	}
 	if err != nil {
 		return err
 	}
-	archive, err := b.open(v, system)
+	at, err := b.open(v, system)
+	if err != nil {
+		return err
+	}
+	if !leads {
+		b.due = time.Time{} // what others did meanwhile is to be seen first
+		return nil
+	}
+	if time.Now().Before(b.due) {
+		return nil
+	}
+	b.due = time.Now().Add(backupAgain)
+	return b.backUp(ctx, at)
+}
+
+// backUp makes a base backup, if the newest one is old, and says when the next one is due.
+func (b *backups) backUp(ctx context.Context, at *pgbackup.Store) error {
+	list, err := at.List(ctx)
 	if err != nil {
 		return err
 	}
 	every := b.cfg.Database.Backup.Every.Std()
-	if view.Role != database.RolePrimary || every == 0 {
-		return nil
+	if n := len(list); n > 0 {
+		// Its end is by the clock of the server that made it: one that is in the future says nothing.
+		if age := time.Since(list[n-1].End); age >= 0 && age < every {
+			b.due = time.Now().Add(every - age)
+			return nil
+		}
 	}
-	s := &pgbackup.Store{Volume: v, Archive: archive, Log: b.log, Claim: b.claim()}
-	list, err := s.List(ctx)
+	record, err := at.Backup(ctx, pgbackup.Source{Directory: b.cfg.Database.Data, Connect: b.driver.Session})
 	if err != nil {
 		return err
 	}
-	b.note(list)
-	if len(list) > 0 && time.Since(list[len(list)-1].End) < every {
-		return nil
-	}
-	record, err := s.Backup(ctx, pgbackup.Source{Directory: b.cfg.Database.Data, Connect: b.driver.Session})
-	if err != nil {
-		return err
-	}
-	b.note(append(slices.Clip(list), record))
-	b.expire(ctx, s)
+	b.due = time.Now().Add(every)
+	b.mu.Lock()
+	b.problem = ""
+	b.mu.Unlock()
 	b.log.Info("made a base backup", "bytes", record.Bytes, "stored", record.Added, "took", record.End.Sub(record.Begin).Round(time.Millisecond),
 		"from", record.Start, "to", record.Stop)
+	b.expire(ctx, at)
 	return nil
 }
 
@@ -275,8 +293,10 @@ func (b *backups) expire(ctx context.Context, s *pgbackup.Store) {
 		return
 	}
 	gone, err := s.Expire(ctx, time.Now(), pgbackup.Window{Keep: keep, Least: leastBackups, Prune: true})
-	if err != nil && ctx.Err() == nil {
-		b.log.Warn("remove old backups of the database", "err", err)
+	if err != nil {
+		if ctx.Err() == nil {
+			b.log.Warn("remove old backups of the database", "err", err)
+		}
 		return
 	}
 	b.log.Info("removed what no moment of the window needs", "window", keep, "removed", len(gone.Drop))
@@ -284,19 +304,3 @@ func (b *backups) expire(ctx context.Context, s *pgbackup.Store) {
 
 // leastBackups is how many base backups stay, however old.
 const leastBackups = 2
-
-func (b *backups) note(list []pgbackup.Record) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.problem = ""
-	if len(list) > 0 {
-		b.last = list[len(list)-1]
-	}
-}
-
-// newestBackup is when the newest known base backup ended, and why the last try failed.
-func (b *backups) newestBackup() (end time.Time, problem string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.last.End, b.problem
-}

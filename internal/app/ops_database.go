@@ -117,7 +117,7 @@ func (d *databaseAt) restore(ctx context.Context, bin string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, driver.Close()) }()
-	err = driver.Restore(ctx, nil, func(ctx context.Context, dir string) error {
+	return driver.Restore(ctx, postgres.Backup{Settle: pgbackup.Settle, Fetch: func(ctx context.Context, dir string) error {
 		command := fmt.Sprintf("test -f '%s/%%f' && cp '%s/%%f' %%p", spool, spool)
 		var err error
 		d.record, err = d.store.Restore(ctx, pgbackup.RestoreOptions{Into: dir, Target: d.opt.At, Command: command, Progress: d.progress()})
@@ -125,11 +125,7 @@ func (d *databaseAt) restore(ctx context.Context, bin string) (err error) {
 			return err
 		}
 		return d.bring(ctx, spool)
-	})
-	if err != nil {
-		return err
-	}
-	return pgbackup.Settle(d.dir)
+	}})
 }
 
 func (d *databaseAt) progress() func(string, uint64) {

@@ -25,47 +25,78 @@ const recoveryEnd = 2 * time.Minute
 // recoverySignal is in files whose recovery has not come to its end.
 const recoverySignal = "recovery.signal"
 
-// Restore makes the database from a backup: fetch fills a directory with files that have a recovery.signal, and a server
-// that nobody can connect to runs on them until it is a primary of its own history. Then it is stopped. env is added to its
-// environment, for restore_command. Until all of that is done the files count as none; called again it goes on.
-func (d *Driver) Restore(ctx context.Context, env []string, fetch func(ctx context.Context, dir string) error) error {
-	disk, err := d.Disk(ctx)
-	if err == nil && !disk.Empty {
-		err = fmt.Errorf("%s is not empty", d.o.Data)
-	}
-	if err == nil {
-		err = d.writeFile(d.unfinished(), "A restore has not ended.\n")
-	}
-	if err == nil {
-		err = d.fetch(ctx, fetch)
-	}
-	if err == nil {
-		err = d.recoverFiles(ctx, env)
-	}
-	if err == nil {
-		err = removeFile(d.unfinished())
-	}
-	if err != nil {
+// How far a Restore has come, as the file beside the database says while it is not whole. Of what any
+// other text says nothing can be used.
+const (
+	fetching   = "a backup is being brought here\n"
+	recovering = "a backup that was brought here is being recovered\n"
+)
+
+// Backup is what Restore begins with.
+type Backup struct {
+	// Fetch fills a directory, which is empty or as an interrupted Fetch has left it, with files that have a recovery.signal.
+	Fetch func(ctx context.Context, dir string) error
+	// Settle takes away what Fetch has set for the recovery.
+	Settle func(dir string) error
+	Env    []string // added to the environment of the server that recovers, for restore_command
+}
+
+// Restore makes the database from a backup: a server that nobody can connect to runs on its files until it is a
+// primary of its own history, and is stopped. Until all of that is done the files count as none; called again, in
+// another life of the agent, too, it goes on.
+func (d *Driver) Restore(ctx context.Context, b Backup) error {
+	if err := d.restore(ctx, b); err != nil {
 		return fmt.Errorf("restore PostgreSQL: %w", err)
 	}
 	return nil
 }
 
-// fetch has the files brought, unless an earlier call had all of them.
-func (d *Driver) fetch(ctx context.Context, fetch func(context.Context, string) error) error {
-	if _, err := os.Lstat(filepath.Join(d.o.Data, recoverySignal)); err == nil {
-		return nil
+func (d *Driver) restore(ctx context.Context, b Backup) error {
+	disk, err := d.Disk(ctx)
+	if err == nil && !disk.Empty {
+		err = fmt.Errorf("%s is not empty", d.o.Data)
+	}
+	if err != nil {
+		return err
+	}
+	stage, err := os.ReadFile(d.unfinished())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if string(stage) != recovering {
+		if err := d.fetch(ctx, b, string(stage) == fetching); err != nil {
+			return err
+		}
+	}
+	if err := d.recoverFiles(ctx, b.Env); err != nil {
+		return err
+	}
+	if err := b.Settle(d.o.Data); err != nil {
+		return err
+	}
+	return removeFile(d.unfinished())
+}
+
+// fetch has the files brought, and gives them to the server's user. What is there already is of use only to a fetch that goes on.
+func (d *Driver) fetch(ctx context.Context, b Backup, again bool) error {
+	if err := d.writeFile(d.unfinished(), fetching); err != nil {
+		return err
+	}
+	if !again {
+		if err := os.RemoveAll(d.o.Data); err != nil {
+			return err
+		}
 	}
 	if err := d.makeDir(d.o.Data); err != nil {
 		return err
 	}
-	if err := fetch(ctx, d.o.Data); err != nil {
+	if err := errors.Join(d.makeDir(d.o.Run), b.Fetch(ctx, d.o.Data)); err != nil {
 		return err
 	}
-	if err := os.Chmod(d.o.Data, 0o700); err != nil {
+	if err := errors.Join(os.Chmod(d.o.Data, 0o700), d.ownAll(d.o.Data)); err != nil {
 		return err
 	}
-	return d.ownAll(d.o.Data)
+	return d.writeFile(d.unfinished(), recovering)
 }
 
 func (d *Driver) recoverFiles(ctx context.Context, env []string) error {
