@@ -59,7 +59,7 @@ var rules = []rule{
 		"a shared directory is blobs and pointers, not a volume with one holder"},
 	{"internal/appcluster/...", []string{"internal/appcluster/...", "internal/event", "internal/coord"},
 		"drivers act on an application; how it is supervised is not theirs"},
-	{"internal/database/databasetest", []string{"internal/database", "internal/failover"},
+	{"internal/database/databasetest", []string{"internal/database", "internal/failover", "internal/testkit/process"},
 		"the conformance suite knows the contract and no engine"},
 	{"internal/database/postgres", []string{"internal/database", "internal/failover"},
 		"a driver knows the contract and its vendor's SDK; what it is to do is decided elsewhere"},

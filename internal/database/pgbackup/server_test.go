@@ -2,7 +2,6 @@ package pgbackup
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +22,7 @@ import (
 
 	"drover/internal/database/wal"
 	"drover/internal/objstore"
+	"drover/internal/testkit/process"
 	"drover/internal/volume"
 	"drover/internal/volume/protocol"
 )
@@ -111,7 +111,7 @@ type server struct {
 	p       *place
 	dir     string // its files
 	name    string
-	log     output
+	log     process.Output
 	cmd     *exec.Cmd
 	done    chan struct{}
 	end     []func() // of its courier
@@ -427,22 +427,4 @@ func (w *writer) wrote() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.rows
-}
-
-// output collects what a server prints.
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }

@@ -25,7 +25,7 @@ type Process struct {
 	name    string
 	stop    syscall.Signal
 	grace   time.Duration
-	output  output
+	output  Output
 	running *exec.Cmd     // nil: stopped
 	ended   chan struct{} // closed when running was waited for
 }
@@ -160,19 +160,20 @@ func FreeAddresses(t testing.TB, n int) []string {
 	return addrs
 }
 
-// output collects what a process prints.
-type output struct {
+// Output collects what a process prints. It may be given twice, as stdout and stderr.
+type Output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *Output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.Write(p)
 }
 
-func (o *output) String() string {
+// String is all of it as yet.
+func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()
