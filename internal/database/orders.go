@@ -61,8 +61,8 @@ func (m *Member) Switchover(ctx context.Context, to string, at time.Time) (Outco
 	}
 	var before *failover.Record
 	err := m.edit(ctx, func(r *failover.Record) (bool, error) {
-		if r.Switchover != nil && *r.Switchover == wish && before != nil {
-			return false, nil // the last attempt was done after all
+		if done(before, r, wish) {
+			return false, nil
 		}
 		if err := m.mayHandOver(r, to, later); err != nil {
 			return false, err
@@ -80,6 +80,15 @@ func (m *Member) Switchover(ctx context.Context, to string, at time.Time) (Outco
 		return Outcome{Primary: former, Epoch: before.Epoch, Scheduled: wish.At}, nil
 	}
 	return m.await(ctx, before, wish)
+}
+
+// done reports whether an attempt upon an earlier record, whose end was not known, was done after all: the wish stands
+// there, or, if it was for at once, somebody has been elected since.
+func done(before, now *failover.Record, wish failover.Switchover) bool {
+	if before == nil {
+		return false
+	}
+	return now.Switchover != nil && *now.Switchover == wish || wish.At.IsZero() && now.Epoch > before.Epoch
 }
 
 // mayHandOver says why a switchover cannot be; nil: it can.
@@ -172,6 +181,9 @@ func (m *Member) Failover(ctx context.Context, to string, force bool) (Outcome, 
 	var before *failover.Record
 	var wish failover.Switchover
 	err := m.edit(ctx, func(r *failover.Record) (bool, error) {
+		if done(before, r, wish) {
+			return false, nil
+		}
 		v := m.View()
 		name, err := m.choose(v, r, to)
 		if err != nil {
@@ -181,9 +193,6 @@ func (m *Member) Failover(ctx context.Context, to string, force bool) (Outcome, 
 			return false, unsafe("%s; repeat it with --force if that is what you want", risk)
 		}
 		wish = failover.Switchover{To: name, Force: true}
-		if r.Switchover != nil && *r.Switchover == wish && before != nil {
-			return false, nil
-		}
 		before = r.Clone()
 		r.Switchover = &wish
 		return true, nil

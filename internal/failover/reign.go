@@ -245,10 +245,10 @@ func (t *step) over() {
 	t.yield("the primary's server has ended")
 }
 
-// resign takes an ended member out of the record, though it stays the last primary.
+// resign has it lead no more in this epoch, though it stays the last primary.
 func (t *step) resign() {
 	t.d.Beat, t.d.LeadUntil = 0, 0
-	t.s.leads = 0
+	t.s.leads, t.s.tried = 0, 0
 }
 
 // yield lets the others elect, if there are any who may be; else this member leads again.
@@ -256,8 +256,7 @@ func (t *step) yield(reason string) {
 	t.d.Why = reason
 	next, ok := t.successor()
 	if !ok {
-		t.s.leads = 0 // it has to ask for the lead anew
-		t.d.LeadUntil, t.d.Beat = 0, 0
+		t.resign() // it has to ask for the lead anew
 		return
 	}
 	t.write(func(r *Record) {
