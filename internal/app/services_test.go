@@ -243,6 +243,8 @@ jobs:
 	if n := s.changes("db"); n != 0 {
 		t.Errorf("%d changes of a service that was only unknown for a while", n)
 	}
+	// What was known of one question is not known of another: with nobody to answer, nothing is.
+	server.SetAvailable(false)
 	s.write(`
 coordinator: consul://127.0.0.1:1
 watches: {db: {service: postgres, tag: primary}}
