@@ -101,10 +101,17 @@ func (m *Member) begin(ctx context.Context, actions []failover.Action) {
 				if ctx.Err() == nil {
 					m.complain(name(a), err)
 				}
+				first := actions[0]
+				_, aside := a.(failover.Keep) // nothing waits for it
+				if aside {
+					first = a
+				}
 				m.mu.Lock()
-				m.failed[name(actions[0])] = m.now() + pause(a)
+				m.failed[name(first)] = m.now() + pause(a)
 				m.mu.Unlock()
-				break
+				if !aside {
+					break
+				}
 			}
 		}
 	})
@@ -131,7 +138,7 @@ func (m *Member) occupy(ctx context.Context, do func()) {
 // pause is how long an action that failed is not tried again.
 func pause(a failover.Action) time.Duration {
 	switch a.(type) {
-	case failover.Init, failover.Restore, failover.Clone, failover.Rewind, failover.Start:
+	case failover.Init, failover.Restore, failover.Clone, failover.Rewind, failover.Start, failover.Keep:
 		return 2 * time.Second
 	}
 	return 100 * time.Millisecond
@@ -193,7 +200,13 @@ func (m *Member) hand(ctx context.Context, a failover.Action) error {
 				list = append(list, *p)
 			}
 		}
-		return d.Replicas(ctx, list)
+		err := d.Replicas(ctx, list)
+		if err == nil {
+			m.mu.Lock()
+			m.state = m.state.Kept(a.IDs)
+			m.mu.Unlock()
+		}
+		return err
 	}
 	return fmt.Errorf("nobody knows how to do %T", a)
 }

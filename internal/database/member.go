@@ -74,6 +74,8 @@ type Member struct {
 	began  time.Time
 	wake   chan struct{} // something was observed
 	reread chan struct{} // the record may be another one
+	reask  chan struct{} // the other members may have something else to say
+	repoll chan struct{} // the server may be another way
 	killed chan struct{} // the watchdog is to look at its deadline
 	group  sync.WaitGroup
 
@@ -115,7 +117,8 @@ type Member struct {
 // New makes a member; it starts nothing.
 func New(opt Options) (*Member, error) {
 	m := &Member{
-		opt: opt, began: time.Now(), wake: make(chan struct{}, 1), reread: make(chan struct{}, 1), killed: make(chan struct{}, 1),
+		opt: opt, began: time.Now(), wake: make(chan struct{}, 1), reread: make(chan struct{}, 1),
+		reask: make(chan struct{}, 1), repoll: make(chan struct{}, 1), killed: make(chan struct{}, 1),
 		peers: map[string]failover.Member{}, failed: map[string]time.Duration{}, wrong: map[string]string{}, views: map[string]Sighting{},
 	}
 	m.obs.Answers, m.obs.Unsure = map[string]failover.Answer{}, opt.Backup != nil
@@ -228,6 +231,11 @@ func (m *Member) step() (failover.Decision, coord.Revision) {
 	o := m.observation()
 	var d failover.Decision
 	m.state, d = failover.Step(m.opt.Failover, m.state, o, newID(m.opt.Failover.Name))
+	if d.Why != "" && m.decision.Why == "" { // those that rest look at once
+		for _, ch := range []chan struct{}{m.reread, m.reask, m.repoll} {
+			poke(ch)
+		}
+	}
 	m.decision = d
 	m.fence.set(d.LeadUntil)
 	poke(m.killed)

@@ -183,7 +183,6 @@ func (m *Member) beatOnce(ctx context.Context, epoch, count uint64) {
 
 // pollServer asks the server again and again how it is.
 func (m *Member) pollServer(ctx context.Context) {
-	never := make(chan struct{})
 	for {
 		m.mu.Lock()
 		busy := m.busy
@@ -192,7 +191,7 @@ func (m *Member) pollServer(ctx context.Context) {
 			m.look(ctx)
 		}
 		m.pollOnce(ctx)
-		if !m.rest(ctx, never, m.pace(near)) {
+		if !m.rest(ctx, m.repoll, m.pace(near)) {
 			return
 		}
 	}

@@ -47,7 +47,6 @@ func (m *Member) token() string {
 func (m *Member) askAll(ctx context.Context) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1, DisableCompression: true}}
 	defer client.CloseIdleConnections()
-	never := make(chan struct{})
 	for {
 		var round sync.WaitGroup
 		sent := m.now() // before what the question says: that it leads is said for a moment that is not earlier
@@ -60,7 +59,7 @@ func (m *Member) askAll(ctx context.Context) {
 			})
 		}
 		round.Wait()
-		if !m.rest(ctx, never, m.pace(near)) {
+		if !m.rest(ctx, m.reask, m.pace(near)) {
 			return
 		}
 	}

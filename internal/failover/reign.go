@@ -62,7 +62,9 @@ func (t *step) accede() {
 		t.write(func(r *Record) { r.Set.Acks = want.Acks })
 		return
 	}
-	t.do(Synchronize{want}, Promote{})
+	t.do(Synchronize{want})
+	t.keep() // who follows finds it ready
+	t.do(Promote{})
 }
 
 // led has remembered that these files are a primary's from here on.
@@ -153,9 +155,14 @@ func (t *step) keep() {
 	}
 	slices.Sort(ids)
 	if !slices.Equal(ids, t.s.kept) {
-		t.s.kept = ids
 		t.do(Keep{ids})
 	}
+}
+
+// Kept is the state after Keep succeeded.
+func (s State) Kept(ids []string) State {
+	s.kept = ids
+	return s
 }
 
 // departing reports whether another one is to lead, and does the next thing towards it.

@@ -90,7 +90,7 @@ type State struct {
 	mark    mark          // what that was
 	unfed   time.Duration // since when the replica receives nothing although its upstream leads; 0: it does
 	rewound bool          // going back has been tried since it received last
-	kept    []string      // whose slots were asked for
+	kept    []string      // for whom the log is kept
 	last    *Record       // the newest that was obeyed
 	asked   []SyncSet     // that the record has, instead of last's, if a write upon last has been done
 	vacant  time.Duration // since when it could stand for election; 0: it could not
@@ -152,7 +152,7 @@ type (
 	Promote struct{}
 	// Admit opens or closes the server to clients.
 	Admit struct{ Clients bool }
-	// Keep keeps what these members still need of the log.
+	// Keep keeps what these members still need of the log. Those after it are done even if it fails.
 	Keep struct{ IDs []string }
 )
 

@@ -302,6 +302,8 @@ func (n *node) change(a Action) {
 	case Synchronize:
 		n.set = a.Set
 		n.state = n.state.Synchronized(strconv.Itoa(len(n.log)))
+	case Keep:
+		n.state = n.state.Kept(a.IDs)
 	case Promote:
 		n.primary, n.open, n.replica, n.flushed = true, false, false, map[string]int{}
 		n.s.forks--

@@ -247,6 +247,8 @@ func (m *member) hand(a failover.Action) bool {
 		}
 		s.set = a.Set
 		m.state = m.state.Synchronized(strconv.Itoa(len(m.log)))
+	case failover.Keep:
+		m.state = m.state.Kept(a.IDs)
 	case failover.Promote:
 		m.promote()
 	case failover.Admit:
