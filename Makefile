@@ -50,7 +50,7 @@ soak-supervise: ## 200 unruly jobs under fire for DROVER_SOAK_TIME (10m): nothin
 	DROVER_SOAK=1 DROVER_SOAK_TIME=$${DROVER_SOAK_TIME:-10m} go test -count=1 -timeout 4h -v -run TestSupervisionSoak $(TESTFLAGS) ./internal/app
 
 .PHONY: soak-database
-soak-database: ## PostgreSQL in containers: every fault, on every coordinator, in every mode
+soak-database: prepare ## PostgreSQL in containers: every fault, on every coordinator, in every mode
 	DROVER_SOAK=1 go test -tags e2e -count=1 -timeout 4h -v -run TestDatabaseSoak $(TESTFLAGS) ./e2e
 
 .PHONY: build

@@ -28,7 +28,8 @@ import (
 
 // cluster is a PostgreSQL cluster of examples/postgres: members, a coordinator, and a client outside.
 type cluster struct {
-	t       *testing.T
+	t       *testing.T // of the fault
+	top     *testing.T // of the cluster
 	run     *dockertest.Run
 	net     *dockertest.Network
 	env     map[string]string
@@ -39,12 +40,14 @@ type cluster struct {
 	members []*dbMember
 	next    int
 	client  *http.Client
+	harsh   bool // members have disks of their own, and clocks that can be set
 }
 
 type dbMember struct {
 	*dockertest.Container
-	c  *cluster
-	ip string
+	c    *cluster
+	ip   string
+	disk *disk // of a harsh cluster
 }
 
 var pgImage sync.Once
@@ -53,7 +56,7 @@ var pgImage sync.Once
 func newCluster(t *testing.T, kind, synchronous string) *cluster {
 	t.Helper()
 	run := dockertest.New(t)
-	c := &cluster{t: t, run: run, net: run.Network("db"), image: exampleImage(t, &pgImage, "postgres"), pass: rand.Text(), client: &http.Client{Timeout: time.Second}}
+	c := &cluster{t: t, top: t, run: run, net: run.Network("db"), image: exampleImage(t, &pgImage, "postgres"), pass: rand.Text(), client: &http.Client{Timeout: time.Second}}
 	c.secret = filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(c.secret, []byte(c.pass+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -111,10 +114,13 @@ func (c *cluster) add() *dbMember {
 	c.t.Helper()
 	c.next++
 	name := "pg" + strconv.Itoa(c.next)
-	m := &dbMember{c: c, Container: c.run.Start(dockertest.Spec{
-		Name: name, Image: c.image, Networks: []*dockertest.Network{c.net}, Env: c.env,
-		Options: []string{"--mount", "type=bind,readonly,src=" + c.secret + ",dst=/run/secrets/database", "--shm-size=256m"},
-	})}
+	m := &dbMember{c: c}
+	options := []string{"--mount", "type=bind,readonly,src=" + c.secret + ",dst=/run/secrets/database", "--shm-size=256m"}
+	if c.harsh {
+		m.disk = newDisk(c.top)
+		options = append(options, "--mount", "type=bind,src="+m.disk.path+",dst=/var/lib/postgresql/drover")
+	}
+	m.Container = c.run.Start(dockertest.Spec{Name: name, Image: c.image, Networks: []*dockertest.Network{c.net}, Env: c.env, Options: options})
 	c.members = append(c.members, m)
 	m.find()
 	return m
@@ -288,44 +294,89 @@ func (c *cluster) coordIP() string {
 type fault struct {
 	name  string
 	moves bool // another epoch begins by it
+	halts bool // nothing is acknowledged until it is mended
 	do    func(c *cluster, primary *dbMember) (mend func())
 }
 
-// faults are those of the fault matrix that need no other machine's clock or disk.
+// faults are those of the fault matrix that need nothing but containers.
 var faults = []fault{
-	{"postmaster killed", true, func(_ *cluster, p *dbMember) func() {
+	{"postmaster killed", true, false, func(_ *cluster, p *dbMember) func() {
 		p.MustExec("sh", "-c", "kill -9 $(head -1 /var/lib/postgresql/drover/data/postmaster.pid)")
 		return nil
 	}},
-	{"agent killed", true, func(_ *cluster, p *dbMember) func() { p.Kill(); return p.again }},
-	{"container paused", true, func(_ *cluster, p *dbMember) func() { p.Pause(); return p.Unpause }},
-	{"postmaster stopped", true, func(_ *cluster, p *dbMember) func() {
+	{"agent killed", true, false, func(_ *cluster, p *dbMember) func() { p.Kill(); return p.again }},
+	{"container paused", true, false, func(_ *cluster, p *dbMember) func() { p.Pause(); return p.Unpause }},
+	{"postmaster stopped", true, false, func(_ *cluster, p *dbMember) func() {
 		p.MustExec("sh", "-c", "kill -STOP $(head -1 /var/lib/postgresql/drover/data/postmaster.pid)")
 		return nil // the agent kills it
 	}},
-	{"cut off from the coordinator", false, func(c *cluster, p *dbMember) func() { p.cut("OUTPUT", c.coordIP()); return p.mend }},
-	{"cut off from its peers", false, func(_ *cluster, p *dbMember) func() { p.cut("OUTPUT", p.others()...); return p.mend }},
-	{"hears nothing of its peers", false, func(_ *cluster, p *dbMember) func() { p.cut("INPUT", p.others()...); return p.mend }},
-	{"cut off from all", true, func(c *cluster, p *dbMember) func() {
+	{"cut off from the coordinator", false, false, func(c *cluster, p *dbMember) func() { p.cut("OUTPUT", c.coordIP()); return p.mend }},
+	{"cut off from its peers", false, false, func(_ *cluster, p *dbMember) func() { p.cut("OUTPUT", p.others()...); return p.mend }},
+	{"hears nothing of its peers", false, false, func(_ *cluster, p *dbMember) func() { p.cut("INPUT", p.others()...); return p.mend }},
+	{"cut off from all", true, false, func(c *cluster, p *dbMember) func() {
 		p.cut("OUTPUT", append(p.others(), c.coordIP())...)
 		p.cut("INPUT", append(p.others(), c.coordIP())...)
 		return p.mend
 	}},
-	{"coordinator restarted", false, func(c *cluster, _ *dbMember) func() { c.coord.Restart(5 * time.Second); return nil }},
-	{"replica killed", false, func(c *cluster, p *dbMember) func() { r := c.replica(p); r.Kill(); return r.again }},
-	{"told to stop", true, func(_ *cluster, p *dbMember) func() { p.Stop(60 * time.Second); return p.again }},
-	{"destroyed", true, func(c *cluster, p *dbMember) func() {
-		p.Kill()
-		p.Remove()
+	{"coordinator restarted", false, false, func(c *cluster, _ *dbMember) func() { c.coord.Restart(5 * time.Second); return nil }},
+	{"replica killed", false, false, func(c *cluster, p *dbMember) func() { r := c.replica(p); r.Kill(); return r.again }},
+	{"told to stop", true, false, func(_ *cluster, p *dbMember) func() { p.Stop(60 * time.Second); return p.again }},
+	{"destroyed", true, false, func(c *cluster, p *dbMember) func() {
+		p.destroy()
 		c.members = slices.DeleteFunc(c.members, func(m *dbMember) bool { return m == p })
 		c.add()
 		return nil
+	}},
+	{"two killed", false, true, func(c *cluster, p *dbMember) func() {
+		r := c.replica(p)
+		p.Kill()
+		r.Kill()
+		return func() { r.again(); p.again() }
+	}},
+}
+
+// harshFaults are those that need a harsh cluster.
+var harshFaults = []fault{
+	{"disk full", true, false, func(_ *cluster, p *dbMember) func() { p.disk.fill(); return p.disk.free }},
+	{"disk hangs", true, false, func(_ *cluster, p *dbMember) func() { p.disk.hang(); return p.disk.resume }},
+	{"disk slow", false, false, func(_ *cluster, p *dbMember) func() { return p.disk.slow() }},
+	{"clock stepped", false, false, func(_ *cluster, p *dbMember) func() {
+		p.setClock("+3600")
+		time.Sleep(2 * time.Second)
+		p.setClock("-7200")
+		return func() { p.setClock("+0") }
 	}},
 }
 
 // replica is one that does not lead.
 func (c *cluster) replica(p *dbMember) *dbMember {
 	return c.members[slices.IndexFunc(c.members, func(m *dbMember) bool { return m != p })]
+}
+
+// setClock sets the clock of the member's server, in seconds from the right time.
+func (m *dbMember) setClock(offset string) {
+	m.MustExec("sh", "-c", "echo '"+offset+"' > /tmp/clock.new && mv /tmp/clock.new /tmp/clock")
+}
+
+// harshImage is the example's, with a clock that can be set for the server alone.
+func harshImage(t *testing.T, image string) string {
+	t.Helper()
+	tag := image + "-harsh"
+	dockertest.Build{Tag: tag, Context: t.TempDir(), Dockerfile: "FROM " + image + `
+RUN apt-get update && apt-get install -y --no-install-recommends libfaketime && rm -rf /var/lib/apt/lists/* && echo +0 > /tmp/clock
+ENV LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 FAKETIME_TIMESTAMP_FILE=/tmp/clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1
+`}.Build(t)
+	return tag
+}
+
+// destroy leaves nothing of the member.
+func (m *dbMember) destroy() {
+	m.c.t.Helper()
+	m.Kill()
+	m.Remove()
+	if m.disk != nil {
+		m.disk.gone()
+	}
 }
 
 // again starts the same container again.
@@ -375,8 +426,10 @@ func TestDatabaseSoak(t *testing.T) {
 	for _, kind := range []string{"bucket", "etcd", "consul"} {
 		for _, mode := range []string{"on", "strict", "off"} {
 			t.Run(kind+" "+mode, func(t *testing.T) {
-				c := startCluster(t, kind, mode)
-				for _, f := range faults {
+				c := newCluster(t, kind, mode)
+				c.harsh, c.image = true, harshImage(t, c.image)
+				c.form()
+				for _, f := range slices.Concat(faults, harshFaults) {
 					c.suffer(t, f, mode)
 				}
 				c.loseAll(t)
@@ -388,11 +441,17 @@ func TestDatabaseSoak(t *testing.T) {
 func startCluster(t *testing.T, kind, mode string) *cluster {
 	t.Helper()
 	c := newCluster(t, kind, mode)
+	c.form()
+	return c
+}
+
+// form starts three members.
+func (c *cluster) form() {
+	c.t.Helper()
 	for range 3 {
 		c.add()
 	}
 	c.awaitWhole(2, 3*time.Minute)
-	return c
 }
 
 // suffer lets one thing go wrong while a client writes, and holds what it was told.
@@ -412,7 +471,7 @@ func (c *cluster) suffer(t *testing.T, f fault, mode string) {
 			mend = sync.OnceFunc(mend)
 			t.Cleanup(mend) // the next fault is another one
 		}
-		if f.moves || mode != "strict" { // strict: a primary without its replicas acknowledges nothing
+		if !f.halts && (f.moves || mode != "strict") { // strict: a primary without its replicas acknowledges nothing
 			c.awaitWrites(a, 50, 2*time.Minute)
 		}
 		if mend != nil {
@@ -442,9 +501,9 @@ func (c *cluster) loseAll(t *testing.T) {
 		c.awaitWrites(a, 50, time.Minute)
 		a.Stop()
 		p.archive()
+		c.awaitArchived()
 		for _, m := range c.members {
-			m.Kill()
-			m.Remove()
+			m.destroy()
 		}
 		c.members = nil
 		for range 3 {
@@ -461,6 +520,20 @@ func (c *cluster) loseAll(t *testing.T) {
 			t.Errorf("missing %v, duplicated %v", r.Missing, r.Duplicated)
 		}
 	})
+}
+
+// awaitArchived waits until no member has anything left to archive: whoever leads next could not go on behind it.
+func (c *cluster) awaitArchived() {
+	c.t.Helper()
+	for _, m := range c.members {
+		dockertest.Await(c.t, 2*time.Minute, "the log of "+m.Name+" to be archived", func(ctx context.Context) error {
+			out, err := m.Exec(ctx, "sh", "-c", "cd /var/lib/postgresql/drover/data/pg_wal/archive_status && ls | grep ready || true")
+			if err == nil && strings.TrimSpace(out) != "" {
+				err = fmt.Errorf("left: %s", strings.Join(strings.Fields(out), " "))
+			}
+			return err
+		})
+	}
 }
 
 // archive has the log archived as far as it goes.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -19,7 +20,7 @@ type Courier struct {
 	dir     directory
 	log     *slog.Logger
 	work    context.Context // of what nobody waits for
-	end     context.CancelFunc
+	stop    context.CancelFunc
 	group   sync.WaitGroup
 
 	mu     sync.Mutex
@@ -53,7 +54,7 @@ func NewCourier(a *Archive, opt CourierOptions) *Courier {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Courier{
-		archive: a, from: cmp.Or(opt.From, a), dir: directory{path: opt.Directory}, log: opt.Log, work: ctx, end: cancel,
+		archive: a, from: cmp.Or(opt.From, a), dir: directory{path: opt.Directory}, log: opt.Log, work: ctx, stop: cancel,
 		push:  pushes{going: map[Name]*flight{}, done: map[Name][sha256.Size]byte{}},
 		spool: spool{flights: map[Name]*flight{}},
 	}
@@ -64,7 +65,7 @@ func (c *Courier) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	c.end()
+	c.stop()
 	c.group.Wait()
 	return nil
 }
@@ -128,7 +129,7 @@ func (c *Courier) Store(ctx context.Context, file string) error {
 		return err
 	}
 	if name.Kind != Segment {
-		return c.archive.Push(ctx, name, content)
+		return c.put(ctx, name, content)
 	}
 	sum := sha256.Sum256(content)
 	known, under := c.follow(name, sum, int64(len(content)))
@@ -139,10 +140,27 @@ func (c *Courier) Store(ctx context.Context, file string) error {
 		c.follow(name, sum, int64(len(content)))
 		return nil
 	}
-	if err := c.archive.Push(ctx, name, content); err != nil {
+	if err := c.put(ctx, name, content); err != nil {
 		return err
 	}
 	c.lookAhead(int64(len(content)))
+	return nil
+}
+
+// put stores one file, as far as it is the database's.
+func (c *Courier) put(ctx context.Context, name Name, content []byte) error {
+	err := c.archive.Push(ctx, name, content)
+	if !errors.Is(err, ErrConflict) {
+		return err
+	}
+	same, unknown := c.left(ctx, name, content)
+	if unknown != nil {
+		return fmt.Errorf("%w (whether that is of a history that was left is not known: %w)", err, unknown)
+	}
+	if !same {
+		return err
+	}
+	c.log.Info("a file of the log goes on where the database left its timeline, and another member archived it first: its end is not kept", "file", name.String())
 	return nil
 }
 

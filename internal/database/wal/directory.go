@@ -190,6 +190,33 @@ func (d *directory) ready() ([]Name, error) {
 	return names, nil
 }
 
+// line is that of the newest timeline whose history is here; none: there is no history.
+func (d *directory) line() (Line, error) {
+	root, err := d.open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	files, err := list(root, walFolder)
+	if err != nil {
+		return nil, err
+	}
+	var newest Name
+	for _, file := range files {
+		if n, err := ParseName(file); err == nil && n.Kind == History && n.Timeline > newest.Timeline {
+			newest = n
+		}
+	}
+	if newest.Timeline == 0 {
+		return nil, nil
+	}
+	content, err := d.read(newest.String())
+	if err != nil {
+		return nil, err
+	}
+	return ParseHistory(newest.Timeline, content)
+}
+
 func list(root *os.Root, folder string) ([]string, error) {
 	f, err := root.Open(folder)
 	if err != nil {

@@ -57,6 +57,16 @@ func (l Line) Has(t Timeline, end LSN) bool {
 	return false
 }
 
+// end is where the line leaves a timeline; 0: it does not.
+func (l Line) end(t Timeline) LSN {
+	for _, p := range l {
+		if p.Timeline == t {
+			return p.End
+		}
+	}
+	return 0
+}
+
 // Line reads the line of a timeline. Errors: ErrNotFound, if its history is not stored.
 func (a *Archive) Line(ctx context.Context, t Timeline) (Line, error) {
 	if t == 1 {
