@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -249,4 +250,33 @@ func TestAgentDies(t *testing.T) {
 			c.kept(i, word)
 		}
 	}
+}
+
+// TestCannotBeKilled: a primary whose server hangs so that not even a kill ends it, as upon a disk that does not answer,
+// is replaced: it falls silent. When it can be killed at last, it follows.
+func TestCannotBeKilled(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b", "c")
+	first := c.formed()
+	word := c.writes()
+	wedged := make(chan struct{})
+	loose := sync.OnceFunc(func() { close(wedged) })
+	t.Cleanup(loose)
+	c.engine.change(func() { first.node.wedged, first.node.frozen = wedged, true })
+	var second *instance
+	c.until("another one leads", func() bool {
+		for _, i := range c.members {
+			if i != first && i.View().Role == RolePrimary {
+				second = i
+			}
+		}
+		return second != nil
+	})
+	c.kept(second, word)
+	if v := first.View(); v.Role == RolePrimary {
+		t.Errorf("%s says that it leads", first.name())
+	}
+	c.engine.change(func() { first.node.wedged = nil })
+	loose()
+	c.formed()
 }

@@ -47,6 +47,7 @@ type node struct {
 	applied  int
 	kills    int
 	exited   func()
+	wedged   chan struct{} // it cannot be killed before that is closed; nil: it can
 	hold     chan struct{} // clients are not turned away before it is closed; nil: it does not hold
 }
 
@@ -292,6 +293,12 @@ func (p processes) Start(context.Context) error {
 func (p processes) Stop(context.Context) { p.e.change(func() { p.running, p.open = false, false }) }
 
 func (p processes) Kill(string) {
+	p.e.mu.Lock()
+	wedged := p.wedged
+	p.e.mu.Unlock()
+	if wedged != nil {
+		<-wedged
+	}
 	p.e.change(func() {
 		if p.running {
 			p.kills++

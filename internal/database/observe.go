@@ -136,7 +136,7 @@ func (m *Member) beat(ctx context.Context) {
 	count, former := uint64(time.Now().UnixNano()), uint64(0) // greater than an earlier life's, as a rule; that it differs is enough
 	for {
 		m.mu.Lock()
-		epoch := m.decision.Beat
+		epoch := m.leading()
 		m.mu.Unlock()
 		if epoch != 0 {
 			count++
@@ -154,6 +154,15 @@ func (m *Member) beat(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// leading is the epoch that this member leads in; 0: none, or it was decided too long ago that it does. So one whose
+// decisions hang, upon a disk or a server that cannot be killed, falls silent. m.mu is held.
+func (m *Member) leading() uint64 {
+	if m.now() >= m.decision.LeadUntil {
+		return 0
+	}
+	return m.decision.Beat
 }
 
 // forgetBeat tidies up.

@@ -68,7 +68,7 @@ func (m *Member) askAll(ctx context.Context) {
 func (m *Member) question() (question, []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return question{m.written, m.decision.Beat}, m.decision.Ask
+	return question{m.written, m.leading()}, m.decision.Ask
 }
 
 // askTimeout bounds one question: who does not answer holds up the next round no longer.
