@@ -36,7 +36,8 @@ type cluster struct {
 	image   string
 	secret  string // file
 	pass    string
-	coord   *dockertest.Container // the bucket, etcd or Consul
+	store   *dockertest.Container // the bucket
+	coord   *dockertest.Container // it, etcd or Consul
 	members []*dbMember
 	next    int
 	client  *http.Client
@@ -62,10 +63,11 @@ func newCluster(t *testing.T, kind, synchronous string) *cluster {
 		t.Fatal(err)
 	}
 	access, secret := "drover-e2e", rand.Text()
-	c.coord = run.Start(dockertest.Spec{
+	c.store = run.Start(dockertest.Spec{
 		Name: "s3", Image: storeImage(t), Networks: []*dockertest.Network{c.net},
 		Env: map[string]string{"ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret},
 	})
+	c.coord = c.store
 	c.env = map[string]string{
 		"DROVER_STORE": "s3://state/postgres?endpoint=http://s3:9000", "DROVER_PASSWORD": rand.Text(),
 		"AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "SYNCHRONOUS": synchronous, "RESTORE_AFTER": "15s",
@@ -348,6 +350,15 @@ var harshFaults = []fault{
 	}},
 }
 
+// stopWithoutStore holds that a planned change waits for no store.
+var stopWithoutStore = fault{"told to stop while the store hangs", true, false, func(c *cluster, p *dbMember) func() {
+	c.store.Pause()
+	if code := p.Stop(30 * time.Second); code != 0 {
+		c.t.Errorf("it did not end in order: %d", code)
+	}
+	return func() { c.store.Unpause(); p.again() }
+}}
+
 // replica is one that does not lead.
 func (c *cluster) replica(p *dbMember) *dbMember {
 	return c.members[slices.IndexFunc(c.members, func(m *dbMember) bool { return m != p })]
@@ -432,6 +443,9 @@ func TestDatabaseSoak(t *testing.T) {
 				for _, f := range slices.Concat(faults, harshFaults) {
 					c.suffer(t, f, mode)
 				}
+				if c.store != c.coord {
+					c.suffer(t, stopWithoutStore, mode)
+				}
 				c.loseAll(t)
 			})
 		}
@@ -464,12 +478,12 @@ func (c *cluster) suffer(t *testing.T, f fault, mode string) {
 		c.awaitWrites(a, 50, time.Minute)
 		began := p.view(t.Context()).Epoch
 		mend := f.do(c, p)
-		if f.moves {
-			c.awaitEpoch(began+1, time.Minute)
-		}
 		if mend != nil {
 			mend = sync.OnceFunc(mend)
 			t.Cleanup(mend) // the next fault is another one
+		}
+		if f.moves {
+			c.awaitEpoch(began+1, time.Minute)
 		}
 		if !f.halts && (f.moves || mode != "strict") { // strict: a primary without its replicas acknowledges nothing
 			c.awaitWrites(a, 50, 2*time.Minute)

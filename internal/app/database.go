@@ -229,7 +229,7 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 		Failover: settings, Driver: a.member.driver, Processes: a.jobs, KV: co.kv,
 		Prefix:    a.cfg.CoordinatorPrefix() + "/database/" + a.cfg.Database.Cluster,
 		StateFile: filepath.Join(a.member.stateDir(), "member.json"), Listener: listener,
-		Secret: a.member.secret, Log: a.log, Changed: a.roleChanged,
+		Secret: a.member.secret, Log: a.log, Changed: a.roleChanged, Relieved: a.relief.set,
 	})
 	if err != nil {
 		return err

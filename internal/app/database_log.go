@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"drover/client"
 	"drover/internal/database/wal"
@@ -36,7 +37,53 @@ func (a *agent) PushWAL(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	return explainedWAL(w.Store(ctx, path))
+	ctx, end := a.relief.within(ctx)
+	defer end()
+	if err = w.Store(ctx, path); err != nil && errors.Is(context.Cause(ctx), errRelieved) {
+		return refused(client.KindHeld, "%s", errRelieved.Error())
+	}
+	return explainedWAL(err)
+}
+
+// errRelieved is why a server that is being stopped need not wait for its log to be stored.
+var errRelieved = errors.New("this server ends, and another member has its log, and stores it")
+
+// relief ends pushes of the log while it is on: PostgreSQL does not end before its archiver has.
+type relief struct {
+	mu    sync.Mutex
+	on    bool
+	calls map[*context.CancelCauseFunc]bool
+}
+
+func (r *relief) set(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.on = on
+	if on {
+		for cancel := range r.calls {
+			(*cancel)(errRelieved)
+		}
+	}
+}
+
+// within is a context that ends when it is on.
+func (r *relief) within(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.on {
+		cancel(errRelieved)
+	}
+	if r.calls == nil {
+		r.calls = map[*context.CancelCauseFunc]bool{}
+	}
+	r.calls[&cancel] = true
+	return ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.calls, &cancel)
+		cancel(nil)
+	}
 }
 
 // FetchWAL is control.Agent's.

@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"context"
 	le "encoding/binary"
 	"errors"
 	"os"
@@ -72,5 +73,46 @@ func TestDatabaseLog(t *testing.T) {
 		if err := c.PushWAL(t.Context(), path); kind(err) != client.KindInvalid {
 			t.Errorf("pushed %s: %v", path, err)
 		}
+	}
+}
+
+// hungArchive never gets done.
+type hungArchive struct {
+	walArchive
+	begun chan struct{}
+}
+
+func (h hungArchive) Store(ctx context.Context, _ string) error {
+	h.begun <- struct{}{}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// A server that is being stopped while another member has its log waits for no store, whether it was asked before or is then.
+func TestRelief(t *testing.T) {
+	a := &agent{}
+	h := hungArchive{begun: make(chan struct{}, 1)}
+	a.setWALArchive(h)
+	relieved := func(err error) {
+		t.Helper()
+		var r *client.Error
+		if !errors.As(err, &r) || r.Kind != client.KindHeld {
+			t.Errorf("want that another one stores it, got: %v", err)
+		}
+	}
+	done := make(chan error)
+	go func() { done <- a.PushWAL(t.Context(), "x") }()
+	<-h.begun
+	a.relief.set(true)
+	relieved(<-done)
+	relieved(a.PushWAL(t.Context(), "x"))
+	<-h.begun
+	a.relief.set(false)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- a.PushWAL(ctx, "x") }()
+	<-h.begun
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
 	}
 }

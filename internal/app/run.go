@@ -217,6 +217,7 @@ type agent struct {
 	mu         sync.Mutex
 	tenure     *tenure    // nil until a volume is open, and while no slot is tried
 	walArchive walArchive // of the instance's database; nil: none
+	relief     relief     // of pushes of its log
 	waits      string     // why none is, for people
 	told       string     // the phase and reason last logged
 	volume     happenings

@@ -33,6 +33,7 @@ var walTable = []struct {
 	{func(err error) bool { return err == nil }, exitOK, exitOK},
 	{isKind(client.KindAbsent), exitFailure, exitFailure},
 	{isKind(client.KindConflict), exitWALConflict, exitWALUnknown},
+	{isKind(client.KindHeld), exitWALUnknown, exitWALUnknown},
 	{isUsage, exitUsage, exitWALUnknown},
 	{func(error) bool { return true }, exitFailure, exitWALUnknown},
 }
@@ -95,6 +96,7 @@ Exit codes:
     1    1  not stored, PostgreSQL tries again; the store does not have the file
     2  254  wrong usage
     3  254  another content is stored under that name
+  254  254  the server is being stopped, and another member has its log and stores it
     1  254  anything else: nothing is known
 For restore_command 1 to 125 means that the log ends, so only a store that says that it
 does not have the file makes it 1.`,

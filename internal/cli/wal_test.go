@@ -21,6 +21,7 @@ func TestWALExits(t *testing.T) {
 		{"done", nil, 0, 0},
 		{"not there", kind(client.KindAbsent), 1, 1},
 		{"another content", kind(client.KindConflict), 3, 254},
+		{"another member stores it", kind(client.KindHeld), 254, 254},
 		{"a path elsewhere", kind(client.KindInvalid), 2, 254},
 		{"the store is away", errors.New("store unavailable"), 1, 254},
 		{"not found by an older agent", kind(client.KindUnknown), 1, 254},

@@ -263,6 +263,13 @@ func (m *Member) start(ctx context.Context, a failover.Start) error {
 
 // stop ends the server in order.
 func (m *Member) stop(ctx context.Context) error {
+	m.mu.Lock()
+	relieved := m.opt.Relieved != nil && m.state.Relieved()
+	m.mu.Unlock()
+	if relieved {
+		m.opt.Relieved(true)
+		defer m.opt.Relieved(false)
+	}
 	err := m.opt.Driver.Stop(ctx)
 	m.opt.Processes.Stop(ctx)
 	m.forgetServer()

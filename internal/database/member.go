@@ -34,7 +34,7 @@ type Restorer interface {
 	Restore(ctx context.Context) error
 }
 
-// Options of New. All but Backup and Changed are needed.
+// Options of New. All but Backup, Changed and Relieved are needed.
 type Options struct {
 	Failover  failover.Config
 	Driver    Driver
@@ -47,6 +47,9 @@ type Options struct {
 	Log       *slog.Logger
 	Backup    Restorer
 	Changed   func(Change) // told of each change of role and primary; quick. nil: nobody
+	// Relieved is told, before and after, of a stop of the server after which another member has all that it had, so
+	// that it need not wait for its log to be archived; quick. nil: nobody.
+	Relieved func(bool)
 }
 
 // Change is what others may want to know of.

@@ -186,6 +186,9 @@ func (t *step) departing() bool {
 	return true
 }
 
+// Relieved reports whether another member has, or gets, all that this one's server has: it need not store anything before it ends.
+func (s State) Relieved() bool { return s.leads == 0 || s.leaving && s.leaver != "" }
+
 // heir is the ID of who is to lead next; empty: nobody else, as yet.
 func (t *step) heir() string {
 	s := t.r.Switchover
