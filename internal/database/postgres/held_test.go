@@ -83,6 +83,24 @@ func synchronizedByAll(t *testing.T, e *engine) {
 	}
 }
 
+// silentReplica: one that says nothing any more does not stream, however its sender sees it; what it says again is heard.
+func silentReplica(t *testing.T, e *engine) {
+	a, b := newMember(t, e, 0, nil), newMember(t, e, 1, nil)
+	a.found()
+	b.join(a)
+	streams := func(want bool) {
+		a.sees(func(s failover.Database) bool { return len(s.Replicas) == 1 && s.Replicas[0].Streaming == want })
+	}
+	streams(true)
+	letGo := b.hold("walreceiver")
+	streams(false)
+	if n := a.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"); n != "1" {
+		t.Errorf("the sender has noticed, too: %s", n)
+	}
+	letGo()
+	streams(true)
+}
+
 // adopted: an agent that finds a server running knows it, but trusts nothing that it has not seen.
 func adopted(t *testing.T, e *engine) {
 	a, b := newMember(t, e, 0, nil), newMember(t, e, 1, nil)

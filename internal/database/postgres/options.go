@@ -45,7 +45,7 @@ type Options struct {
 	ArchivePending func(ctx context.Context) error
 	// InitArgs are further arguments of initdb.
 	InitArgs []string
-	// DiskTimeout is after how long a write counts as hung; 0: 5 s.
+	// DiskTimeout is after how long a write counts as hung, and a replica that says nothing as gone; 0: 5 s.
 	DiskTimeout time.Duration
 }
 

@@ -33,6 +33,7 @@ func TestServers(t *testing.T) {
 		"agent killed":                     agentKilled,
 		"detached whatever hangs":          detachedWhateverHangs,
 		"synchronized by all":              synchronizedByAll,
+		"silent replica":                   silentReplica,
 		"adopted":                          adopted,
 		"reconfigured":                     reconfigured,
 		"rewind of what is gone":           rewindOfWhatIsGone,

@@ -24,6 +24,8 @@ type asker struct {
 	// known names the start of the server since which it was seen to have read all of its own log.
 	known string
 	quiet quiet
+	// replies are those of the replicas that this server has.
+	replies replies
 }
 
 // quiet is since when a detached replica's startup process was seen to find nothing more.
@@ -112,11 +114,12 @@ const followingQuery = `WITH l AS MATERIALIZED (
 type leading struct {
 	Flush    string
 	File     string
-	Replicas []struct{ ID, State, Flushed string }
+	Replicas []struct{ ID, State, Flushed, Replied string }
 }
 
 const leadingQuery = `SELECT json_build_object('flush', pg_current_wal_flush_lsn(), 'file', pg_walfile_name(pg_current_wal_flush_lsn()),
-	'replicas', (SELECT json_agg(r) FROM (SELECT application_name AS id, state, coalesce(flush_lsn, '0/0')::text AS flushed
+	'replicas', (SELECT json_agg(r) FROM (SELECT application_name AS id, state, coalesce(flush_lsn, '0/0')::text AS flushed,
+		pid || ' ' || coalesce(reply_time::text, '') AS replied
 		FROM pg_stat_replication WHERE application_name !~ '^pg_' AND usename = $1 ORDER BY pid) r))`
 
 // Status implements database.Driver. It asks in a session that is kept, and reads no file itself.
@@ -216,12 +219,21 @@ func (d *Driver) askPrimary(ctx context.Context, a *asker, s *failover.Database)
 	if len(at.before) > 0 {
 		s.Began = position{at.before[0], at.before[1:]}.String()
 	}
+	before := a.replies
+	a.replies = replies{}
 	for _, r := range l.Replicas {
 		flushed, err := parseLSN(r.Flushed)
 		if err != nil {
 			return err
 		}
-		s.Replicas = append(s.Replicas, failover.Replica{ID: r.ID, Flushed: at.back(flushed).String(), Streaming: r.State == "streaming"})
+		if old, ok := before[r.ID]; ok {
+			a.replies[r.ID] = old
+		}
+		// A replica replies each second. PostgreSQL itself takes longer to give one up that is cut off.
+		silent := a.replies.heard(r.ID, r.Replied, time.Now())
+		s.Replicas = append(s.Replicas, failover.Replica{
+			ID: r.ID, Flushed: at.back(flushed).String(), Streaming: r.State == "streaming" && silent < d.o.DiskTimeout,
+		})
 	}
 	return nil
 }
