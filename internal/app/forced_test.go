@@ -24,7 +24,7 @@ func TestForcedPruneBesideAnAgent(t *testing.T) {
 			for i := range 40 {
 				write(fmt.Sprint("old", i), string(fstest.Noise(2000+i)))
 			}
-			a := w.run("upkeep: {every: 1s}\n", "sleep", "600")
+			a := w.run("upkeep: {every: 1s}\nbackup: {freeze_limit: 1m}\n", "sleep", "600")
 			var ids []string
 			for i := range 3 {
 				write("big", string(fstest.Noise(300<<10+i)))
