@@ -53,6 +53,10 @@ soak-supervise: ## 200 unruly jobs under fire for DROVER_SOAK_TIME (10m): nothin
 soak-database: prepare ## PostgreSQL in containers: every fault, on every coordinator, in every mode
 	DROVER_SOAK=1 go test -tags e2e -count=1 -timeout 4h -v -run TestDatabaseSoak $(TESTFLAGS) ./e2e
 
+.PHONY: postgres-18
+postgres-18: ## the driver's tests and a cluster in containers on PostgreSQL 18, which `make test` leaves out
+	DROVER_SOAK=1 go test -tags e2e -count=1 -timeout 40m -v -run 'TestDriver/18|TestDatabaseNext' $(TESTFLAGS) ./e2e
+
 .PHONY: build
 build: ## the static binary, bin/drover
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/drover ./cmd/drover

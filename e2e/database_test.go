@@ -51,13 +51,27 @@ type dbMember struct {
 	disk *disk // of a harsh cluster
 }
 
-var pgImage sync.Once
+// releases are Debian's that have a version of PostgreSQL.
+var releases = map[string]string{"17": "trixie", "18": "sid"}
 
-// newCluster starts the coordinator of a kind: bucket, etcd or consul.
-func newCluster(t *testing.T, kind, synchronous string) *cluster {
+var pgImages = map[string]*sync.Once{"17": new(sync.Once), "18": new(sync.Once)}
+
+// postgresImage builds examples/postgres with that version.
+func postgresImage(t *testing.T, version string) string {
+	t.Helper()
+	tag := "drover-test/postgres-" + version
+	pgImages[version].Do(func() {
+		dockertest.Debian(t, releases[version])
+		buildExample(t, "postgres", tag, map[string]string{"DEBIAN": releases[version], "POSTGRES": version})
+	})
+	return tag
+}
+
+// newCluster starts the coordinator of a kind: bucket, etcd or consul, for members with that version of PostgreSQL.
+func newCluster(t *testing.T, version, kind, synchronous string) *cluster {
 	t.Helper()
 	run := dockertest.New(t)
-	c := &cluster{t: t, top: t, run: run, net: run.Network("db"), image: exampleImage(t, &pgImage, "postgres"), pass: rand.Text(), client: &http.Client{Timeout: time.Second}}
+	c := &cluster{t: t, top: t, run: run, net: run.Network("db"), image: postgresImage(t, version), pass: rand.Text(), client: &http.Client{Timeout: time.Second}}
 	c.secret = filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(c.secret, []byte(c.pass+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -399,8 +413,19 @@ func (m *dbMember) again() {
 // TestDatabase: three members form a cluster from one image, with nothing but a bucket, and lose
 // their primary in several ways; a client writes throughout. Then all of them are lost, and come back
 // from the bucket.
-func TestDatabase(t *testing.T) {
-	c := startCluster(t, "bucket", "on")
+func TestDatabase(t *testing.T) { suffersAndIsLost(t, "17") }
+
+// TestDatabaseNext: the same with the version of PostgreSQL that the example does not have yet.
+func TestDatabaseNext(t *testing.T) {
+	if os.Getenv("DROVER_SOAK") == "" {
+		return // the driver's own tests are TestDriver's
+	}
+	suffersAndIsLost(t, "18")
+}
+
+func suffersAndIsLost(t *testing.T, version string) {
+	t.Helper()
+	c := startCluster(t, version, "bucket", "on")
 	for _, name := range []string{"postmaster killed", "container paused", "cut off from all", "destroyed"} {
 		c.suffer(t, faultOf(name), "on")
 	}
@@ -417,7 +442,7 @@ func TestDatabaseElsewhere(t *testing.T) {
 		{"consul", "off", []string{"told to stop", "cut off from the coordinator"}},
 	} {
 		t.Run(cell.kind+" "+cell.mode, func(t *testing.T) {
-			c := startCluster(t, cell.kind, cell.mode)
+			c := startCluster(t, "17", cell.kind, cell.mode)
 			for _, name := range cell.faults {
 				c.suffer(t, faultOf(name), cell.mode)
 			}
@@ -437,7 +462,7 @@ func TestDatabaseSoak(t *testing.T) {
 	for _, kind := range []string{"bucket", "etcd", "consul"} {
 		for _, mode := range []string{"on", "strict", "off"} {
 			t.Run(kind+" "+mode, func(t *testing.T) {
-				c := newCluster(t, kind, mode)
+				c := newCluster(t, "17", kind, mode)
 				c.harsh, c.image = true, harshImage(t, c.image)
 				c.form()
 				for _, f := range slices.Concat(faults, harshFaults) {
@@ -452,9 +477,9 @@ func TestDatabaseSoak(t *testing.T) {
 	}
 }
 
-func startCluster(t *testing.T, kind, mode string) *cluster {
+func startCluster(t *testing.T, version, kind, mode string) *cluster {
 	t.Helper()
-	c := newCluster(t, kind, mode)
+	c := newCluster(t, version, kind, mode)
 	c.form()
 	return c
 }
@@ -557,7 +582,7 @@ func (m *dbMember) archive() {
 		out := m.MustExec("sh", "-c", `PGPASSWORD=$(cat /run/secrets/database) psql -X -q -At -h 127.0.0.1 -U postgres postgres -c "$1"`, "sh", sql)
 		return strings.TrimSpace(out)
 	}
-	file := psql("SELECT pg_walfile_name(pg_switch_wal())")
+	file := psql("SELECT pg_walfile_name(pg_switch_wal() - 1)")
 	dockertest.Await(m.c.t, time.Minute, "the log to be archived", func(context.Context) error {
 		if last := psql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver"); last < file {
 			return fmt.Errorf("%q is archived, %s not yet", last, file)

@@ -352,13 +352,16 @@ func shardsImage(t *testing.T) string {
 func exampleImage(t *testing.T, once *sync.Once, name string) string {
 	t.Helper()
 	tag := "drover-test/" + name
-	once.Do(func() {
-		dockertest.Build{
-			Tag: tag, Context: "../examples/" + name,
-			Args: map[string]string{"DROVER_IMAGE": droverImage(t)},
-		}.Build(t)
-	})
+	once.Do(func() { buildExample(t, name, tag, nil) })
 	return tag
+}
+
+// buildExample builds an example's image as it stands, with further arguments.
+func buildExample(t *testing.T, name, tag string, args map[string]string) {
+	t.Helper()
+	all := map[string]string{"DROVER_IMAGE": droverImage(t)}
+	maps.Copy(all, args)
+	dockertest.Build{Tag: tag, Context: "../examples/" + name, Args: all}.Build(t)
 }
 
 // storeImage builds an image of a real S3 server, with one empty bucket.

@@ -69,7 +69,7 @@ func testServerArchives(t *testing.T, m *machine) {
 	ok(t, exec.Command("cp", "-a", dir, cold).Run())
 	pg.StartAgain()
 	pg.Exec("CREATE TABLE t(n int); INSERT INTO t SELECT generate_series(1, 100000)")
-	last := pg.Exec("SELECT pg_walfile_name(pg_switch_wal())")
+	last := pg.Exec("SELECT pg_walfile_name(pg_switch_wal() - 1)")
 	name, err := wal.ParseName(last)
 	ok(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

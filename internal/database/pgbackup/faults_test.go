@@ -229,7 +229,7 @@ func TestTwoPrimariesOnOneTimeline(t *testing.T) {
 	s.flush()
 	twin.start(p.archive, true)
 	twin.exec("INSERT INTO marks VALUES ('two')")
-	last := twin.exec("SELECT pg_walfile_name(pg_switch_wal())")
+	last := twin.exec("SELECT pg_walfile_name(pg_switch_wal() - 1)")
 	twin.await(func(ctx context.Context) bool {
 		failed, err := twin.query(ctx, "SELECT count(*) FROM pg_stat_archiver WHERE failed_count > 0 AND last_failed_wal = '"+last+"'")
 		return err == nil && failed == "1"

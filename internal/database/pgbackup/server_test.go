@@ -308,7 +308,7 @@ func (s *server) source() Source { return Source{Directory: s.dir, Connect: s.co
 // flush has all of the log up to now archived.
 func (s *server) flush() {
 	s.p.t.Helper()
-	last := s.exec("SELECT pg_walfile_name(pg_switch_wal())")
+	last := s.exec("SELECT pg_walfile_name(pg_switch_wal() - 1)") // without anything new, this is where a segment begins that nothing is in
 	n, err := wal.ParseName(last)
 	must(s.p.t, err)
 	ctx, cancel := context.WithTimeout(s.p.t.Context(), patience)

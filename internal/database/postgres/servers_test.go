@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -270,7 +271,8 @@ func alterSystem(t *testing.T, e *engine) {
 	if _, err := a.Synchronize(a.ctx(), want); err != nil {
 		t.Fatal(err)
 	}
-	a.sql("ALTER SYSTEM SET synchronous_standby_names = ''", "ALTER SYSTEM SET work_mem = '5MB'", "SELECT pg_reload_conf()")
+	a.alter("synchronous_standby_names = ''", "work_mem = '5MB'")
+	a.sql("SELECT pg_reload_conf()")
 	a.sees(func(s failover.Database) bool { return s.Set.Acks == 0 })
 	if _, err := a.Synchronize(a.ctx(), want); err != nil {
 		t.Fatal(err)
@@ -281,6 +283,25 @@ func alterSystem(t *testing.T, e *engine) {
 	if got := a.sql("SHOW work_mem"); got != "5MB" {
 		t.Errorf("work_mem is %s", got)
 	}
+}
+
+// alter sets parameters by ALTER SYSTEM; where that is switched off, by hand, in the file that it writes.
+func (m *member) alter(settings ...string) {
+	m.t.Helper()
+	if m.major() < 17 {
+		for _, s := range settings {
+			m.sql("ALTER SYSTEM SET " + s)
+		}
+		return
+	}
+	err := m.with(m.ctx(), func(conn *pgx.Conn) error {
+		_, err := conn.Exec(m.ctx(), "ALTER SYSTEM SET work_mem = '6MB'")
+		return err
+	})
+	if err == nil {
+		m.t.Error("ALTER SYSTEM is not switched off")
+	}
+	m.must(m.writeFile(filepath.Join(m.o.Data, "postgresql.auto.conf"), strings.Join(settings, "\n")+"\n"))
 }
 
 // reconfigured: other parameters are in effect when Reconfigure returns, or need a restart, or are refused by name.

@@ -12,6 +12,7 @@ import (
 //   - 17: allow_alter_system can be switched off: what the agent sets is set nowhere else. Before, ALTER SYSTEM
 //     is undone by the next change of the configuration (cleanAuto).
 //   - 17: event triggers may fire at log-in; the agent's own sessions switch them off (connect).
+//   - 17: pg_walfile_name of a segment's first place names that segment, not the one before: only the timeline is taken from it.
 //   - 17: initdb knows a locale provider of its own, whose order does not change with the system's libraries.
 //   - 18: initdb makes checksums unless told otherwise; we say so in every version.
 //   - 15 (and newer, before the minor releases of May 2025): commits before the checkpointer's first look at

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// suite is the Debian release that the project's images are made from.
-	suite = "trixie"
+	// release is the Debian that the project's images are made from.
+	release = "trixie"
 
 	// buildTimeout bounds one image build, or the making of the base image.
 	buildTimeout = 15 * time.Minute
@@ -69,20 +69,26 @@ func (b Build) Build(t testing.TB) string {
 	return b.Tag
 }
 
-// BaseImage makes sure that debian:trixie-slim is there and returns its name. If
-// the engine does not have it, it is made from Debian packages, through the
-// machine's own package mirror (a minute or more, once: the result is kept in
-// the user's cache directory).
+// BaseImage makes sure that debian:trixie-slim is there and returns its name.
 func BaseImage(t testing.TB) string {
 	t.Helper()
-	const name = "debian:" + suite + "-slim"
+	return Debian(t, release)
+}
+
+// Debian makes sure that an image of a Debian release, debian:SUITE-slim, is there and
+// returns its name. If the engine does not have it, it is made from Debian packages,
+// through the machine's own package mirror (a minute or more, once: the result is
+// kept in the user's cache directory).
+func Debian(t testing.TB, suite string) string {
+	t.Helper()
+	name := "debian:" + suite + "-slim"
 	defer lock(t, "base")()
 	if have(t, name) {
 		return name
 	}
 	tarball := filepath.Join(cacheDir(t), fmt.Sprintf("debian-%s-minbase-%s.tar.gz", suite, runtime.GOARCH))
 	if _, err := os.Stat(tarball); errors.Is(err, os.ErrNotExist) {
-		bootstrap(t, tarball)
+		bootstrap(t, suite, tarball)
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +97,7 @@ func BaseImage(t testing.TB) string {
 }
 
 // bootstrap writes the root file system of a minimal Debian to a tar archive.
-func bootstrap(t testing.TB, tarball string) {
+func bootstrap(t testing.TB, suite, tarball string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), buildTimeout)
 	defer cancel()
@@ -114,6 +120,8 @@ func bootstrap(t testing.TB, tarball string) {
 	part := tarball + ".part"
 	for _, cmd := range []*exec.Cmd{
 		exec.CommandContext(ctx, "debootstrap", args...),
+		// A mirror that stands still has lists that are no longer valid.
+		exec.CommandContext(ctx, "sh", "-c", `echo 'Acquire::Check-Valid-Until "false";' >"$1"`, "sh", filepath.Join(root, "etc/apt/apt.conf.d/90mirror")),
 		exec.CommandContext(ctx, "tar", "-C", root, "--numeric-owner",
 			"--exclude=./var/lib/apt/lists/*", "--exclude=./var/cache/apt/archives/*.deb", "-czf", part, "."),
 	} {
