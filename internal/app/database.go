@@ -84,6 +84,7 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 		Replication: postgres.Role{Name: "drover_replication", Password: m.derived("replication")},
 		Rewind:      postgres.Role{Name: "drover_rewind", Password: m.derived("rewind")},
 		Parameters:  d.Parameters, HBA: d.HBA, DiskTimeout: max(d.TTL.Std(), 3*time.Second),
+		TLS: memberTLS(cfg),
 	}
 	if host == "0.0.0.0" || host == "::" {
 		o.Listen = "*"
@@ -211,6 +212,12 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 	if err != nil {
 		return err
 	}
+	if a.cfg.HasDatabaseTLS() {
+		if err := a.certify(ctx); err != nil || a.stopping.Err() != nil {
+			return err
+		}
+		defer beside(ctx, a.followCertificates)()
+	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.cfg.Database.API)
 	if err != nil {
 		return fmt.Errorf("listen for the database's members: %w", err)
@@ -240,11 +247,7 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 	a.mu.Unlock()
 	defer context.AfterFunc(a.stopping, run.Stop)()
 	if store != nil {
-		carrying, end := context.WithCancel(ctx)
-		var part sync.WaitGroup
-		part.Go(func() { store.run(carrying, run.View) })
-		defer part.Wait()
-		defer end()
+		defer beside(ctx, func(ctx context.Context) { store.run(ctx, run.View) })()
 	}
 	defer a.enterCatalog(co, settings)()
 	err = errors.Join(run.Run(ctx), a.member.driver.Close())
@@ -252,6 +255,17 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 		err = nil
 	}
 	return err
+}
+
+// beside runs f until what it returns is called, which waits for its end.
+func beside(ctx context.Context, f func(context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var part sync.WaitGroup
+	part.Go(func() { f(ctx) })
+	return func() {
+		cancel()
+		part.Wait()
+	}
 }
 
 // enterCatalog has the member be found by its role, if it is to be; what it returns takes it out.

@@ -33,6 +33,8 @@ type Database struct {
 	Forget           Duration    `yaml:"forget" doc:"After how long a member that does not answer is taken off the list."`
 	RestoreAfter     Duration    `yaml:"restore_after" doc:"When no member with data was heard of for so long, the newest backup is restored. 0: never."`
 
+	TLS DatabaseTLS `yaml:"tls" doc:"TLS between the members, and for clients. Default: none."`
+
 	Backup DatabaseBackup `yaml:"backup" doc:"Backups of the database into the store, if there is one with a password: its log, all the time, and base backups."`
 
 	Parameters map[string]string `yaml:"parameters" doc:"Parameters of the server."`
@@ -90,7 +92,7 @@ func (s *Synchronous) UnmarshalText(text []byte) error { return choose(s, text) 
 // DefaultDatabase is a member that nothing is said of but its engine.
 func DefaultDatabase() Database {
 	return Database{
-		Cluster: "main", Data: "/var/lib/postgresql/drover/data", Listen: "0.0.0.0:5432", API: "0.0.0.0:8008", Superuser: "postgres",
+		Cluster: "main", Data: "/var/lib/postgresql/drover/data", Listen: "0.0.0.0:5432", API: "0.0.0.0:8008", Superuser: "postgres", TLS: DatabaseTLS{Verify: VerifyCA},
 		Synchronous: SynchronousOn, Acknowledgements: 1, Backup: DatabaseBackup{Every: Duration(24 * time.Hour), Keep: Duration(7 * 24 * time.Hour)},
 		TTL: Duration(5 * time.Second), Forget: Duration(10 * time.Minute), RestoreAfter: Duration(5 * time.Minute),
 	}
@@ -143,7 +145,7 @@ func (c *Config) checkDatabase() error {
 			return c.origin.at("jobs."+name, fmt.Sprintf("job %s stands in the place of the database's server", name), "the server is the main job, and named as its engine")
 		}
 	}
-	return nil
+	return c.checkDatabaseTLS()
 }
 
 // checkDatabaseRun says whether an agent can run a member.

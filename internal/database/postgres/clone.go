@@ -41,7 +41,7 @@ func (d *Driver) clone(ctx context.Context, source database.Peer) error {
 	if err := d.makeRoom(); err != nil {
 		return err
 	}
-	if _, err := d.run(ctx, "", nil, "pg_basebackup", "-D", dir, "-d", peerInfo(source, d.o.Replication.Name, secret, "pg_basebackup"),
+	if _, err := d.run(ctx, "", nil, "pg_basebackup", "-D", dir, "-d", d.peerInfo(source, d.o.Replication.Name, secret, "pg_basebackup"),
 		"--no-password", "-c", "fast", "-X", "stream", "--no-estimate-size"); err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func (d *Driver) defaults() []setting {
 func (d *Driver) reloadable(w *wanted) []setting {
 	info, slot, restore := "", "", d.o.RestoreCommand
 	if w.Upstream != nil {
-		info = peerInfo(*w.Upstream, d.o.Replication.Name, d.passFile(w.Upstream.ID), w.ID)
+		info = d.peerInfo(*w.Upstream, d.o.Replication.Name, d.passFile(w.Upstream.ID), w.ID)
 		slot = slotName(w.ID)
 	} else if w.Standby {
 		restore = "" // who follows nobody receives nothing, from the archive neither
@@ -108,7 +108,7 @@ func (d *Driver) reloadable(w *wanted) []setting {
 	if w.Upstream != nil {
 		upstream = w.Upstream.ID
 	}
-	return []setting{
+	return append(d.sslSettings(), []setting{
 		{"primary_conninfo", info},
 		{"primary_slot_name", slot},
 		{"synchronous_standby_names", syncNames(w.Set)},
@@ -127,16 +127,16 @@ func (d *Driver) reloadable(w *wanted) []setting {
 		{namespace + "upstream", upstream},
 		{namespace + "open", strconv.FormatBool(w.Open)},
 		{namespace + "stamp", w.Stamp},
-	}
+	}...)
 }
 
 // forced says whether a parameter is nobody's but the agent's.
-func forced(name string) bool {
+func (o *Options) forced(name string) bool {
 	switch name {
 	case "data_directory", "external_pid_file", "ident_file", "promote_trigger_file", "recovery_target_inclusive", "recovery_target_action":
 		return true
 	}
-	d := &Driver{}
+	d := &Driver{o: Options{TLS: o.TLS}}
 	is := func(s setting) bool { return s.name == name }
 	return slices.ContainsFunc(d.fixed(), is) || slices.ContainsFunc(d.reloadable(&wanted{}), is)
 }
@@ -163,13 +163,17 @@ func (d *Driver) conf(w *wanted) string {
 
 // hba says who may connect: the agent and replicas always, others if it is open. The first line that fits decides.
 func (d *Driver) hba(open bool) string {
+	host := "host "
+	if d.o.TLS != nil {
+		host = "hostssl "
+	}
 	lines := []string{
 		"# Made by the agent, and made anew.",
 		"local all " + ident(d.o.Superuser.Name) + " scram-sha-256",
 		"local all " + ident(d.o.Replication.Name) + " reject",
-		"host replication " + ident(d.o.Replication.Name) + " all scram-sha-256",
-		"host all " + ident(d.o.Replication.Name) + " all reject",
-		"host " + ident(maintenance) + " " + ident(d.o.Rewind.Name) + " all scram-sha-256",
+		host + "replication " + ident(d.o.Replication.Name) + " all scram-sha-256",
+		"host replication,all " + ident(d.o.Replication.Name) + " all reject",
+		host + ident(maintenance) + " " + ident(d.o.Rewind.Name) + " all scram-sha-256",
 		"host all " + ident(d.o.Rewind.Name) + " all reject",
 	}
 	if open {
@@ -245,18 +249,18 @@ func (d *Driver) cleanAuto() error {
 	if err != nil {
 		return err
 	}
-	if kept := cleaned(string(text)); kept != string(text) {
+	if kept := d.o.cleaned(string(text)); kept != string(text) {
 		return d.writeFile(path, kept)
 	}
 	return nil
 }
 
-func cleaned(auto string) string {
+func (o *Options) cleaned(auto string) string {
 	var kept strings.Builder
 	for line := range strings.Lines(auto) {
 		name, _, _ := strings.Cut(strings.TrimSpace(line), "=")
 		name, _, _ = strings.Cut(strings.TrimSpace(name), " ")
-		if lower := strings.ToLower(name); !forced(lower) && !strings.HasPrefix(lower, namespace) {
+		if lower := strings.ToLower(name); !o.forced(lower) && !strings.HasPrefix(lower, namespace) {
 			kept.WriteString(line)
 		}
 	}

@@ -108,7 +108,7 @@ func TestConfiguration(t *testing.T) {
 
 func TestWhatAlterSystemMayNotChange(t *testing.T) {
 	auto := "# comment\nwork_mem = '4MB'\nprimary_conninfo = 'host=x'\nSynchronous_Standby_Names='*'\nrecovery_target_lsn = '0/1'\ndrover.open = 'true'\n  restore_command = 'x'\nport=1"
-	if got, want := cleaned(auto), "# comment\nwork_mem = '4MB'\n"; got != want {
+	if got, want := (&Options{}).cleaned(auto), "# comment\nwork_mem = '4MB'\n"; got != want {
 		t.Errorf("%q is left, want %q", got, want)
 	}
 }

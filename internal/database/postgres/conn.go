@@ -50,7 +50,6 @@ func (d *Driver) connect(ctx context.Context) (*pgx.Conn, error) {
 // dial connects with what is the same for every session of the agent's.
 func (d *Driver) dial(ctx context.Context, config *pgx.ConnConfig, more map[string]string) (*pgx.Conn, error) {
 	config.Fallbacks = nil
-	config.TLSConfig = nil
 	config.ConnectTimeout = patience
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
 	config.RuntimeParams = map[string]string{

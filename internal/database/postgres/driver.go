@@ -38,6 +38,9 @@ type Driver struct {
 
 	status chan *asker // holds the one asker, unless somebody asks
 
+	// unread says that a running server has not been told of its certificates since this driver began; Renew's own.
+	unread bool
+
 	work sync.WaitGroup
 	life context.Context // ends with Close
 	end  context.CancelFunc
@@ -52,7 +55,7 @@ func New(o Options) (*Driver, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("configure PostgreSQL: %w", err)
 	}
-	d := &Driver{o: o, status: make(chan *asker, 1)}
+	d := &Driver{o: o, status: make(chan *asker, 1), unread: true}
 	d.status <- &asker{}
 	d.life, d.end = context.WithCancel(context.Background())
 	return d, nil
@@ -291,11 +294,11 @@ func (d *Driver) quick(ctx context.Context, f func() error) error {
 }
 
 // peerInfo is a connection string to a member, as one of the agent's users.
-func peerInfo(p database.Peer, user, passfile, name string, more ...string) string {
+func (d *Driver) peerInfo(p database.Peer, user, passfile, name string, more ...string) string {
 	pairs := append([]string{
 		"host=" + infoValue(p.Host), fmt.Sprintf("port=%d", p.Port), "user=" + infoValue(user), "passfile=" + infoValue(passfile),
 		"application_name=" + infoValue(name), "gssencmode=disable", "connect_timeout=5",
 		"keepalives_idle=5", "keepalives_interval=2", "keepalives_count=3",
-	}, more...)
-	return strings.Join(pairs, " ")
+	}, d.sslInfo()...)
+	return strings.Join(append(pairs, more...), " ")
 }

@@ -34,6 +34,9 @@ type Options struct {
 	Replication Role
 	Rewind      Role // may read files, and make a checkpoint
 
+	// TLS is how members reach one another. Nil: in the clear, unless Parameters say otherwise.
+	TLS *TLS
+
 	// Parameters of the server, as the user wants them.
 	Parameters map[string]string
 	// HBA are lines of pg_hba.conf, after those for the agent and replicas. Nil: host all all all scram-sha-256.
@@ -96,6 +99,9 @@ func (o *Options) check() error {
 }
 
 func (o *Options) checkRoles() error {
+	if o.TLS != nil && o.TLS.Certificates == nil {
+		return errors.New("TLS has no certificates")
+	}
 	names := []string{}
 	for _, r := range []Role{o.Superuser, o.Replication, o.Rewind} {
 		switch {
@@ -118,7 +124,7 @@ func (o *Options) checkParameters() error {
 			return fmt.Errorf("%q is no name of a parameter", name)
 		case strings.HasPrefix(lower, "include"): // a directive, with or without an equals sign
 			return fmt.Errorf("%s is no parameter: files are included by postgresql.conf in the data directory", name)
-		case forced(lower) || strings.HasPrefix(lower, namespace):
+		case o.forced(lower) || strings.HasPrefix(lower, namespace):
 			return fmt.Errorf("the parameter %s is set by the agent", name)
 		case strings.ContainsAny(o.Parameters[name], "\x00"):
 			return fmt.Errorf("the value of %s has a NUL in it", name)

@@ -66,6 +66,9 @@ func (d *Driver) dialRewind(ctx context.Context, source database.Peer) (*pgx.Con
 	}
 	config.Host, config.Port, config.Database = source.Host, uint16(source.Port), maintenance
 	config.User, config.Password = d.o.Rewind.Name, d.o.Rewind.Password()
+	if config.TLSConfig, err = d.sslConfig(source.Host); err != nil {
+		return nil, err
+	}
 	return d.dial(ctx, config, nil)
 }
 
@@ -348,7 +351,7 @@ func (d *Driver) rewindTo(ctx context.Context, source database.Peer, to *target)
 	if err := d.writeFile(d.unfinished(), "this database is being rewound\n"); err != nil {
 		return err
 	}
-	args := []string{"-D", d.o.Data, "--source-server", peerInfo(source, d.o.Rewind.Name, secret, agentName, "dbname="+maintenance), "--no-ensure-shutdown"}
+	args := []string{"-D", d.o.Data, "--source-server", d.peerInfo(source, d.o.Rewind.Name, secret, agentName, "dbname="+maintenance), "--no-ensure-shutdown"}
 	if _, err := d.run(ctx, "", nil, "pg_rewind", args...); err != nil {
 		return fmt.Errorf("%w: %w", database.ErrDiverged, err)
 	}

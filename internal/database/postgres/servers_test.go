@@ -38,6 +38,7 @@ func TestServers(t *testing.T) {
 		"adopted":                          adopted,
 		"reconfigured":                     reconfigured,
 		"rewind of what is gone":           rewindOfWhatIsGone,
+		"encrypted":                        encrypted,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
