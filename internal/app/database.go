@@ -213,7 +213,11 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 		return err
 	}
 	if a.cfg.HasDatabaseTLS() {
-		if err := a.certify(ctx); err != nil || a.stopping.Err() != nil {
+		err := a.certify(ctx)
+		if a.stopping.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		defer beside(ctx, a.followCertificates)()

@@ -41,7 +41,7 @@ func (a *agent) certify(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-a.stopping.Done():
-			return nil
+			return a.stopping.Err()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
