@@ -36,7 +36,7 @@ func (d *Driver) connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to PostgreSQL: %w", err)
 	}
-	config.Host, config.Port, config.Database = d.o.Run, uint16(d.o.Port), maintenance
+	config.Host, config.Port, config.Database, config.Fallbacks = d.o.Run, uint16(d.o.Port), maintenance, nil
 	config.User, config.Password = d.o.Superuser.Name, d.o.Superuser.Password()
 	more := map[string]string{}
 	d.set(func() {
@@ -49,7 +49,6 @@ func (d *Driver) connect(ctx context.Context) (*pgx.Conn, error) {
 
 // dial connects with what is the same for every session of the agent's.
 func (d *Driver) dial(ctx context.Context, config *pgx.ConnConfig, more map[string]string) (*pgx.Conn, error) {
-	config.Fallbacks = nil
 	config.ConnectTimeout = patience
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
 	config.RuntimeParams = map[string]string{

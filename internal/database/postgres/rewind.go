@@ -60,14 +60,16 @@ func (d *Driver) rewind(ctx context.Context, source database.Peer) error {
 }
 
 func (d *Driver) dialRewind(ctx context.Context, source database.Peer) (*pgx.Conn, error) {
-	config, err := pgx.ParseConfig("sslmode=disable")
+	config, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=%s sslmode=prefer", infoValue(source.Host), source.Port, maintenance))
 	if err != nil {
 		return nil, err
 	}
-	config.Host, config.Port, config.Database = source.Host, uint16(source.Port), maintenance
 	config.User, config.Password = d.o.Rewind.Name, d.o.Rewind.Password()
-	if config.TLSConfig, err = d.sslConfig(source.Host); err != nil {
-		return nil, err
+	if d.o.TLS != nil {
+		config.Fallbacks = nil // without TLS
+		if config.TLSConfig, err = d.sslConfig(source.Host); err != nil {
+			return nil, err
+		}
 	}
 	return d.dial(ctx, config, nil)
 }

@@ -97,11 +97,8 @@ func (d *Driver) sslInfo() []string {
 	return []string{"sslmode=" + mode, "sslrootcert=" + infoValue(d.caFile())}
 }
 
-// sslConfig is the same for the agent's own connections; nil without TLS.
+// sslConfig is the same for the agent's own connections.
 func (d *Driver) sslConfig(host string) (*tls.Config, error) {
-	if d.o.TLS == nil {
-		return nil, nil
-	}
 	ca, err := os.ReadFile(d.caFile())
 	if err != nil {
 		return nil, err

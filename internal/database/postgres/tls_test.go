@@ -110,6 +110,12 @@ func encrypted(t *testing.T, e *engine) {
 		t.Errorf("the rewound replica is connected by TLS: %s", got)
 	}
 	b.refusedByOthers(e, a, first)
+
+	// A member that has no certificates yet takes TLS where it is offered.
+	c := newMember(t, e, 2, func(o *Options) { o.TLS = nil })
+	c.join(b)
+	c.process.Kill()
+	c.must(c.Rewind(c.ctx(), *b.peer()))
 }
 
 // refusesInTheClear: a member's user may not come without TLS.
