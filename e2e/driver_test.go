@@ -40,7 +40,10 @@ func TestDriver(t *testing.T) {
 				Dockerfile: "FROM " + postgresImage(t, version) + "\nCOPY . /tests\nENV DROVER_VERSITYGW=/tests/versitygw\n",
 			}.Build(t)
 			for _, p := range packages {
-				t.Run(p, func(t *testing.T) { passes(t, image, "/tests/"+p+".test") })
+				t.Run(p, func(t *testing.T) {
+					t.Parallel() // most of it is waiting
+					passes(t, image, "/tests/"+p+".test")
+				})
 			}
 		})
 	}
