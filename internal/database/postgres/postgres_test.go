@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -18,24 +19,54 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
 func TestConformance(t *testing.T) {
-	databasetest.Run(t, func(t *testing.T) databasetest.Engine { return newEngine(t) })
+	made := newMade(t)
+	databasetest.Run(t, func(t *testing.T) databasetest.Engine { return newEngineOf(t, made) })
 }
 
 // engine is PostgreSQL for a test.
 type engine struct {
 	t       testing.TB
 	options []Options
-	made    string // a database, made with the first of such options
+	made    string // a database, made with the first of such options; empty: none
+}
+
+// newMade makes a database that others are copies of, and returns its directory.
+func newMade(t *testing.T) string {
+	t.Helper()
+	e := newEngine(t)
+	m := newMember(t, e, 0, nil)
+	m.must(m.Init(m.ctx()))
+	return e.options[0].Data
+}
+
+// newEngineOf is one whose databases are copies of one that was made.
+func newEngineOf(t testing.TB, made string) *engine {
+	t.Helper()
+	e := newEngine(t)
+	e.made = made
+	return e
+}
+
+// home is where databases are, if there is room for them: in memory. What is tested waits for many syncs, and on a disk
+// for everybody else's.
+func home() string {
+	const memory, room = "/dev/shm", 3 << 30
+	var fs unix.Statfs_t
+	if err := unix.Statfs(memory, &fs); err != nil || int64(fs.Bavail)*fs.Bsize < room {
+		return ""
+	}
+	return memory
 }
 
 func newEngine(t testing.TB) *engine {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "postgres-") //nolint:usetesting // not the test's folder, which only we may enter
+	dir, err := os.MkdirTemp(home(), "postgres-") //nolint:usetesting // not the test's folder, which only we may enter
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +93,11 @@ func newEngine(t testing.TB) *engine {
 		e.options = append(e.options, Options{
 			Data: filepath.Join(base, "data"), Run: filepath.Join(base, "run"), Listen: "127.0.0.1", Port: freePort(t), User: who,
 			Superuser: role("super", "s:e'c\\r et"), Replication: role("repl", `re"p\l:`), Rewind: role("rewinder", "rewind"),
-			Parameters: map[string]string{"fsync": "off", "shared_buffers": "16MB", "max_connections": "30", "autovacuum": "off"},
-			InitArgs:   []string{"--no-sync"},
+			Parameters: map[string]string{
+				"fsync": "off", "shared_buffers": "16MB", "max_connections": "30", "autovacuum": "off",
+				"dynamic_shared_memory_type": "mmap", // in the files: a killed server leaves it
+			},
+			InitArgs: []string{"--no-sync"},
 		})
 	}
 	return e
@@ -106,6 +140,14 @@ func (e *engine) Driver(n int) database.Driver {
 		e.t.Fatal(err)
 	}
 	return d
+}
+
+// Make implements databasetest.Maker.
+func (e *engine) Make(n int) error {
+	if out, err := exec.Command("cp", "-a", e.made, e.options[n].Data).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy a database: %w: %s", err, out)
+	}
+	return nil
 }
 
 func (e *engine) Peer(n int) (string, int) { return "127.0.0.1", e.options[n].Port }

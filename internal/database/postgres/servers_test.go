@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,9 +21,7 @@ import (
 
 // TestServers runs what needs a database of its own on copies of one.
 func TestServers(t *testing.T) {
-	made := newEngine(t)
-	m := newMember(t, made, 0, nil)
-	m.must(m.Init(m.ctx()))
+	made := newMade(t)
 	for name, test := range map[string]func(*testing.T, *engine){
 		"what was received is known again": whatWasReceivedIsKnownAgain,
 		"settled":                          settled,
@@ -42,9 +39,7 @@ func TestServers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := newEngine(t)
-			e.made = made.options[0].Data
-			test(t, e)
+			test(t, newEngineOf(t, made))
 		})
 	}
 }
@@ -105,10 +100,7 @@ func (m *member) start(c database.Configuration) {
 
 func (m *member) found() {
 	m.t.Helper()
-	out, err := exec.Command("cp", "-a", m.e.made, m.o.Data).CombinedOutput()
-	if err != nil {
-		m.t.Fatalf("%v: %s", err, out)
-	}
+	m.must(m.e.Make(m.n))
 	m.start(database.Configuration{})
 	m.must(m.Admit(m.ctx(), true))
 }
