@@ -26,7 +26,7 @@ test: prepare ## all tests: unit, oracle, simulator, and the stories in containe
 
 .PHONY: e2e
 e2e: prepare ## the stories in real containers alone; fails where Docker is not
-	go test -tags e2e -count=1 -timeout 25m -v $(TESTFLAGS) ./e2e
+	go test -tags e2e -count=1 -timeout 30m -v $(TESTFLAGS) ./e2e
 
 .PHONY: bench
 bench: build ## side-by-side figures against restic, kopia and tar, as ratios
