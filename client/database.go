@@ -25,9 +25,12 @@ type Database struct {
 	Switchover  *DatabaseSwitchover `json:"switchover,omitempty"`     // that is to come
 	Without     float64             `json:"without_primary_seconds"`  // for how long there has been no primary; 0: there is one
 	Restart     bool                `json:"restart_needed,omitempty"` // some parameter needs a restart
-	Elections   int                 `json:"elections"`                // that this agent has heard of
-	Copies      int                 `json:"copies"`                   // how often its files were made anew from another member's
-	Why         string              `json:"why,omitempty"`            // what it waits for
+	Pending     []string            `json:"restart_parameters,omitempty"`
+	Roll        string              `json:"roll,omitempty"`         // how restarts stand that are made unasked
+	RollStopped bool                `json:"roll_stopped,omitempty"` // they go on only with other parameters
+	Elections   int                 `json:"elections"`              // that this agent has heard of
+	Copies      int                 `json:"copies"`                 // how often its files were made anew from another member's
+	Why         string              `json:"why,omitempty"`          // what it waits for
 }
 
 // DatabaseSwitchover is one that was asked for.
@@ -48,6 +51,8 @@ type DatabaseCluster struct {
 	Acks       int                 `json:"acknowledgements"`
 	Paused     bool                `json:"paused,omitempty"`
 	Switchover *DatabaseSwitchover `json:"switchover,omitempty"`
+	Roll       string              `json:"roll,omitempty"`         // how restarts stand that are made unasked
+	Stopped    bool                `json:"roll_stopped,omitempty"` // they go on only with other parameters
 	Members    []DatabaseMember    `json:"members"`
 }
 
@@ -68,7 +73,9 @@ type DatabaseMember struct {
 	Port       int        `json:"port"`
 	API        string     `json:"api"` // host:port
 	Version    string     `json:"version,omitempty"`
+	Server     string     `json:"server_version,omitempty"`
 	Restart    bool       `json:"restart_needed,omitempty"`
+	Pending    []string   `json:"restart_parameters,omitempty"` // those that a restart would put into effect
 }
 
 // DatabaseHistory are the reigns that are remembered, the newest last.
@@ -93,6 +100,7 @@ type DatabaseOutcome struct {
 	Epoch     uint64     `json:"epoch,omitempty"`
 	Scheduled *time.Time `json:"scheduled,omitempty"` // of a switchover that is to come
 	Changed   bool       `json:"changed"`             // false: it was so already
+	Restarted []string   `json:"restarted,omitempty"` // whose servers were, where several could be
 	Seconds   float64    `json:"seconds"`
 }
 
@@ -124,8 +132,9 @@ type ReinitRequest struct {
 
 // RestartRequest is the body of POST /v1/database/restart.
 type RestartRequest struct {
-	Member  string  `json:"member,omitempty"` // empty: this instance's
-	All     bool    `json:"all,omitempty"`    // one at a time, the primary's last
+	Member  string  `json:"member,omitempty"`  // empty: this instance's
+	All     bool    `json:"all,omitempty"`     // one at a time, the primary's last
+	Pending bool    `json:"pending,omitempty"` // those only, of all, whose parameters need it
 	Timeout float64 `json:"timeout_seconds,omitempty"`
 }
 

@@ -327,6 +327,10 @@ type Reload struct {
 	Stopped []string `json:"stopped,omitempty"`
 	Changed []string `json:"changed,omitempty"` // stopped, and started as they are now defined
 	Kept    []string `json:"kept,omitempty"`    // not touched
+	// Parameters of the database's server that have changed ("hba": lines of pg_hba.conf); Pending are those that a restart of it
+	// would put into effect.
+	Parameters []string `json:"parameters,omitempty"`
+	Pending    []string `json:"restart_parameters,omitempty"`
 }
 
 // Levels of health.

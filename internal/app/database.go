@@ -48,6 +48,7 @@ type member struct {
 	driver *postgres.Driver
 	user   *supervise.User
 	secret []byte
+	given  *config.Config   // whose parameters the server has
 	run    *database.Member // nil until it runs
 	told   database.Role    // that an event said last; empty: none
 	entry  *roleService     // in the catalog; nil: none
@@ -59,7 +60,7 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 		return nil, nil
 	}
 	d := cfg.Database
-	m := &member{cfg: cfg, log: log}
+	m := &member{cfg: cfg, log: log, given: cfg}
 	secret, err := os.ReadFile(d.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("read the database's secret: %w", err)
@@ -83,7 +84,7 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 		Superuser:   postgres.Role{Name: d.Superuser, Password: func() string { return string(m.secret) }},
 		Replication: postgres.Role{Name: "drover_replication", Password: m.derived("replication")},
 		Rewind:      postgres.Role{Name: "drover_rewind", Password: m.derived("rewind")},
-		Parameters:  d.Parameters, HBA: d.HBA, DiskTimeout: max(d.TTL.Std(), 3*time.Second),
+		Parameters:  parameters(cfg), HBA: d.HBA, DiskTimeout: max(d.TTL.Std(), 3*time.Second),
 		TLS: memberTLS(cfg),
 	}
 	if host == "0.0.0.0" || host == "::" {
@@ -94,10 +95,9 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 	}
 	if cfg.BacksUpDatabase() {
 		o.ArchiveCommand, o.RestoreCommand = archiveCommand(), replicaCommand()
-		o.Parameters = archived(d.Parameters)
 	}
 	m.driver, err = postgres.New(o)
-	return m, err
+	return m, placed(cfg, err)
 }
 
 // databaseUser is whom the server runs as; nil: the agent's own user.
@@ -196,6 +196,14 @@ func (m *member) settings() (failover.Config, error) {
 	}, nil
 }
 
+// roll is how long a server that is restarted unasked may take; 0: none is.
+func (m *member) roll() time.Duration {
+	if m.cfg.Database.Restart != config.RestartRoll {
+		return 0
+	}
+	return rollPatience
+}
+
 // runDatabase lives the life of a member until the instance is told to stop.
 func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 	data, err := volume.OpenDataDir(a.cfg.DataDir, "database") // keeps a second agent out
@@ -207,6 +215,9 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 		return fmt.Errorf("kill what an earlier life of this agent left: %w", err)
 	} else if n > 0 {
 		a.log.Warn("killed what an earlier life of this agent left", "processes", n)
+	}
+	if err := a.member.checkParameters(ctx, a.cfg); err != nil {
+		return err
 	}
 	settings, err := a.member.settings()
 	if err != nil {
@@ -240,7 +251,7 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 		Failover: settings, Driver: a.member.driver, Processes: a.jobs, KV: co.kv,
 		Prefix:    a.cfg.CoordinatorPrefix() + "/database/" + a.cfg.Database.Cluster,
 		StateFile: filepath.Join(a.member.stateDir(), "member.json"), Listener: listener,
-		Secret: a.member.secret, Log: a.log, Changed: a.roleChanged, Relieved: a.relief.set,
+		Secret: a.member.secret, Log: a.log, Changed: a.roleChanged, Relieved: a.relief.set, Roll: a.member.roll(),
 	})
 	if err != nil {
 		return err

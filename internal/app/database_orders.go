@@ -83,9 +83,11 @@ func (a *agent) RestartDatabase(ctx context.Context, r client.RestartRequest) (c
 	if err != nil {
 		return client.DatabaseOutcome{}, err
 	}
-	if r.All {
-		out, err := m.RestartAll(ctx)
-		return outcome(out), explainedOrder(err)
+	if r.All || r.Pending {
+		done, err := m.RestartAll(ctx, r.Pending)
+		out := outcome(done)
+		out.Changed = len(done.Restarted) > 0
+		return out, explainedOrder(err)
 	}
 	if r.Member == "" {
 		r.Member = a.cfg.ID
@@ -95,7 +97,7 @@ func (a *agent) RestartDatabase(ctx context.Context, r client.RestartRequest) (c
 }
 
 func outcome(o database.Outcome) client.DatabaseOutcome {
-	out := client.DatabaseOutcome{Primary: o.Primary, Former: o.Former, Epoch: o.Epoch, Changed: true}
+	out := client.DatabaseOutcome{Primary: o.Primary, Former: o.Former, Epoch: o.Epoch, Changed: true, Restarted: o.Restarted}
 	if !o.Scheduled.IsZero() {
 		out.Scheduled = &o.Scheduled
 	}
@@ -140,6 +142,8 @@ func (a *agent) DatabaseMembers() (client.DatabaseCluster, error) {
 		return c, nil
 	}
 	c.Mode, c.Acks, c.Paused, c.Switchover = string(v.Record.Mode), v.Record.Set.Acks, v.Record.Paused, pendingSwitchover(v.Record)
+	leader, _ := m.Named(v, v.Primary)
+	c.Roll, c.Stopped = leader.Roll, leader.Stopped
 	for _, name := range v.Names() {
 		c.Members = append(c.Members, memberOf(m, v, name))
 	}
@@ -157,7 +161,7 @@ func memberOf(m *database.Member, v database.View, name string) client.DatabaseM
 		return one
 	}
 	one.Role, one.State, one.Sync, one.Receiving, one.Timeline = string(s.Role), s.State, s.Sync, s.Receiving, s.Timeline
-	one.Why, one.Restart = s.Why, s.Restart
+	one.Why, one.Restart, one.Pending, one.Server = s.Why, s.Restart, s.Pending, s.Server
 	if s.Role == database.RoleReplica {
 		one.Lag = s.Lag
 	}
@@ -204,8 +208,10 @@ func (a *agent) database() *client.Database {
 	d := &client.Database{
 		Cluster: a.cfg.Database.Cluster, Engine: string(a.cfg.Database.Engine), Role: string(v.Role), Primary: v.Primary, Epoch: v.Epoch,
 		Timeline: v.Timeline, Sync: v.Sync, Without: v.Vacant.Seconds(), Restart: v.Restart, Elections: v.Elections, Copies: v.Copies, Why: v.Why,
-		Mode: string(a.cfg.Database.Synchronous),
+		Mode: string(a.cfg.Database.Synchronous), Pending: v.Pending,
 	}
+	leader, _ := m.Named(v, v.Primary)
+	d.Roll, d.RollStopped = leader.Roll, leader.Stopped
 	if v.Role == database.RoleReplica {
 		d.Lag = v.Lag
 	}
@@ -239,6 +245,8 @@ func databaseHealth(d *client.Database) string {
 		return "commits are acknowledged by fewer replicas than they should be: another loss could lose some"
 	case d.Paused:
 		return "failover is paused"
+	case d.RollStopped:
+		return d.Roll
 	}
 	return ""
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // live are the keys whose change a reload applies; that of any other needs a new start.
-var live = []string{"jobs", "metrics", "watches", "templates", "log"}
+var live = []string{"jobs", "metrics", "watches", "templates", "log", "database.parameters", "database.hba"}
 
 // Reload is control.Agent's: it reads the configuration again and brings the jobs to
 // it. What is wrong changes nothing; a start that fails goes back to what was.
@@ -47,21 +47,29 @@ func (a *agent) Reload(ctx context.Context) (client.Reload, error) {
 	if err := a.services.prepare(cfg); err != nil {
 		return done, refused(client.KindInvalid, "the new configuration is not valid, and nothing was changed: %v", err)
 	}
+	changed, backDatabase, err := a.reparameter(ctx, cfg)
+	if err != nil {
+		return done, err
+	}
 	back, err := a.renders.reload(ctx, cfg)
 	if err != nil {
+		backDatabase()
 		return done, refused(client.KindFailed, "the templates are the former ones again: %v", err)
 	}
 	former := a.checks.follow(cfg)
 	if err := a.jobs.reload(ctx, list); err != nil {
 		a.checks.follow(former)
 		back()
+		backDatabase()
 		if k := (*client.Error)(nil); errors.As(explained("", err), &k) {
 			return done, k
 		}
 		return done, refused(client.KindFailed, "%v", err)
 	}
 	a.apply(cfg)
-	return compared(before, a.jobs.versions()), nil
+	done = compared(before, a.jobs.versions())
+	done.Parameters, done.Pending = changed, a.pendingParameters(ctx)
+	return done, nil
 }
 
 // apply makes the parts beside the jobs follow a configuration whose jobs run.
@@ -74,17 +82,24 @@ func (a *agent) apply(cfg *config.Config) {
 	}
 }
 
-// changedKeys lists the keys at the top of the file that differ and that no reload applies.
+// changedKeys lists the keys at the top of the file, and those of the database, that differ and that no reload applies.
 func changedKeys(old, new *config.Config) []string {
+	all := changedFields("", reflect.ValueOf(*old), reflect.ValueOf(*new))
+	if i := slices.Index(all, "database"); i >= 0 {
+		all = slices.Replace(all, i, i+1, changedFields("database.", reflect.ValueOf(old.Database), reflect.ValueOf(new.Database))...)
+	}
+	return all
+}
+
+func changedFields(prefix string, a, b reflect.Value) []string {
 	var keys []string
-	a, b := reflect.ValueOf(*old), reflect.ValueOf(*new)
 	for i := range a.NumField() {
 		key := a.Type().Field(i).Tag.Get("yaml")
-		if key == "" || slices.Contains(live, key) {
+		if key == "" || slices.Contains(live, prefix+key) {
 			continue
 		}
 		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			keys = append(keys, key)
+			keys = append(keys, prefix+key)
 		}
 	}
 	return keys

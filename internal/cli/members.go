@@ -69,6 +69,9 @@ func membersPage(d client.DatabaseCluster, now time.Time, p painter) []string {
 	if d.Switchover != nil {
 		lines = append(lines, p.paint(yellow, switchoverLine(d.Switchover)))
 	}
+	if d.Roll != "" {
+		lines = append(lines, p.paint(yellow, printable(d.Roll)))
+	}
 	return append(lines, annotated(head, entries, 0, p)...)
 }
 
@@ -120,9 +123,17 @@ func memberNotes(m client.DatabaseMember) []note {
 		notes = append(notes, note{m.Why, yellow})
 	}
 	if m.Restart {
-		notes = append(notes, note{"some parameter waits for a restart", yellow})
+		notes = append(notes, note{restartLine(m.Pending), yellow})
 	}
 	return notes
+}
+
+// restartLine says what waits for a restart.
+func restartLine(parameters []string) string {
+	if len(parameters) == 0 {
+		return "restart needed" // an older agent does not say for what
+	}
+	return "restart needed: " + printable(strings.Join(parameters, ", "))
 }
 
 func roleColour(role string) colour {

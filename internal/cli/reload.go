@@ -20,6 +20,9 @@ one of them does not start, the former jobs are put back and the command fails. 
 fails, and nothing is touched, if the file has a mistake, or if a setting other than jobs,
 metrics and log differs: that needs a new start of the agent.
 
+Of a database, parameters and hba are given to the running server, if it takes all of
+them; what waits for a restart of it is named.
+
 ` + agentExits(exitHeld),
 		Example: `  drover reload
   drover reload --json | jq .changed`,
@@ -56,6 +59,12 @@ func (s *session) printReload(r client.Reload) error {
 		parts = append(parts, "no job changed")
 	case len(r.Kept) > 0:
 		parts = append(parts, count(int64(len(r.Kept)), "job")+" not touched")
+	}
+	if len(r.Parameters) > 0 {
+		parts = append(parts, "the database's "+printable(strings.Join(r.Parameters, ", "))+" changed")
+	}
+	if len(r.Pending) > 0 {
+		parts = append(parts, restartLine(r.Pending))
 	}
 	return s.say("%s", strings.Join(parts, "; "))
 }

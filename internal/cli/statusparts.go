@@ -234,7 +234,10 @@ func databaseLines(d *client.Database) []string {
 		lines = append(lines, switchoverLine(d.Switchover))
 	}
 	if d.Restart {
-		lines = append(lines, "some parameter waits for a restart")
+		lines = append(lines, restartLine(d.Pending))
+	}
+	if d.Roll != "" {
+		lines = append(lines, d.Roll)
 	}
 	if d.Why != "" {
 		lines = append(lines, d.Why)

@@ -219,6 +219,9 @@ func (c *Config) SurvivorsFile() string { return c.Socket + ".jobs" }
 // Where says which source gave the value of path, as in "drover.yaml:3:5"; "" if none.
 func (c *Config) Where(path string) string { return c.origin[path] }
 
+// At is an Error about the value of path, which only a part that uses it could find.
+func (c *Config) At(path, what string) *Error { return c.origin.at(path, what, "") }
+
 // Given says whether any source gave the value of path, as in "log.level".
 func (c *Config) Given(path string) bool {
 	_, ok := c.origin[path]

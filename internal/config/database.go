@@ -39,6 +39,7 @@ type Database struct {
 
 	Parameters map[string]string `yaml:"parameters" doc:"Parameters of the server."`
 	HBA        Names             `yaml:"hba" doc:"Lines of pg_hba.conf, for clients. Default: all of them, by password."`
+	Restart    RestartMode       `yaml:"restart" doc:"What becomes of parameters that need a restart of the server. manual: drover members shows them, and drover restart postgres --pending restarts. roll: the primary's agent restarts one member after another, itself by a switchover, as long as all are well."`
 	Tags       DatabaseTags      `yaml:"tags" doc:"What this member is for."`
 }
 
@@ -89,11 +90,25 @@ func (Synchronous) choices() []string {
 // UnmarshalText takes one of the words.
 func (s *Synchronous) UnmarshalText(text []byte) error { return choose(s, text) }
 
+// RestartMode says who restarts servers whose parameters wait for it.
+type RestartMode string
+
+// Its values.
+const (
+	RestartManual RestartMode = "manual"
+	RestartRoll   RestartMode = "roll"
+)
+
+func (RestartMode) choices() []string { return words(RestartManual, RestartRoll) }
+
+// UnmarshalText takes one of the words.
+func (r *RestartMode) UnmarshalText(text []byte) error { return choose(r, text) }
+
 // DefaultDatabase is a member that nothing is said of but its engine.
 func DefaultDatabase() Database {
 	return Database{
 		Cluster: "main", Data: "/var/lib/postgresql/drover/data", Listen: "0.0.0.0:5432", API: "0.0.0.0:8008", Superuser: "postgres", TLS: DatabaseTLS{Verify: VerifyCA},
-		Synchronous: SynchronousOn, Acknowledgements: 1, Backup: DatabaseBackup{Every: Duration(24 * time.Hour), Keep: Duration(7 * 24 * time.Hour)},
+		Synchronous: SynchronousOn, Acknowledgements: 1, Restart: RestartManual, Backup: DatabaseBackup{Every: Duration(24 * time.Hour), Keep: Duration(7 * 24 * time.Hour)},
 		TTL: Duration(5 * time.Second), Forget: Duration(10 * time.Minute), RestoreAfter: Duration(5 * time.Minute),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,7 +33,8 @@ const (
 )
 
 // Restart restarts a member's server, and returns when it is what it was. A primary hands over
-// first, if another one can take over.
+// first, if another one can take over; but one of whose parameters some go lower, which its replicas may not do before it, is
+// restarted in its place, in a pause of failover.
 func (m *Member) Restart(ctx context.Context, name string) (Outcome, error) {
 	v, r, s, err := m.sighted(ctx, name)
 	if err != nil {
@@ -44,8 +46,14 @@ func (m *Member) Restart(ctx context.Context, name string) (Outcome, error) {
 		}
 		return m.deed(ctx, restart, name, func(now View) bool { return now.Runs > s.Runs && now.likeBefore(s) })
 	}
-	if _, err := m.anyHeir(v, r); err != nil || r.Paused {
+	inPlace := func() (Outcome, error) {
 		return m.deed(ctx, restart, name, func(now View) bool { return now.Runs > s.Runs && now.Role != RoleNone })
+	}
+	switch _, err := m.anyHeir(v, r); {
+	case err != nil || r.Paused:
+		return inPlace()
+	case s.Lowers:
+		return m.paused(ctx, inPlace)
 	}
 	out, err := m.Switchover(ctx, "", time.Time{})
 	if err != nil {
@@ -54,23 +62,33 @@ func (m *Member) Restart(ctx context.Context, name string) (Outcome, error) {
 	return out, m.watch(ctx, name, func(now View) bool { return now.Runs > s.Runs && now.Role == RoleReplica })
 }
 
-// RestartAll restarts the servers of all members, one at a time: the primary's last.
-func (m *Member) RestartAll(ctx context.Context) (Outcome, error) {
+// paused does something while nobody is elected.
+func (m *Member) paused(ctx context.Context, do func() (Outcome, error)) (Outcome, error) {
+	if _, err := m.Pause(ctx, true); err != nil {
+		return Outcome{}, err
+	}
+	out, err := do()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*m.callTimeout())
+	defer cancel()
+	if _, e := m.Pause(end, false); e != nil {
+		err = errors.Join(err, fmt.Errorf("failover is still paused (drover resume): %w", e))
+	}
+	return out, err
+}
+
+// RestartAll restarts the servers of all members, one at a time, or of those only that need it. The primary's is the last; or the
+// first, if some of its parameters go lower.
+func (m *Member) RestartAll(ctx context.Context, pending bool) (Outcome, error) {
 	r, err := m.record(ctx)
 	if err != nil {
 		return Outcome{}, err
 	}
-	var names []string
-	for name, member := range r.Members {
-		if member.ID != r.Primary {
-			names = append(names, name)
-		}
+	v := m.View()
+	names, err := m.inOrder(v, r, pending)
+	if err != nil {
+		return Outcome{}, err
 	}
-	slices.Sort(names)
-	if primary := r.Name(r.Primary); primary != "" {
-		names = append(names, primary)
-	}
-	var out Outcome
+	out := Outcome{Primary: v.Primary, Epoch: r.Epoch}
 	for i, name := range names {
 		if out, err = m.Restart(ctx, name); err != nil && i > 0 {
 			return Outcome{}, fmt.Errorf("restarted %s; %s: %w", strings.Join(names[:i], ", "), name, err)
@@ -78,7 +96,32 @@ func (m *Member) RestartAll(ctx context.Context) (Outcome, error) {
 			return Outcome{}, fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	out.Restarted = names
 	return out, nil
+}
+
+// inOrder are the members to restart, one after another.
+func (m *Member) inOrder(v View, r *failover.Record, pending bool) ([]string, error) {
+	var names []string
+	first := false
+	for _, name := range slices.Sorted(maps.Keys(r.Members)) {
+		s, ok := m.Named(v, name)
+		primary := r.Members[name].ID == r.Primary
+		switch {
+		case pending && !ok:
+			return nil, unsafe("%s does not answer: nobody knows whether it needs a restart", name)
+		case pending && !s.Restart:
+		case primary && s.Lowers:
+			names, first = slices.Insert(names, 0, name), true
+		case !primary:
+			names = append(names, name)
+		}
+	}
+	primary := r.Name(r.Primary)
+	if s, _ := m.Named(v, primary); primary != "" && !first && (s.Restart || !pending) {
+		names = append(names, primary)
+	}
+	return names, nil
 }
 
 // Reinit has a replica's files be copied anew from the primary, and returns when it receives.

@@ -34,7 +34,7 @@ type Restorer interface {
 	Restore(ctx context.Context) error
 }
 
-// Options of New. All but Backup, Changed and Relieved are needed.
+// Options of New. All but Backup, Changed, Relieved and Roll are needed.
 type Options struct {
 	Failover  failover.Config
 	Driver    Driver
@@ -50,6 +50,9 @@ type Options struct {
 	// Relieved is told, before and after, of a stop of the server after which another member has all that it had, so
 	// that it need not wait for its log to be archived; quick. nil: nobody.
 	Relieved func(bool)
+	// Roll has the primary's agent restart servers, one at a time, whose parameters wait for it: that is how long one may take to be
+	// what it was. 0: nobody is restarted unasked.
+	Roll time.Duration
 }
 
 // Change is what others may want to know of.
@@ -103,6 +106,8 @@ type Member struct {
 	life     context.Context            // of Run; nil: it does not run
 	doing    string                     // what is being done, while busy
 	turning  bool                       // clients are being turned away, while busy
+	rolls    rolling
+	unfitted map[string]string // why no further server is restarted with these settings
 	seen     atomic.Pointer[View]
 
 	// Since the member began:
@@ -123,6 +128,7 @@ func New(opt Options) (*Member, error) {
 		opt: opt, began: time.Now(), wake: make(chan struct{}, 1), reread: make(chan struct{}, 1),
 		reask: make(chan struct{}, 1), repoll: make(chan struct{}, 1), killed: make(chan struct{}, 1),
 		peers: map[string]failover.Member{}, failed: map[string]time.Duration{}, wrong: map[string]string{}, views: map[string]Sighting{},
+		unfitted: map[string]string{},
 	}
 	m.obs.Answers, m.obs.Unsure = map[string]failover.Answer{}, opt.Backup != nil
 	p, err := readState(opt.StateFile)
@@ -146,7 +152,7 @@ func (m *Member) Run(ctx context.Context) error {
 	m.life = ctx
 	m.mu.Unlock()
 	m.look(ctx)
-	for _, part := range []func(context.Context){m.watchdog, m.serve, m.readRecord, m.watchRecord, m.seekBackup, m.beat, m.askAll, m.pollServer} {
+	for _, part := range []func(context.Context){m.watchdog, m.serve, m.readRecord, m.watchRecord, m.seekBackup, m.beat, m.askAll, m.pollServer, m.tend} {
 		m.group.Go(func() { part(ctx) })
 	}
 	err := m.decide(ctx)

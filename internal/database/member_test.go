@@ -26,6 +26,7 @@ type cluster struct {
 	engine  *engine
 	server  *mem.Server
 	mode    failover.Mode
+	roll    time.Duration
 	members map[string]*instance
 }
 
@@ -65,7 +66,7 @@ func (c *cluster) add(name string, tags failover.Tags) *instance {
 			Self: failover.Member{Host: "127.0.0.1", Port: 1, API: listener.Addr().String(), Version: "test", Tags: tags},
 		},
 		Driver: n, Processes: processes{n}, KV: i.kv, Prefix: "db", StateFile: filepath.Join(c.TempDir(), "state"), Listener: listener,
-		Secret: []byte("secret"), Log: log,
+		Secret: []byte("secret"), Log: log, Roll: c.roll,
 		Changed: func(change Change) {
 			select {
 			case i.changes <- change:

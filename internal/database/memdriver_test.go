@@ -20,6 +20,7 @@ type engine struct {
 	changed chan struct{} // closed and replaced at each change
 	nodes   map[string]*node
 	words   int
+	starts  []string // of servers, by name
 }
 
 func newEngine() *engine { return &engine{nodes: map[string]*node{}, changed: make(chan struct{})} }
@@ -49,6 +50,11 @@ type node struct {
 	exited   func()
 	wedged   chan struct{} // it cannot be killed before that is closed; nil: it can
 	hold     chan struct{} // clients are not turned away before it is closed; nil: it does not hold
+	settings string
+	pending  []string // what a start puts into effect
+	lowers   bool
+	outgrown bool
+	broken   bool // it does not start
 }
 
 func (e *engine) node(name string) *node {
@@ -215,7 +221,7 @@ func (n *node) Status(context.Context) (db failover.Database, err error) {
 		}
 		db = failover.Database{
 			Primary: n.primary, Received: position(n.log), Applied: position(n.log[:min(n.applied, len(n.log))]), Upstream: n.upstream, Open: n.open, Set: n.set,
-			Detached: !n.primary && n.upstream == "",
+			Detached: !n.primary && n.upstream == "", Settings: n.settings, Pending: n.pending, Lowers: n.lowers, Outgrown: n.outgrown,
 		}
 		for _, w := range n.log {
 			if t, is := strings.CutPrefix(w, "t"); is {
@@ -284,8 +290,10 @@ type processes struct{ *node }
 
 func (p processes) Start(context.Context) error {
 	p.e.change(func() {
-		p.running, p.frozen, p.primary, p.streamed = true, false, !p.conf.Standby && !p.replica, map[string]bool{}
+		p.running, p.frozen, p.primary, p.streamed = !p.broken, false, !p.conf.Standby && !p.replica, map[string]bool{}
 		p.applied = len(p.log)
+		p.pending, p.lowers, p.outgrown = nil, false, false
+		p.e.starts = append(p.e.starts, p.name)
 	})
 	return nil
 }

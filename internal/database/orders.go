@@ -45,6 +45,7 @@ type Outcome struct {
 	Former    string    // who led before
 	Epoch     uint64    // in which it leads
 	Scheduled time.Time // of a switchover that is to come; zero: it is done
+	Restarted []string  // whose servers were restarted, where several could be
 }
 
 // maxLag is how far a replica may be behind in applying that is to take over by plan, in bytes: clients wait meanwhile.

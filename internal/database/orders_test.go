@@ -253,7 +253,7 @@ func TestRestart(t *testing.T) {
 		t.Error("it was not waited until commits wait for it again")
 	}
 	before = runs()
-	out, err := other.RestartAll(c.ctx())
+	out, err := other.RestartAll(c.ctx(), false)
 	if err != nil || out.Primary == first.name() {
 		t.Fatal(out, err)
 	}

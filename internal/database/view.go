@@ -27,6 +27,12 @@ type View struct {
 	Receiving     bool          `json:"receiving,omitempty"` // it is connected to its upstream, and gets what it can use
 	Sync          bool          `json:"sync,omitempty"`      // commits wait for it
 	Restart       bool          `json:"restart,omitempty"`   // some setting needs a restart
+	Pending       []string      `json:"pending,omitempty"`   // the parameters that it would change
+	Lowers        bool          `json:"lowers,omitempty"`    // see failover.Database
+	Settings      string        `json:"settings,omitempty"`
+	Server        string        `json:"server,omitempty"`       // its version
+	Roll          string        `json:"roll,omitempty"`         // of a primary: how the restarts stand that it carries out by itself
+	Stopped       bool          `json:"roll_stopped,omitempty"` // they go on only with other parameters
 	Why           string        `json:"why,omitempty"`
 	Tags          failover.Tags `json:"tags,omitzero"`
 	Runs          int           `json:"runs"`               // starts of the server, in this life of the agent
@@ -42,6 +48,8 @@ type View struct {
 	stepped time.Duration // when that was
 	until   time.Duration // when a primary's claim ends that is not renewed
 	set     failover.SyncSet
+
+	outgrown bool // see failover.Database
 }
 
 // Sighting is what another member said of itself, and how long ago it was asked.
@@ -74,7 +82,7 @@ func (m *Member) publish() {
 	c := m.change()
 	v := View{
 		Name: m.opt.Failover.Name, ID: m.state.ID, Role: c.Role, State: m.condition(), Epoch: c.Epoch, Why: m.decision.Why,
-		Tags: m.opt.Failover.Self.Tags, Runs: m.runs, Copies: m.copies, Record: m.obs.Record, Peers: maps.Clone(m.views),
+		Roll: m.rolls.says, Stopped: m.rolls.stopped, Tags: m.opt.Failover.Self.Tags, Runs: m.runs, Copies: m.copies, Record: m.obs.Record, Peers: maps.Clone(m.views),
 		stepped: m.now(), until: m.decision.LeadUntil, Known: m.began.Add(m.obs.Sent),
 	}
 	m.follow(&v)
@@ -82,7 +90,9 @@ func (m *Member) publish() {
 		v.System = d.System
 	}
 	if db := m.obs.Database; db != nil {
-		v.Timeline, v.Received, v.Applied, v.Receiving, v.Restart = db.Timeline, db.Received, db.Applied, db.Receiving && !db.Primary, db.Restart
+		v.Timeline, v.Received, v.Applied, v.Receiving = db.Timeline, db.Received, db.Applied, db.Receiving && !db.Primary
+		v.Pending, v.Restart, v.Lowers, v.Settings, v.Server = db.Pending, len(db.Pending) > 0, db.Lowers, db.Settings, db.Version
+		v.outgrown = db.Outgrown && !db.Primary
 		if db.Primary {
 			v.Applied, v.set = db.Received, db.Set
 			for _, r := range db.Replicas {

@@ -73,8 +73,16 @@ type Database struct {
 	Set      SyncSet // who acknowledges the commits of a primary, as in effect
 	Open     bool    // it admits clients
 	Replicas []Replica
-	Restart  bool   // some setting needs a restart
 	Incident string // why it cannot be trusted although it answers: a disk that cannot be written
+
+	// For the runner and for people; no decision depends on them.
+	Version  string   // of the server
+	Settings string   // names what the server is configured with: another one for other parameters
+	Pending  []string // parameters that a restart would change, sorted
+	// Lowers: some of those go lower than replicas may go before their primary has.
+	Lowers bool
+	// Outgrown: this replica applies nothing more before it is restarted, since the primary has more of something.
+	Outgrown bool
 }
 
 // Replica is one that is connected to this primary.

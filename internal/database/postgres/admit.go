@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -28,6 +29,12 @@ func (d *Driver) admit(ctx context.Context, clients bool) error {
 	w.Open = clients
 	if err := d.apply(w); err != nil {
 		return err
+	}
+	if clients { // a server that cannot use a line uses none
+		if err := d.with(ctx, d.checkHBA(ctx)); err != nil {
+			w.Open = false
+			return errors.Join(err, d.apply(w))
+		}
 	}
 	return d.reload(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		// Twice: a session that was being admitted while the server read its configuration shows up a little later.

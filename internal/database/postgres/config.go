@@ -35,15 +35,19 @@ var floors = []struct {
 func (d *Driver) floor(c control) map[string]string {
 	f := map[string]string{}
 	for _, s := range floors {
-		have := s.initial
-		if n, err := strconv.Atoi(d.o.Parameters[s.name]); err == nil {
-			have = n
-		}
-		if need, err := strconv.Atoi(c.fields[s.control]); err == nil && need > have {
+		if need, err := strconv.Atoi(c.fields[s.control]); err == nil && need > d.o.number(s.name, s.initial) {
 			f[s.name] = strconv.Itoa(need)
 		}
 	}
 	return f
+}
+
+// number is a parameter as configured, where that is a plain number, or what it is if nothing is said.
+func (o *Options) number(name string, preset int) int {
+	if n, err := strconv.Atoi(o.Parameters[name]); err == nil {
+		return n
+	}
+	return preset
 }
 
 // namespace is that of the parameters which tell a session what the server has read.
@@ -163,11 +167,21 @@ func (d *Driver) conf(w *wanted) string {
 
 // hba says who may connect: the agent and replicas always, others if it is open. The first line that fits decides.
 func (d *Driver) hba(open bool) string {
+	lines := d.hbaHead()
+	if open {
+		lines = append(lines, d.o.HBA...)
+	}
+	lines = append(lines, "local all all reject", "host all all all reject")
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// hbaHead are the lines for the agent and for replicas.
+func (d *Driver) hbaHead() []string {
 	host := "host "
 	if d.o.TLS != nil {
 		host = "hostssl "
 	}
-	lines := []string{
+	return []string{
 		"# Made by the agent, and made anew.",
 		"local all " + ident(d.o.Superuser.Name) + " scram-sha-256",
 		"local all " + ident(d.o.Replication.Name) + " reject",
@@ -176,11 +190,6 @@ func (d *Driver) hba(open bool) string {
 		host + ident(maintenance) + " " + ident(d.o.Rewind.Name) + " all scram-sha-256",
 		"host all " + ident(d.o.Rewind.Name) + " all reject",
 	}
-	if open {
-		lines = append(lines, d.o.HBA...)
-	}
-	lines = append(lines, "local all all reject", "host all all all reject")
-	return strings.Join(lines, "\n") + "\n"
 }
 
 // nobody is the name in synchronous_standby_names of whom a primary waits for that is to wait, and has nobody to wait for.

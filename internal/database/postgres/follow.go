@@ -151,7 +151,7 @@ func (d *Driver) promote(ctx context.Context) error {
 	if err != nil {
 		return ailing(err)
 	}
-	w.Standby, w.Open = false, false
+	w.Standby, w.Open, w.Floor = false, false, nil
 	if err := d.apply(w); err != nil {
 		return err
 	}

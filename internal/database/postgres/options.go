@@ -121,14 +121,17 @@ func (o *Options) checkParameters() error {
 	for _, name := range slices.Sorted(maps.Keys(o.Parameters)) {
 		switch lower := strings.ToLower(name); {
 		case !parameterName.MatchString(name):
-			return fmt.Errorf("%q is no name of a parameter", name)
+			return badParameter(name, "%q is no name of a parameter", name)
 		case strings.HasPrefix(lower, "include"): // a directive, with or without an equals sign
-			return fmt.Errorf("%s is no parameter: files are included by postgresql.conf in the data directory", name)
+			return badParameter(name, "%s is no parameter: files are included by postgresql.conf in the data directory", name)
 		case o.forced(lower) || strings.HasPrefix(lower, namespace):
-			return fmt.Errorf("the parameter %s is set by the agent", name)
+			return badParameter(name, "the parameter %s is set by the agent", name)
 		case strings.ContainsAny(o.Parameters[name], "\x00"):
-			return fmt.Errorf("the value of %s has a NUL in it", name)
+			return badParameter(name, "the value of %s has a NUL in it", name)
 		}
+	}
+	if err := o.checkTogether(); err != nil {
+		return err
 	}
 	for what, command := range map[string]string{"archive": o.ArchiveCommand, "restore": o.RestoreCommand} {
 		if strings.ContainsAny(command, "\x00") {
@@ -139,9 +142,9 @@ func (o *Options) checkParameters() error {
 }
 
 func (o *Options) checkHBA() error {
-	for _, line := range o.HBA {
+	for i, line := range o.HBA {
 		if strings.ContainsAny(line, "\n\r\x00") || strings.HasSuffix(strings.TrimRight(line, " \t"), `\`) {
-			return fmt.Errorf("%q is not one line of pg_hba.conf", line)
+			return &SettingError{fmt.Sprintf("hba[%d]", i), fmt.Sprintf("%q is not one line of pg_hba.conf", line)}
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,6 +35,7 @@ func TestServers(t *testing.T) {
 		"silent replica":                   silentReplica,
 		"adopted":                          adopted,
 		"reconfigured":                     reconfigured,
+		"outgrown":                         outgrown,
 		"rewind of what is gone":           rewindOfWhatIsGone,
 		"encrypted":                        encrypted,
 	} {
@@ -310,7 +312,7 @@ func reconfigured(t *testing.T, e *engine) {
 	if got := a.sql("SHOW work_mem"); got != "7MB" {
 		t.Errorf("work_mem is %s", got)
 	}
-	if s := a.sees(func(s failover.Database) bool { return s.Open }); s.Restart {
+	if s := a.sees(func(s failover.Database) bool { return s.Open }); len(s.Pending) > 0 {
 		t.Errorf("%+v", s)
 	}
 	if err := change("work_mem", "much"); err == nil || !strings.Contains(err.Error(), "work_mem") {
@@ -319,15 +321,89 @@ func reconfigured(t *testing.T, e *engine) {
 	if err := change("synchronous_standby_names", ""); err == nil {
 		t.Error("what is the agent's was set")
 	}
+	if got := a.o.Parameters["work_mem"]; got != "7MB" || a.sql("SHOW work_mem") != "7MB" {
+		t.Errorf("after a refusal work_mem is %s", got)
+	}
+	unfit := func(err error, key, why string) {
+		t.Helper()
+		var bad *SettingError
+		if !errors.As(err, &bad) || bad.Key != key || !strings.Contains(bad.Why, why) || strings.Contains(bad.Why, "\n") {
+			t.Errorf("want %s: %s, got %+v", key, why, err)
+		}
+	}
+	check := func(name, value string) error {
+		return a.CheckParameters(a.ctx(), map[string]string{"log_line_prefix": "%m ", "log_min_messages": "panic", name: value})
+	}
+	a.must(check("Work_Mem", "9MB"))
+	unfit(check("work_mem", "much"), "parameters.work_mem", `invalid value for parameter "work_mem": "much"`)
+	unfit(check("wal_sync_method", "hope"), "parameters.wal_sync_method", "Available values: ")
+	unfit(check("no_such", "1"), "parameters.no_such", `unrecognized configuration parameter "no_such"`)
+	unfit(check("wal_level", "Minimal"), "parameters.wal_level", "nobody could follow")
+	unfit(a.Reconfigure(a.ctx(), a.o.Parameters, []string{"host all all all trust", "host all all"}), "hba[1]", `"host all all" is no line`)
+	if len(a.o.HBA) != 1 || a.sql("SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL OR 'trust' = auth_method") != "0" {
+		t.Errorf("after a refusal: %v", a.o.HBA)
+	}
+	a.must(a.Admit(a.ctx(), false))
+	good := a.o.HBA
+	a.must(a.Reconfigure(a.ctx(), a.o.Parameters, []string{"nonsense"})) // nobody is admitted, so nothing is asked
+	unfit(a.Admit(a.ctx(), true), "hba[0]", "nonsense")
+	if s := a.sees(func(failover.Database) bool { return true }); s.Open {
+		t.Error("it says that it admits clients")
+	}
+	a.must(a.Reconfigure(a.ctx(), a.o.Parameters, good))
+	a.must(a.Admit(a.ctx(), true))
 	a.must(change("work_mem", "8MB"))
 	a.must(change("max_connections", "31"))
-	a.sees(func(s failover.Database) bool { return s.Restart })
+	a.sees(func(s failover.Database) bool { return slices.Equal(s.Pending, []string{"max_connections"}) })
 	a.process.Kill()
 	a.must(a.Reconfigure(a.ctx(), a.o.Parameters, nil)) // nobody listens
 	a.start(database.Configuration{})
-	if s := a.sees(func(s failover.Database) bool { return s.Primary }); s.Restart || a.sql("SHOW max_connections") != "31" {
+	if s := a.sees(func(s failover.Database) bool { return s.Primary }); len(s.Pending) > 0 || a.sql("SHOW max_connections") != "31" {
 		t.Errorf("after a restart: %+v", s)
 	}
+}
+
+// outgrown: a replica whose primary has more of something applies nothing, says so, and takes as much when it is started again.
+func outgrown(t *testing.T, e *engine) {
+	few := func(o *Options) { o.Parameters["max_connections"] = "20" }
+	a, b := newMember(t, e, 0, few), newMember(t, e, 1, few)
+	a.found()
+	b.join(a)
+	first := a.sees(func(failover.Database) bool { return true })
+	if s := b.sees(func(failover.Database) bool { return true }); s.Settings != first.Settings || s.Settings == "" || s.Version == "" {
+		t.Errorf("the same settings: %q and %q; version %q", s.Settings, first.Settings, s.Version)
+	}
+	more := func(m *member, n string) {
+		parameters := maps.Clone(m.o.Parameters)
+		parameters["max_connections"] = n
+		m.must(m.Reconfigure(m.ctx(), parameters, nil))
+	}
+	more(a, "30")
+	if s := a.sees(func(s failover.Database) bool { return len(s.Pending) > 0 }); s.Lowers || s.Settings == first.Settings {
+		t.Errorf("raised: %+v", s)
+	}
+	a.process.Kill()
+	a.start(database.Configuration{})
+	s := b.sees(func(s failover.Database) bool { return s.Outgrown })
+	if want := "it applies nothing: max_connections is 20 here, and 30 on the primary"; s.Incident != want {
+		t.Errorf("it says %q", s.Incident)
+	}
+	b.process.Kill()
+	b.start(database.Configuration{Standby: true, Upstream: a.peer()})
+	b.sees(func(s failover.Database) bool { return s.Receiving && !s.Outgrown && s.Incident == "" })
+	if n := b.sql("SHOW max_connections"); n != "30" {
+		t.Errorf("max_connections is %s", n)
+	}
+	more(b, "25") // it keeps what it needs
+	if n := b.sql("SELECT setting FROM pg_file_settings WHERE name = 'max_connections' ORDER BY seqno DESC LIMIT 1"); n != "30" {
+		t.Errorf("max_connections would be %s", n)
+	}
+	more(b, "40")
+	if s := b.sees(func(s failover.Database) bool { return len(s.Pending) > 0 }); s.Lowers {
+		t.Errorf("raised: %+v", s)
+	}
+	more(a, "20")
+	a.sees(func(s failover.Database) bool { return s.Lowers })
 }
 
 // slots: each member has one while it is a member, and a new one for one whose log is lost.

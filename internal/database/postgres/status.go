@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -52,7 +53,8 @@ type general struct {
 	Conninfo string
 	Restore  string
 	Names    string
-	Pending  bool
+	Pending  map[string]string // what the parameters that a restart would change are until then
+	Version  string
 	Paused   bool
 	// Receiver: there is a receiver, connected or not. It starts when the log at hand is read.
 	Receiver bool
@@ -72,7 +74,8 @@ const generalQuery = `SELECT json_build_object(
 	'conninfo', current_setting('primary_conninfo'),
 	'restore', current_setting('restore_command'),
 	'names', current_setting('synchronous_standby_names'),
-	'pending', EXISTS (SELECT FROM pg_settings WHERE pending_restart),
+	'pending', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE pending_restart),
+	'version', split_part(current_setting('server_version'), ' ', 1),
 	'paused', CASE WHEN pg_is_in_recovery() THEN pg_get_wal_replay_pause_state() <> 'not paused' ELSE false END,
 	'receiver', EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver'),
 	'asked', pg_last_wal_receive_lsn() IS NOT NULL,
@@ -164,9 +167,10 @@ func (d *Driver) ask(ctx context.Context, a *asker) (s failover.Database, err er
 		return s, err
 	}
 	s = failover.Database{
-		Primary: !g.Recovery, Set: parseSyncNames(g.Names), Open: g.Open == "true", Restart: g.Pending,
-		Incident: d.incident(),
+		Primary: !g.Recovery, Set: parseSyncNames(g.Names), Open: g.Open == "true", Incident: d.incident(),
+		Version: g.Version, Pending: slices.Sorted(maps.Keys(g.Pending)),
 	}
+	s.Settings, s.Lowers = d.settings(g.Pending)
 	current := known && g.Stamp == w.Stamp
 	if s.Primary {
 		if current && s.Open && s.Set.Acks > 0 && !d.waitsNow(g.Start) {
@@ -176,6 +180,9 @@ func (d *Driver) ask(ctx context.Context, a *asker) (s failover.Database, err er
 	}
 	if g.Paused && s.Incident == "" {
 		s.Incident = "applying what is received is paused"
+		if lacking := d.outgrown(ctx, a.conn); lacking != "" {
+			s.Incident, s.Outgrown = lacking, true
+		}
 	}
 	s.Detached = current && cut && g.Conninfo == "" && g.Restore == "" && !g.Receiver
 	if a.known != g.Start && (g.Receiver || g.Asked || g.Idle) {
