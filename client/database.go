@@ -23,6 +23,7 @@ type Database struct {
 	Lag         *int64              `json:"lag_bytes,omitempty"` // of a replica: what it has not applied; absent: not known
 	Paused      bool                `json:"paused,omitempty"`
 	Switchover  *DatabaseSwitchover `json:"switchover,omitempty"`     // that is to come
+	Withdrawn   *DatabaseWithdrawn  `json:"withdrawn,omitempty"`      // that was to come, until the next is asked for
 	Without     float64             `json:"without_primary_seconds"`  // for how long there has been no primary; 0: there is one
 	Restart     bool                `json:"restart_needed,omitempty"` // some parameter needs a restart
 	Pending     []string            `json:"restart_parameters,omitempty"`
@@ -40,6 +41,13 @@ type DatabaseSwitchover struct {
 	Force bool       `json:"force,omitempty"`
 }
 
+// DatabaseWithdrawn is a switchover that was taken back because it could not be done.
+type DatabaseWithdrawn struct {
+	To   string    `json:"to,omitempty"` // absent: the best
+	Why  string    `json:"why"`
+	Time time.Time `json:"time"` // by the primary's clock
+}
+
 // DatabaseCluster is what a member knows of all.
 type DatabaseCluster struct {
 	Cluster    string              `json:"cluster"`
@@ -51,6 +59,7 @@ type DatabaseCluster struct {
 	Acks       int                 `json:"acknowledgements"`
 	Paused     bool                `json:"paused,omitempty"`
 	Switchover *DatabaseSwitchover `json:"switchover,omitempty"`
+	Withdrawn  *DatabaseWithdrawn  `json:"withdrawn,omitempty"`
 	Roll       string              `json:"roll,omitempty"`         // how restarts stand that are made unasked
 	Stopped    bool                `json:"roll_stopped,omitempty"` // they go on only with other parameters
 	Members    []DatabaseMember    `json:"members"`
@@ -80,7 +89,8 @@ type DatabaseMember struct {
 
 // DatabaseHistory are the reigns that are remembered, the newest last.
 type DatabaseHistory struct {
-	Reigns []DatabaseReign `json:"reigns"`
+	Reigns    []DatabaseReign    `json:"reigns"`
+	Withdrawn *DatabaseWithdrawn `json:"withdrawn,omitempty"` // the last switchover that was asked for, if it was taken back
 }
 
 // DatabaseReign is what was known when a member was made primary.

@@ -142,6 +142,7 @@ func (a *agent) DatabaseMembers() (client.DatabaseCluster, error) {
 		return c, nil
 	}
 	c.Mode, c.Acks, c.Paused, c.Switchover = string(v.Record.Mode), v.Record.Set.Acks, v.Record.Paused, pendingSwitchover(v.Record)
+	c.Withdrawn = withdrawn(v.Record)
 	leader, _ := m.Named(v, v.Primary)
 	c.Roll, c.Stopped = leader.Roll, leader.Stopped
 	for _, name := range v.Names() {
@@ -179,6 +180,13 @@ func pendingSwitchover(r *failover.Record) *client.DatabaseSwitchover {
 	return s
 }
 
+func withdrawn(r *failover.Record) *client.DatabaseWithdrawn {
+	if r.Withdrawn == nil {
+		return nil
+	}
+	return &client.DatabaseWithdrawn{To: r.Withdrawn.To, Why: r.Withdrawn.Why, Time: r.Withdrawn.Time}
+}
+
 // DatabaseHistory is control.Agent's.
 func (a *agent) DatabaseHistory() (client.DatabaseHistory, error) {
 	m, err := a.cluster()
@@ -190,6 +198,7 @@ func (a *agent) DatabaseHistory() (client.DatabaseHistory, error) {
 	if r == nil {
 		return h, nil
 	}
+	h.Withdrawn = withdrawn(r)
 	for _, reign := range r.History {
 		h.Reigns = append(h.Reigns, client.DatabaseReign{
 			Epoch: reign.Epoch, Primary: cmp.Or(r.Name(reign.Primary), database.MemberOf(reign.Primary)), Reason: reign.Reason, Time: reign.Time, Timeline: reign.Timeline, Position: reign.From,
@@ -217,6 +226,7 @@ func (a *agent) database() *client.Database {
 	}
 	if r := v.Record; r != nil {
 		d.Mode, d.Acks, d.Paused, d.Switchover = string(r.Mode), r.Set.Acks, r.Paused, pendingSwitchover(r)
+		d.Withdrawn = withdrawn(r)
 		for _, id := range r.Set.Members {
 			if name := r.Name(id); name != "" {
 				d.SyncMembers = append(d.SyncMembers, name)

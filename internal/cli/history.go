@@ -16,7 +16,8 @@ func (s *session) historyCommand() *cobra.Command {
 		Short: "Show who has led the database's cluster, and why",
 		Long: `Asks the agent on the control socket, which may be any member's, for the reigns that are
 remembered: their epochs, who led and why, on which timeline, from which position of the
-log on, and since when. The newest is the last.
+log on, and since when. The newest is the last. Below stands the last switchover that was
+asked for, if it was withdrawn because it could not be done.
 
 ` + agentExits(exitHeld),
 		Example: `  drover history
@@ -39,7 +40,10 @@ log on, and since when. The newest is the last.
 					strconv.FormatUint(r.Epoch, 10), printable(r.Primary), r.Reason, r.Timeline, r.Position, r.Time.Local().Format(time.RFC3339),
 				})
 			}
-			return table(s.Out, rows)
+			if err := table(s.Out, rows); err != nil || h.Withdrawn == nil {
+				return err
+			}
+			return s.say("%s", withdrawnLine(h.Withdrawn))
 		})
 	}
 	return cmd

@@ -69,6 +69,9 @@ func membersPage(d client.DatabaseCluster, now time.Time, p painter) []string {
 	if d.Switchover != nil {
 		lines = append(lines, p.paint(yellow, switchoverLine(d.Switchover)))
 	}
+	if d.Withdrawn != nil {
+		lines = append(lines, p.paint(yellow, withdrawnLine(d.Withdrawn)))
+	}
 	if d.Roll != "" {
 		lines = append(lines, p.paint(yellow, printable(d.Roll)))
 	}
@@ -103,6 +106,14 @@ func switchoverLine(s *client.DatabaseSwitchover) string {
 		return what + " is under way"
 	}
 	return what + " is to come at " + s.At.Local().Format(time.RFC3339)
+}
+
+func withdrawnLine(w *client.DatabaseWithdrawn) string {
+	what := "a switchover"
+	if w.To != "" {
+		what += " to " + printable(w.To)
+	}
+	return what + " was withdrawn at " + w.Time.Local().Format(time.RFC3339) + ": " + printable(w.Why)
 }
 
 func memberState(m client.DatabaseMember) (string, colour) {

@@ -233,6 +233,9 @@ func databaseLines(d *client.Database) []string {
 	if d.Switchover != nil {
 		lines = append(lines, switchoverLine(d.Switchover))
 	}
+	if d.Withdrawn != nil {
+		lines = append(lines, withdrawnLine(d.Withdrawn))
+	}
 	if d.Restart {
 		lines = append(lines, restartLine(d.Pending))
 	}

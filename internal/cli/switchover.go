@@ -27,7 +27,9 @@ more than 16 MiB, has the tag nofailover, or is not synchronous while commits wa
 others. So it is while failover is paused.
 
 With --at it is written down, and done at that time or as soon as possible after it;
---cancel takes that back. What has not begun at the end of --timeout is withdrawn.
+--cancel takes that back. What has not begun at the end of --timeout is withdrawn; what is
+written down and cannot be done is, ten minutes (database.forget) after its time, or soon
+if the member is none any more: drover history says why.
 
 ` + agentExits(exitHeld),
 		Example: `  drover switchover

@@ -69,7 +69,7 @@ func (m *Member) Switchover(ctx context.Context, to string, at time.Time) (Outco
 			return false, err
 		}
 		before = r.Clone()
-		r.Switchover = &wish
+		r.Switchover, r.Withdrawn = &wish, nil
 		return true, nil
 	})
 	if err != nil {
@@ -195,7 +195,7 @@ func (m *Member) Failover(ctx context.Context, to string, force bool) (Outcome, 
 		}
 		wish = failover.Switchover{To: name, Force: true}
 		before = r.Clone()
-		r.Switchover = &wish
+		r.Switchover, r.Withdrawn = &wish, nil
 		return true, nil
 	})
 	if err != nil {
@@ -309,6 +309,9 @@ func (m *Member) await(ctx context.Context, before *failover.Record, wish failov
 				return Outcome{Primary: name, Former: former, Epoch: r.Epoch}, nil
 			}
 		}
+		if r := v.Record; r != nil && r.Epoch == before.Epoch && r.Revision > before.Revision && r.Switchover == nil {
+			return Outcome{}, fmt.Errorf("it was withdrawn%s", withdrawal(r))
+		}
 		if !m.rest(ctx, nil, 20*time.Millisecond) {
 			return Outcome{}, m.late(ctx, wish)
 		}
@@ -387,6 +390,14 @@ func because(why string) string {
 		return ""
 	}
 	return " (" + why + ")"
+}
+
+// withdrawal is why the last switchover was, in parentheses; empty: somebody did it.
+func withdrawal(r *failover.Record) string {
+	if r.Withdrawn == nil {
+		return ""
+	}
+	return because(r.Withdrawn.Why)
 }
 
 // planned says which switchover that is.

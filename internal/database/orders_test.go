@@ -161,6 +161,36 @@ func TestLateSwitchover(t *testing.T) {
 	}
 }
 
+// TestHopelessSwitchover is withdrawn, and the record says why, when the named member has gone.
+func TestHopelessSwitchover(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b", "c")
+	first := c.formed()
+	gone := c.other(first)
+	if _, err := first.Switchover(c.ctx(), gone.name(), time.Now().Add(500*time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	c.engine.change(func() { gone.frozen = true }) // it could take over until then
+	gone.Member.Stop()
+	<-gone.ended
+	c.until("it is withdrawn", func() bool {
+		r := first.View().Record
+		return r.Switchover == nil && r.Withdrawn != nil && r.Withdrawn.To == gone.name() && r.Withdrawn.Why == gone.name()+" is no member any more"
+	})
+	if v := first.View(); v.Role != RolePrimary {
+		t.Errorf("%+v", v)
+	}
+	before := first.View().Record.Clone()
+	before.Revision--
+	if _, err := first.await(c.ctx(), before, failover.Switchover{To: gone.name()}); err == nil || !strings.Contains(err.Error(), "withdrawn ("+gone.name()) {
+		t.Error(err)
+	}
+	if _, err := first.Switchover(c.ctx(), "", time.Time{}); err != nil {
+		t.Error(err)
+	}
+	c.until("that is history", func() bool { return first.View().Record.Withdrawn == nil })
+}
+
 func TestPause(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, failover.On, "a", "b", "c")

@@ -53,7 +53,8 @@ type Record struct {
 	Members    map[string]Member `json:"members,omitempty"` // by name
 	Paused     bool              `json:"paused,omitempty"`
 	Switchover *Switchover       `json:"switchover,omitempty"`
-	History    []Reign           `json:"history,omitempty"` // the newest last
+	Withdrawn  *Withdrawn        `json:"withdrawn,omitempty"` // the last that was asked for, if it was taken back so
+	History    []Reign           `json:"history,omitempty"`   // the newest last
 	// Forgotten is the newest epoch whose fork History has no room for any more: positions of older lineages
 	// cannot be compared.
 	Forgotten uint64 `json:"forgotten,omitempty"`
@@ -186,6 +187,10 @@ func (r *Record) Clone() *Record {
 	if r.Switchover != nil {
 		s := *r.Switchover
 		c.Switchover = &s
+	}
+	if r.Withdrawn != nil {
+		w := *r.Withdrawn
+		c.Withdrawn = &w
 	}
 	return &c
 }

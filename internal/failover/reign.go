@@ -77,7 +77,7 @@ func (t *step) led() {
 
 // govern is the primary's daily work. It does one thing at a time that needs the record.
 func (t *step) govern() {
-	if t.chronicled() && t.enrolled() && t.configured() && t.swept() && t.synchronized() {
+	if t.chronicled() && t.enrolled() && t.configured() && t.feasible() && t.swept() && t.synchronized() {
 		t.open()
 	}
 	t.keep()

@@ -83,6 +83,8 @@ type State struct {
 	stopping bool                     // as observed last
 	leaving  bool                     // a switchover or a stop is under way: no client is admitted any more
 	leaver   string                   // who is to follow; empty: whoever
+	stuck    time.Duration            // since when the switchover that is due, wish, could not be; 0: it can, or there is none
+	wish     Switchover
 
 	starts int // of the server, since it last answered
 
