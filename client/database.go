@@ -108,9 +108,12 @@ type DatabaseOutcome struct {
 	Primary   string     `json:"primary,omitempty"` // who leads
 	Former    string     `json:"former,omitempty"`  // who led before
 	Epoch     uint64     `json:"epoch,omitempty"`
-	Scheduled *time.Time `json:"scheduled,omitempty"` // of a switchover that is to come
-	Changed   bool       `json:"changed"`             // false: it was so already
-	Restarted []string   `json:"restarted,omitempty"` // whose servers were, where several could be
+	Scheduled *time.Time `json:"scheduled,omitempty"`      // of a switchover that is to come
+	Changed   bool       `json:"changed"`                  // false: it was so already
+	Restarted []string   `json:"restarted,omitempty"`      // whose servers were, where several could be
+	Leave     []string   `json:"leave,omitempty"`          // after an upgrade: members of other releases, which are not needed any more
+	Server    string     `json:"server_version,omitempty"` // of an upgrade: the release
+	Agent     string     `json:"agent_version,omitempty"`
 	Seconds   float64    `json:"seconds"`
 }
 
@@ -145,6 +148,13 @@ type RestartRequest struct {
 	Member  string  `json:"member,omitempty"`  // empty: this instance's
 	All     bool    `json:"all,omitempty"`     // one at a time, the primary's last
 	Pending bool    `json:"pending,omitempty"` // those only, of all, whose parameters need it
+	Timeout float64 `json:"timeout_seconds,omitempty"`
+}
+
+// UpgradeRequest is the body of POST /v1/database/upgrade.
+type UpgradeRequest struct {
+	Version string  `json:"version,omitempty"` // the server's or the agent's; empty: the newest that a member has
+	Members int     `json:"members,omitempty"` // how many of it are waited for; 0: as many as commits need, and one
 	Timeout float64 `json:"timeout_seconds,omitempty"`
 }
 
@@ -185,6 +195,11 @@ func (c *Client) Reinit(ctx context.Context, r ReinitRequest) (DatabaseOutcome, 
 // RestartDatabase restarts servers, and waits until they are what they were.
 func (c *Client) RestartDatabase(ctx context.Context, r RestartRequest) (DatabaseOutcome, error) {
 	return c.order(ctx, "restart", r)
+}
+
+// UpgradeDatabase waits for enough members of a release, and has one of them lead.
+func (c *Client) UpgradeDatabase(ctx context.Context, r UpgradeRequest) (DatabaseOutcome, error) {
+	return c.order(ctx, "upgrade", r)
 }
 
 func (c *Client) order(ctx context.Context, what string, body any) (DatabaseOutcome, error) {

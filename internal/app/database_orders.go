@@ -96,6 +96,18 @@ func (a *agent) RestartDatabase(ctx context.Context, r client.RestartRequest) (c
 	return outcome(out), explainedOrder(err)
 }
 
+// UpgradeDatabase is control.Agent's.
+func (a *agent) UpgradeDatabase(ctx context.Context, r client.UpgradeRequest) (client.DatabaseOutcome, error) {
+	m, err := a.cluster()
+	if err != nil {
+		return client.DatabaseOutcome{}, err
+	}
+	done, err := m.Upgrade(ctx, r.Version, r.Members)
+	out := outcome(done)
+	out.Leave, out.Server, out.Agent, out.Changed = done.Leave, done.Release.Server, done.Release.Agent, done.Former != ""
+	return out, explainedOrder(err)
+}
+
 func outcome(o database.Outcome) client.DatabaseOutcome {
 	out := client.DatabaseOutcome{Primary: o.Primary, Former: o.Former, Epoch: o.Epoch, Changed: true, Restarted: o.Restarted}
 	if !o.Scheduled.IsZero() {

@@ -151,7 +151,7 @@ directories in object storage while it runs, and restores them wherever it start
 		s.runCommand(), s.backupCommand(), s.takeoverCommand(), s.statusCommand(), s.eventsCommand(), s.logsCommand(), s.pingCommand(),
 		s.startCommand(), s.stopCommand(), s.restartCommand(), s.signalCommand(), s.reloadCommand(), s.maintenanceCommand(), s.putEnvCommand(), s.putMetricCommand(), s.webhookCommand(),
 		s.renderCommand(), s.rollCommand(), s.walCommand(),
-		s.membersCommand(), s.switchoverCommand(), s.failoverCommand(), s.pauseCommand(), s.resumeCommand(), s.reinitCommand(), s.historyCommand(),
+		s.membersCommand(), s.switchoverCommand(), s.failoverCommand(), s.pauseCommand(), s.resumeCommand(), s.reinitCommand(), s.historyCommand(), s.upgradeCommand(),
 		s.initCommand(), s.snapshotCommand(), s.restoreCommand(), s.restoreTestCommand(),
 		s.snapshotsCommand(), s.lsCommand(), s.diffCommand(), s.rollbackCommand(), s.exportCommand(), s.cloneCommand(), s.copyCommand(), s.keyCommand(),
 		s.verifyCommand(), s.forgetCommand(), s.pruneCommand(), s.probeCommand(), s.doctorCommand(),

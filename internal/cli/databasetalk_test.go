@@ -20,10 +20,10 @@ func (a agent) DatabaseMembers() (client.DatabaseCluster, error) {
 	lag, at := int64(3<<20), time.Unix(1e9, 0)
 	return client.DatabaseCluster{
 		Cluster: "main", Engine: "postgres", Member: "m2", Primary: "m1", Epoch: 4, Mode: "on", Acks: 1, Paused: true,
-		Switchover: &client.DatabaseSwitchover{To: "m2"},
+		Switchover: &client.DatabaseSwitchover{To: "m2"}, Roll: "restarts wait: for\x1b that",
 		Members: []client.DatabaseMember{
 			{Name: "m1", Role: "primary", State: "running", Timeline: "2", Host: "10.0.0.1", Port: 5432, LastBackup: &at},
-			{Name: "m2", Role: "replica", State: "running", Sync: true, Receiving: true, Timeline: "2", Lag: &lag, Tags: []string{"nofailover"}, Host: "10.0.0.2", Port: 5432, Why: "it\x1bwaits"},
+			{Name: "m2", Role: "replica", State: "running", Sync: true, Receiving: true, Timeline: "2", Lag: &lag, Tags: []string{"nofailover"}, Server: "15.4", Version: "2.0", Restart: true, Pending: []string{"max_connections", "shared_buffers"}, Host: "10.0.0.2", Port: 5432, Why: "it\x1bwaits"},
 			{Name: "m3", Role: "none", State: "silent", Host: "10.0.0.3", Port: 5432},
 		},
 	}, nil
@@ -33,7 +33,7 @@ func (a agent) DatabaseHistory() (client.DatabaseHistory, error) {
 	return client.DatabaseHistory{Reigns: []client.DatabaseReign{
 		{Epoch: 2, Primary: "m1", Reason: "bootstrap", Timeline: "1", Time: time.Unix(1e9, 0)},
 		{Epoch: 4, Primary: "m2", Reason: "switchover", Timeline: "2", Position: "1/0/30", Time: time.Unix(1e9, 0)},
-	}}, a.note("history")
+	}, Withdrawn: &client.DatabaseWithdrawn{To: "m9", Why: "m9 is no member any more", Time: time.Unix(1e9, 0)}}, a.note("history")
 }
 
 // ruled is what an order came to, as all of these have it.
@@ -65,6 +65,15 @@ func (a agent) RestartDatabase(_ context.Context, r client.RestartRequest) (clie
 	return a.ruled("restart %q %t %v", r.Member, r.All, r.Timeout)
 }
 
+func (a agent) UpgradeDatabase(_ context.Context, r client.UpgradeRequest) (client.DatabaseOutcome, error) {
+	out, err := a.ruled("upgrade %q %d %v", r.Version, r.Members, r.Timeout)
+	out.Server, out.Agent = "15.4", "2.0"
+	if r.Version != "" {
+		out.Leave = []string{"m1", "m3"}
+	}
+	return out, err
+}
+
 // TestDatabaseTalk: what each command asks for, and what it prints.
 func TestDatabaseTalk(t *testing.T) {
 	for args, want := range map[string]struct{ call, out string }{
@@ -77,6 +86,8 @@ func TestDatabaseTalk(t *testing.T) {
 		"pause":                                {"pause true", "failover is paused\n"},
 		"resume":                               {"pause false", "failover goes on: it was so already\n"},
 		"reinit m3":                            {`reinit "m3" 0`, "m3 receives from m2 ("},
+		"upgrade":                              {`upgrade "" 0 0`, "all members have the release (server 15.4, agent 2.0); m2 leads, in epoch 5, after m1 ("},
+		"upgrade --to 2.0 --members 4":         {`upgrade "2.0" 4 0`, "m2 leads, in epoch 5, after m1 ("},
 		"history":                              {"history", "EPOCH  PRIMARY  REASON      TIMELINE  FROM"},
 		"members":                              {"", "postgres cluster main, epoch 4: m1 leads; on, 1 acknowledgement a commit\nfailover is paused\na switchover to m2 is under way\n"},
 	} {
@@ -113,11 +124,19 @@ func TestDatabasePage(t *testing.T) {
 	}
 }
 
+// TestHistoryTellsWhatWasWithdrawn below the reigns.
+func TestHistoryTellsWhatWasWithdrawn(t *testing.T) {
+	got := try(t, nil, serve(t, agent{talk: newTalk()}), "history")
+	if want := "a switchover to m9 was withdrawn at "; !strings.Contains(got.out, want) || !strings.HasSuffix(got.out, ": m9 is no member any more\n") {
+		t.Errorf("got %+v", got)
+	}
+}
+
 // TestMembersTable: each member in a row, and what it waits for below.
 func TestMembersTable(t *testing.T) {
 	got := try(t, nil, serve(t, agent{talk: newTalk()}), "members")
 	for _, want := range []string{
-		" MEMBER", "*m2 ", " m1 ", "● receiving", "● silent", "3.0 MiB", "nofailover", "10.0.0.3:5432", `it\x1bwaits`, "ago",
+		" MEMBER", "*m2 ", " m1 ", "● receiving", "● silent", "3.0 MiB", "nofailover", "10.0.0.3:5432", `it\x1bwaits`, "ago", "15.4    2.0", "restart needed: max_connections, shared_buffers", `restarts wait: for\x1b that`,
 	} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("no %q in\n%s", want, got.out)
@@ -142,7 +161,9 @@ func TestDatabaseTalkRefused(t *testing.T) {
 		"switchover m2":                      `unexpected argument "m2"`,
 		"switchover --at noon":               `--at: "noon" is no time; write one such as 2026-03-01T03:00:00Z`,
 		"switchover --cancel --to m1":        "--cancel goes with neither --to nor --at",
-		"restart postgres --all --member m1": "--member and --all exclude each other",
+		"restart postgres --all --member m1": "--member, --all and --pending exclude one another",
+		"restart postgres --all --pending":   "--member, --all and --pending exclude one another",
+		"upgrade --members -1":               "--members is negative",
 		"restart web --all":                  `job "web" is no database's server`,
 	} {
 		a := agent{talk: newTalk()}

@@ -16,8 +16,8 @@ func (s *session) membersCommand() *cobra.Command {
 		Use:   "members",
 		Short: "Show the members of the database's cluster",
 		Long: `Asks the agent on the control socket, which is a member's, for all members: who leads,
-for whom commits wait, how far each is behind, and what it waits for. This one is marked
-with *. A member that has not answered lately is silent.
+for whom commits wait, how far each is behind, the versions of its server and agent, and
+what it waits for. This one is marked with *. One that has not answered lately is silent.
 
 ` + agentExits(exitHeld),
 		Example: `  drover members
@@ -53,6 +53,7 @@ func membersPage(d client.DatabaseCluster, now time.Time, p painter) []string {
 			row: []cell{
 				{mark + printable(m.Name), bold, false}, {m.Role, roleColour(m.Role), false}, {yes(m.Sync), plainText, false}, {"● " + state, shade, false},
 				{m.Timeline, plainText, true}, {lagOf(m), plainText, true}, {agoOf(m.LastBackup, now), plainText, true}, {strings.Join(m.Tags, ","), plainText, false},
+				{printable(m.Server), plainText, false}, {printable(m.Version), plainText, false},
 				{fmt.Sprintf("%s:%d", m.Host, m.Port), plainText, false},
 			},
 			notes: memberNotes(m),
@@ -60,7 +61,7 @@ func membersPage(d client.DatabaseCluster, now time.Time, p painter) []string {
 	}
 	head := []cell{
 		{" MEMBER", dim, false}, {"ROLE", dim, false}, {"SYNC", dim, false}, {"STATE", dim, false}, {"TIMELINE", dim, true},
-		{"LAG", dim, true}, {"BACKUP", dim, true}, {"TAGS", dim, false}, {"ADDRESS", dim, false},
+		{"LAG", dim, true}, {"BACKUP", dim, true}, {"TAGS", dim, false}, {"SERVER", dim, false}, {"AGENT", dim, false}, {"ADDRESS", dim, false},
 	}
 	lines := []string{clusterLine(d)}
 	if d.Paused {

@@ -63,6 +63,7 @@ func TestAnswers(t *testing.T) {
 		"/v1/jobs/{name}/signal": `{"signal":"HUP"}`, "/v1/maintenance": `{"on":true}`, "/v1/env": `{"A":"b=c","B":null}`,
 		"/v1/database/switchover": `{"to":"m2","at":"2030-01-01T00:00:00Z","timeout_seconds":5}`, "/v1/database/pause": `{"on":true}`,
 		"/v1/database/reinit": `{"member":"m2"}`, "/v1/database/restart": `{"all":true,"timeout_seconds":1.5}`,
+		"/v1/database/upgrade": `{"version":"15.4","members":2}`,
 	}
 	expect := func(pattern, path, body string, want int) {
 		t.Helper()

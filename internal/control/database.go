@@ -18,6 +18,7 @@ type Database interface {
 	Pause(ctx context.Context, on bool) (client.DatabaseOutcome, error)
 	Reinit(ctx context.Context, r client.ReinitRequest) (client.DatabaseOutcome, error)
 	RestartDatabase(ctx context.Context, r client.RestartRequest) (client.DatabaseOutcome, error)
+	UpgradeDatabase(ctx context.Context, r client.UpgradeRequest) (client.DatabaseOutcome, error)
 }
 
 func (s *Server) databaseRoutes() []route {
@@ -29,6 +30,7 @@ func (s *Server) databaseRoutes() []route {
 		{"POST /v1/database/pause", own, ordered(s, pause, func(client.PauseRequest) float64 { return 0 }), nil},
 		{"POST /v1/database/reinit", own, ordered(s, reinit, func(r client.ReinitRequest) float64 { return r.Timeout }), nil},
 		{"POST /v1/database/restart", own, ordered(s, Database.RestartDatabase, func(r client.RestartRequest) float64 { return r.Timeout }), nil},
+		{"POST /v1/database/upgrade", own, ordered(s, upgrade, func(r client.UpgradeRequest) float64 { return r.Timeout }), nil},
 	}
 }
 
@@ -44,6 +46,13 @@ func reinit(d Database, ctx context.Context, r client.ReinitRequest) (client.Dat
 		return client.DatabaseOutcome{}, invalid("member is missing")
 	}
 	return d.Reinit(ctx, r)
+}
+
+func upgrade(d Database, ctx context.Context, r client.UpgradeRequest) (client.DatabaseOutcome, error) {
+	if r.Members < 0 {
+		return client.DatabaseOutcome{}, invalid("members is negative")
+	}
+	return d.UpgradeDatabase(ctx, r)
 }
 
 // show answers what an agent knows.

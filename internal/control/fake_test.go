@@ -114,6 +114,10 @@ func (c *calls) Reinit(_ context.Context, r client.ReinitRequest) (client.Databa
 	return client.DatabaseOutcome{}, c.note("reinit %s", r.Member)
 }
 
+func (c *calls) UpgradeDatabase(_ context.Context, r client.UpgradeRequest) (client.DatabaseOutcome, error) {
+	return client.DatabaseOutcome{}, c.note("upgrade %s %d", r.Version, r.Members)
+}
+
 func (c *calls) RestartDatabase(ctx context.Context, r client.RestartRequest) (client.DatabaseOutcome, error) {
 	_, limited := ctx.Deadline()
 	return client.DatabaseOutcome{}, c.note("restart database %s %t %t", r.Member, r.All, limited)

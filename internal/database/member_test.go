@@ -1,6 +1,7 @@
 package database
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type cluster struct {
 	server  *mem.Server
 	mode    failover.Mode
 	roll    time.Duration
+	version string // of the agents; empty: test
 	members map[string]*instance
 }
 
@@ -63,7 +65,7 @@ func (c *cluster) add(name string, tags failover.Tags) *instance {
 	i.Member, err = New(Options{
 		Failover: failover.Config{
 			Name: name, Mode: c.mode, Acks: 1, TTL: 3 * time.Second, Missing: time.Second, Forget: time.Minute, Compare: n.Compare,
-			Self: failover.Member{Host: "127.0.0.1", Port: 1, API: listener.Addr().String(), Version: "test", Tags: tags},
+			Self: failover.Member{Host: "127.0.0.1", Port: 1, API: listener.Addr().String(), Version: cmp.Or(c.version, "test"), Tags: tags},
 		},
 		Driver: n, Processes: processes{n}, KV: i.kv, Prefix: "db", StateFile: filepath.Join(c.TempDir(), "state"), Listener: listener,
 		Secret: []byte("secret"), Log: log, Roll: c.roll,

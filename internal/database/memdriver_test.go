@@ -1,6 +1,7 @@
 package database
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ type node struct {
 	exited   func()
 	wedged   chan struct{} // it cannot be killed before that is closed; nil: it can
 	hold     chan struct{} // clients are not turned away before it is closed; nil: it does not hold
+	version  string        // of its server; empty: 1
 	settings string
 	pending  []string // what a start puts into effect
 	lowers   bool
@@ -57,9 +59,13 @@ type node struct {
 	broken   bool // it does not start
 }
 
+// node is the one of that name, made if there is none.
 func (e *engine) node(name string) *node {
-	n := &node{e: e, name: name}
-	e.nodes[name] = n
+	n := e.nodes[name]
+	if n == nil {
+		n = &node{e: e, name: name}
+		e.nodes[name] = n
+	}
 	return n
 }
 
@@ -221,7 +227,7 @@ func (n *node) Status(context.Context) (db failover.Database, err error) {
 		}
 		db = failover.Database{
 			Primary: n.primary, Received: position(n.log), Applied: position(n.log[:min(n.applied, len(n.log))]), Upstream: n.upstream, Open: n.open, Set: n.set,
-			Detached: !n.primary && n.upstream == "", Settings: n.settings, Pending: n.pending, Lowers: n.lowers, Outgrown: n.outgrown,
+			Detached: !n.primary && n.upstream == "", Version: cmp.Or(n.version, "1"), Settings: n.settings, Pending: n.pending, Lowers: n.lowers, Outgrown: n.outgrown,
 		}
 		for _, w := range n.log {
 			if t, is := strings.CutPrefix(w, "t"); is {

@@ -46,6 +46,8 @@ type Outcome struct {
 	Epoch     uint64    // in which it leads
 	Scheduled time.Time // of a switchover that is to come; zero: it is done
 	Restarted []string  // whose servers were restarted, where several could be
+	Release   Release   // of an upgrade
+	Leave     []string  // who is not needed any more after it
 }
 
 // maxLag is how far a replica may be behind in applying that is to take over by plan, in bytes: clients wait meanwhile.
