@@ -83,7 +83,7 @@ func (m *Member) RestartAll(ctx context.Context, pending bool) (Outcome, error) 
 	if err != nil {
 		return Outcome{}, err
 	}
-	v := m.View()
+	v := m.afresh(ctx)
 	names, err := m.inOrder(v, r, pending)
 	if err != nil {
 		return Outcome{}, err
@@ -98,6 +98,21 @@ func (m *Member) RestartAll(ctx context.Context, pending bool) (Outcome, error) 
 	}
 	out.Restarted = names
 	return out, nil
+}
+
+// afresh is the view as soon as all members have been asked anew, or a TTL has gone by without it.
+func (m *Member) afresh(ctx context.Context) View {
+	began := m.now()
+	for {
+		v := m.View()
+		old := slices.ContainsFunc(v.Names(), func(name string) bool {
+			s, ok := m.Named(v, name)
+			return !ok || name != v.Name && m.now()-s.Age < began
+		})
+		if !old || m.now()-began > m.opt.Failover.TTL || !m.rest(ctx, nil, 20*time.Millisecond) {
+			return v
+		}
+	}
 }
 
 // inOrder are the members to restart, one after another.

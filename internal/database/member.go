@@ -143,7 +143,8 @@ func New(opt Options) (*Member, error) {
 // errStopped ends the loops of Run.
 var errStopped = errors.New("the member has ended")
 
-// Run is the member's life: it ends when ctx does, or, in order, after Stop. The server is dead then.
+// Run is the member's life: it ends when ctx does, or, in order, after Stop; or when another instance has its name. The server is
+// dead then.
 func (m *Member) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer m.group.Wait()
@@ -155,6 +156,7 @@ func (m *Member) Run(ctx context.Context) error {
 	for _, part := range []func(context.Context){m.watchdog, m.serve, m.readRecord, m.watchRecord, m.seekBackup, m.beat, m.askAll, m.pollServer, m.tend} {
 		m.group.Go(func() { part(ctx) })
 	}
+	m.awaitName(ctx)
 	err := m.decide(ctx)
 	m.opt.Processes.Kill("the member ends")
 	cancel(errStopped)
@@ -219,7 +221,10 @@ func (m *Member) rest(ctx context.Context, ch chan struct{}, d time.Duration) bo
 // decide steps whenever something was observed, until the end.
 func (m *Member) decide(ctx context.Context) error {
 	for {
-		d, seen := m.step()
+		d, seen, err := m.step()
+		if err != nil {
+			return err
+		}
 		m.tell(d)
 		if err := m.actAll(ctx, d, seen); err != nil {
 			return err
@@ -233,12 +238,15 @@ func (m *Member) decide(ctx context.Context) error {
 	}
 }
 
-// step asks the core what to do, upon the record of that revision.
-func (m *Member) step() (failover.Decision, coord.Revision) {
+// step asks the core what to do, upon the record of that revision. An error is the end of the member.
+func (m *Member) step() (failover.Decision, coord.Revision, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	o := m.observation()
 	var d failover.Decision
+	if err := m.stands(o); err != nil {
+		return d, m.revision, err
+	}
 	m.state, d = failover.Step(m.opt.Failover, m.state, o, newID(m.opt.Failover.Name))
 	if d.Why != "" && m.decision.Why == "" { // those that rest look at once
 		for _, ch := range []chan struct{}{m.reread, m.reask, m.repoll} {
@@ -254,7 +262,7 @@ func (m *Member) step() (failover.Decision, coord.Revision) {
 		}
 	}
 	m.publish()
-	return d, m.revision
+	return d, m.revision, nil
 }
 
 // observation is what is seen now. m.mu is held.

@@ -28,6 +28,7 @@ type cluster struct {
 	server  *mem.Server
 	mode    failover.Mode
 	roll    time.Duration
+	ttl     time.Duration
 	version string // of the agents; empty: test
 	members map[string]*instance
 }
@@ -40,12 +41,24 @@ type instance struct {
 	kv      *mem.Client
 	end     context.CancelFunc
 	ended   chan struct{}
+	err     error // of Run, when it has ended
 	changes chan Change
 }
 
 func newCluster(t *testing.T, mode failover.Mode, names ...string) *cluster {
 	t.Helper()
-	c := &cluster{T: t, engine: newEngine(), server: mem.NewServer(), mode: mode, members: map[string]*instance{}}
+	c := &cluster{T: t, engine: newEngine(), server: mem.NewServer(), mode: mode, ttl: 3 * time.Second, members: map[string]*instance{}}
+	for _, name := range names {
+		c.add(name, failover.Tags{})
+	}
+	return c
+}
+
+// newSteady is a cluster in which nobody is elected unasked, however busy the machine is.
+func newSteady(t *testing.T, mode failover.Mode, names ...string) *cluster {
+	t.Helper()
+	c := newCluster(t, mode)
+	c.ttl = 20 * time.Second
 	for _, name := range names {
 		c.add(name, failover.Tags{})
 	}
@@ -55,16 +68,22 @@ func newCluster(t *testing.T, mode failover.Mode, names ...string) *cluster {
 // add starts another member.
 func (c *cluster) add(name string, tags failover.Tags) *instance {
 	c.Helper()
+	return c.addAs(name, name, tags)
+}
+
+// addAs starts one that is called as another one may be.
+func (c *cluster) addAs(key, name string, tags failover.Tags) *instance {
+	c.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		c.Fatal(err)
 	}
-	n := c.engine.node(name)
+	n := c.engine.node(key)
 	i := &instance{node: n, c: c, kv: c.server.Open(), ended: make(chan struct{}), changes: make(chan Change, 100)}
 	log := slog.New(slog.NewTextHandler(c.Output(), nil)).With("member", name)
 	i.Member, err = New(Options{
 		Failover: failover.Config{
-			Name: name, Mode: c.mode, Acks: 1, TTL: 3 * time.Second, Missing: time.Second, Forget: time.Minute, Compare: n.Compare,
+			Name: name, Mode: c.mode, Acks: 1, TTL: c.ttl, Missing: time.Second, Forget: time.Minute, Compare: n.Compare,
 			Self: failover.Member{Host: "127.0.0.1", Port: 1, API: listener.Addr().String(), Version: cmp.Or(c.version, "test"), Tags: tags},
 		},
 		Driver: n, Processes: processes{n}, KV: i.kv, Prefix: "db", StateFile: filepath.Join(c.TempDir(), "state"), Listener: listener,
@@ -84,10 +103,10 @@ func (c *cluster) add(name string, tags failover.Tags) *instance {
 	i.end = end
 	go func() {
 		defer close(i.ended)
-		_ = i.Run(ctx)
+		i.err = i.Run(ctx)
 	}()
 	c.Cleanup(i.kill)
-	c.members[name] = i
+	c.members[key] = i
 	return i
 }
 

@@ -61,6 +61,8 @@ type node struct {
 
 // node is the one of that name, made if there is none.
 func (e *engine) node(name string) *node {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	n := e.nodes[name]
 	if n == nil {
 		n = &node{e: e, name: name}

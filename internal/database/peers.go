@@ -81,27 +81,8 @@ func (m *Member) ask(ctx context.Context, client *http.Client, id string, q ques
 	if api == "" {
 		return errors.New("its address is not known")
 	}
-	body, err := json.Marshal(q)
+	said, err := m.inquire(ctx, client, api, q)
 	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, m.askTimeout())
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+api+askPath, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", m.token())
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("it answers %s", resp.Status)
-	}
-	var said reply
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxMessage)).Decode(&said); err != nil {
 		return err
 	}
 	a := said.Answer
@@ -113,6 +94,30 @@ func (m *Member) ask(ctx context.Context, client *http.Client, id string, q ques
 	m.mu.Unlock()
 	m.nudge()
 	return nil
+}
+
+// inquire asks whoever answers at an address.
+func (m *Member) inquire(ctx context.Context, client *http.Client, api string, q question) (said reply, err error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return said, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.askTimeout())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+api+askPath, bytes.NewReader(body))
+	if err != nil {
+		return said, err
+	}
+	req.Header.Set("Authorization", m.token())
+	resp, err := client.Do(req)
+	if err != nil {
+		return said, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return said, fmt.Errorf("it answers %s", resp.Status)
+	}
+	return said, json.NewDecoder(io.LimitReader(resp.Body, maxMessage)).Decode(&said)
 }
 
 // oldest is how long what another copy of the files said is kept.

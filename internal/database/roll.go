@@ -36,10 +36,22 @@ func (m *Member) Alone(ctx context.Context, do func(context.Context) error) erro
 		}
 		m.mu.Unlock()
 		if !busy {
-			return <-done
+			return m.shown(ctx, <-done)
 		}
 		if !m.rest(ctx, nil, 20*time.Millisecond) {
 			return refuse(RefusedBusy, "something else is being done to the server%s", because(m.View().Why))
+		}
+	}
+}
+
+// shown returns err as soon as the view is of after what was done.
+func (m *Member) shown(ctx context.Context, err error) error {
+	for {
+		m.mu.Lock()
+		seen := !m.busy && m.seen.Load().stepped >= m.handled
+		m.mu.Unlock()
+		if seen || !m.rest(ctx, nil, 5*time.Millisecond) {
+			return err
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 // newRolling is a cluster whose primary restarts servers by itself.
 func newRolling(t *testing.T, patience time.Duration, names ...string) *cluster {
 	t.Helper()
-	c := newCluster(t, failover.On)
+	c := newSteady(t, failover.On)
 	c.roll = patience
 	for _, name := range names {
 		c.add(name, failover.Tags{})
@@ -72,7 +72,7 @@ func TestRoll(t *testing.T) {
 // TestRollOnlyIfAsked: without it nobody is restarted, and those that need it are by an order.
 func TestRollOnlyIfAsked(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, failover.On, "a", "b", "c")
+	c := newSteady(t, failover.On, "a", "b", "c")
 	first := c.formed()
 	other := c.other(first).name()
 	since := c.reconfigured("new", other, first.name())
@@ -168,7 +168,7 @@ func (c *cluster) lowered() (since int) {
 // TestLowered: it goes down on the primary first, in its place.
 func TestLowered(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, failover.On, "a", "b", "c")
+	c := newSteady(t, failover.On, "a", "b", "c")
 	first := c.formed()
 	asked := c.other(first)
 	since := c.lowered()
@@ -210,7 +210,7 @@ func TestLoweredUnasked(t *testing.T) {
 // TestOutgrown: a replica that applies nothing before a restart has it, one after another.
 func TestOutgrown(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, failover.On, "a", "b", "c")
+	c := newSteady(t, failover.On, "a", "b", "c")
 	first := c.formed()
 	c.engine.change(func() {
 		for _, i := range c.members {

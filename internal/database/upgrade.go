@@ -78,6 +78,9 @@ func (m *Member) Upgrade(ctx context.Context, version string, need int) (Outcome
 	v := m.View()
 	out := Outcome{Primary: v.Primary, Epoch: v.Epoch, Release: release}
 	if len(m.leaving(v, release)) == 0 {
+		if i := slices.IndexFunc(v.Names(), func(name string) bool { _, ok := m.Named(v, name); return !ok }); i >= 0 {
+			return Outcome{}, unsafe("%s does not answer: nobody knows what its server is", v.Names()[i])
+		}
 		return out, nil
 	}
 	ready, err := m.awaitReady(ctx, release, need)
@@ -114,8 +117,7 @@ func (m *Member) leaving(v View, release Release) []string {
 
 // release is the one that is meant, as soon as it is known of all members that answer.
 func (m *Member) release(ctx context.Context, version string) (Release, error) {
-	for {
-		v := m.View()
+	for v := m.afresh(ctx); ; v = m.View() {
 		all := m.releases(v)
 		unknown := slices.DeleteFunc(v.Names(), func(name string) bool {
 			have, ok := all[name]

@@ -24,7 +24,7 @@ func TestVersions(t *testing.T) {
 // TestUpgrade: as soon as there are enough members of the new release one of them leads, and the others may leave.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, failover.On, "a", "b", "c")
+	c := newSteady(t, failover.On, "a", "b", "c")
 	first := c.formed()
 	word := c.writes()
 	if out, err := first.Upgrade(c.ctx(), "", 0); err != nil || out.Primary != first.name() || out.Former != "" || len(out.Leave) > 0 {
@@ -36,8 +36,7 @@ func TestUpgrade(t *testing.T) {
 	c.refused(err, RefusedUnsafe, "1 members are too few")
 
 	c.version = "test 2"
-	d := c.add("d", failover.Tags{NoFailover: true})
-	d.version = "1"
+	c.add("d", failover.Tags{NoFailover: true})
 	c.add("e", failover.Tags{Priority: -1})
 	c.formed()
 	soon, cancel := context.WithTimeout(c.ctx(), 500*time.Millisecond)
@@ -74,7 +73,7 @@ func TestUpgrade(t *testing.T) {
 // TestUpgradeOfTheServer: another version of the server is another release, too; a member whose server does not run yet is waited for.
 func TestUpgradeOfTheServer(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, failover.Off, "a", "b")
+	c := newSteady(t, failover.Off, "a", "b")
 	first := c.formed()
 	_, err := first.Pause(c.ctx(), true)
 	if err != nil {
@@ -86,10 +85,8 @@ func TestUpgradeOfTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.until("that is known", func() bool { return !first.View().Record.Paused })
-	c.engine.change(func() {
-		n := c.engine.node("n")
-		n.version, n.broken = "1.1", true
-	})
+	slow := c.engine.node("n")
+	c.engine.change(func() { slow.version, slow.broken = "1.1", true })
 	n := c.add("n", failover.Tags{})
 	c.until("it is a member", func() bool { s, ok := first.Named(first.View(), "n"); return ok && s.Runs > 0 })
 	soon, cancel := context.WithTimeout(c.ctx(), 300*time.Millisecond)
