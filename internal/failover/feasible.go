@@ -9,6 +9,13 @@ type Withdrawn struct {
 	Time time.Time `json:"time,omitzero"` // by the primary's clock, for people
 }
 
+// same reports whether both ask for the same; the time zones in which they do may differ.
+func (s Switchover) same(o Switchover) bool {
+	at := s.At.Equal(o.At)
+	s.At = o.At
+	return at && s == o
+}
+
 // feasible reports whether the record has no switchover that is due and cannot be; else, when that has lasted, it is taken out. What
 // can be done again in a moment is waited for: a TTL for a member that is none any more, Forget for one that is not ready.
 func (t *step) feasible() bool {
@@ -17,7 +24,7 @@ func (t *step) feasible() bool {
 		t.s.stuck = 0
 		return true
 	}
-	if t.s.stuck = max(t.s.stuck, t.s.began); t.s.stuck == t.s.began || *s != t.s.wish {
+	if t.s.stuck = max(t.s.stuck, t.s.began); t.s.stuck == t.s.began || !s.same(t.s.wish) {
 		t.s.stuck, t.s.wish = t.o.Now, *s
 	}
 	why, patience := t.d.Why, t.cfg.Forget
