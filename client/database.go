@@ -32,6 +32,25 @@ type Database struct {
 	Elections   int                 `json:"elections"`              // that this agent has heard of
 	Copies      int                 `json:"copies"`                 // how often its files were made anew from another member's
 	Why         string              `json:"why,omitempty"`          // what it waits for
+	Backups     *DatabaseBackups    `json:"backups,omitempty"`      // absent: there are none
+}
+
+// DatabaseBackups is what a member knows of the database's backups.
+type DatabaseBackups struct {
+	Last     *time.Time `json:"last,omitempty"`  // end of the newest base backup, by its server's clock; absent: none, or not known
+	By       string     `json:"by,omitempty"`    // the member that made it
+	Error    string     `json:"error,omitempty"` // why this member's last attempt failed, if it is the one to make them
+	Failures int        `json:"failures"`        // of this agent's attempts
+	// Archived is the segment of the log that this agent has stored last.
+	Archived        string     `json:"archived,omitempty"`
+	ArchivedAt      *time.Time `json:"archived_at,omitempty"`
+	Waiting         int        `json:"waiting_segments"` // that are full here, and not stored
+	WaitingBytes    int64      `json:"waiting_bytes"`
+	WaitingSeconds  float64    `json:"waiting_seconds"`         // for how long the first of them has been
+	ArchiveError    string     `json:"archive_error,omitempty"` // of the last attempt to store one
+	ArchiveFailures int        `json:"archive_failures"`        // of this agent's attempts
+	// RestoreTest is the last one that is known, whoever made it.
+	RestoreTest *RestoreTest `json:"restore_test,omitempty"`
 }
 
 // DatabaseSwitchover is one that was asked for.
@@ -63,6 +82,8 @@ type DatabaseCluster struct {
 	Roll       string              `json:"roll,omitempty"`         // how restarts stand that are made unasked
 	Stopped    bool                `json:"roll_stopped,omitempty"` // they go on only with other parameters
 	Members    []DatabaseMember    `json:"members"`
+	// Backups is what is known of backups: of the log, what the primary says, if it says anything.
+	Backups *DatabaseBackups `json:"backups,omitempty"`
 }
 
 // DatabaseMember is one of them.
@@ -85,6 +106,8 @@ type DatabaseMember struct {
 	Server     string     `json:"server_version,omitempty"`
 	Restart    bool       `json:"restart_needed,omitempty"`
 	Pending    []string   `json:"restart_parameters,omitempty"` // those that a restart would put into effect
+	// Backups is what it says of them.
+	Backups *DatabaseBackups `json:"backups,omitempty"`
 }
 
 // DatabaseHistory are the reigns that are remembered, the newest last.

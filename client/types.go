@@ -91,6 +91,9 @@ type RestoreTest struct {
 	Bytes   int64   `json:"bytes"`
 	Seconds float64 `json:"seconds"`
 	Restore float64 `json:"restore_seconds"` // of the restore alone, with reading back
+	// Of a database: the end of the base backup that was restored, and how far the log led from there.
+	Backup  *time.Time `json:"backup,omitempty"`
+	Reached string     `json:"reached,omitempty"`
 }
 
 // Upkeep is what the holder removed from the store since its agent started.

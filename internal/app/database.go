@@ -7,6 +7,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -50,6 +51,7 @@ type member struct {
 	secret []byte
 	given  *config.Config   // whose parameters the server has
 	run    *database.Member // nil until it runs
+	store  *backups         // nil: there are none, or it does not run yet
 	told   database.Role    // that an event said last; empty: none
 	entry  *roleService     // in the catalog; nil: none
 }
@@ -242,12 +244,13 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 		return err
 	}
 	var restorer database.Restorer // nil: there are no backups
+	var tells func() json.RawMessage
 	if store != nil {
 		defer store.close()
-		restorer = store
+		restorer, tells = store, store.tells
 	}
 	run, err := database.New(database.Options{
-		Backup:   restorer,
+		Backup: restorer, Backups: tells,
 		Failover: settings, Driver: a.member.driver, Processes: a.jobs, KV: co.kv,
 		Prefix:    a.cfg.CoordinatorPrefix() + "/database/" + a.cfg.Database.Cluster,
 		StateFile: filepath.Join(a.member.stateDir(), "member.json"), Listener: listener,
@@ -258,11 +261,17 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 	}
 	a.jobs.prepare(slots.None, nil, run.Ended)
 	a.mu.Lock()
-	a.member.run = run
+	a.member.run, a.member.store = run, store
 	a.mu.Unlock()
 	defer context.AfterFunc(a.stopping, run.Stop)()
 	if store != nil {
-		defer beside(ctx, func(ctx context.Context) { store.run(ctx, run.View) })()
+		store.tests = store.newDatabaseTests(run, a.maintenance.Load, a.bus.Publish)
+		defer beside(ctx, func(ctx context.Context) {
+			testing, end := context.WithCancel(ctx)
+			defer end()
+			defer context.AfterFunc(a.stopping, end)() // who is to end waits for no test
+			store.run(ctx, testing, run)
+		})()
 	}
 	defer a.enterCatalog(co, settings)()
 	err = errors.Join(run.Run(ctx), a.member.driver.Close())

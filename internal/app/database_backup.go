@@ -2,16 +2,20 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"drover/client"
 	"drover/internal/config"
 	"drover/internal/database"
 	"drover/internal/database/pgbackup"
@@ -20,7 +24,6 @@ import (
 	"drover/internal/objstore"
 	"drover/internal/repo"
 	"drover/internal/volume"
-	"drover/internal/volume/protocol"
 )
 
 // backups are where a member's base backups and log go, and come from.
@@ -36,8 +39,13 @@ type backups struct {
 	v       *volume.Volume // nil: not open yet
 	courier *wal.Courier   // nil: the database is not known yet
 	at      *pgbackup.Store
-	problem string    // what was last told to have gone wrong; empty: nothing has since
-	due     time.Time // when the next base backup is, by the own clock; run's own
+	problem string // what was last told to have gone wrong; empty: nothing has since
+	known   client.DatabaseBackups
+	due     time.Time // when the next base backup is, by the own clock; make's own
+
+	tests  *restoreTests                   // nil: none
+	mirror *mirror                         // nil: none
+	said   atomic.Pointer[json.RawMessage] // what the other members are told
 }
 
 // openBackups opens the store; nil if the database is not backed up.
@@ -49,7 +57,9 @@ func openBackups(ctx context.Context, cfg *config.Config, driver *postgres.Drive
 	if err != nil {
 		return nil, err
 	}
-	return &backups{cfg: cfg, log: log, st: st, driver: driver, carry: carry}, nil
+	b := &backups{cfg: cfg, log: log, st: st, driver: driver, carry: carry}
+	b.mirror = newDatabaseMirror(b)
+	return b, nil
 }
 
 func (b *backups) close() {
@@ -109,14 +119,7 @@ func (b *backups) open(v *volume.Volume, system uint64) (*pgbackup.Store, error)
 }
 
 // claim is how the volume is held while a base backup commits.
-func (b *backups) claim() volume.Options {
-	return volume.Options{
-		Protocol: protocol.Config{
-			Volume: b.cfg.Volume, TTL: b.cfg.Lease.TTL.Std(), Self: protocol.Holder{ID: b.cfg.ID, Address: hostname()},
-		},
-		Tree: treeOptions(b.cfg),
-	}
-}
+func (b *backups) claim() volume.Options { return claimOf(b.cfg) }
 
 // newest is the newest base backup of any database in the volume, and where it is; nil: there is none.
 func (b *backups) newest(ctx context.Context) (*pgbackup.Store, pgbackup.Record, error) {
@@ -203,14 +206,33 @@ const (
 	backupAgain = time.Minute
 )
 
-// run carries the log, and makes base backups while this member leads, until ctx ends.
-func (b *backups) run(ctx context.Context, view func() database.View) {
-	tick := time.NewTicker(backupLook)
-	defer tick.Stop()
-	for {
-		if err := b.look(ctx, view()); err != nil && ctx.Err() == nil {
+// run carries the log, makes base backups and, until testing ends, tests them while it is this member's turn, until ctx ends.
+func (b *backups) run(ctx, testing context.Context, m *database.Member) {
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	if err := clearScratch(b.cfg); err != nil {
+		b.log.Warn("remove what a restore test has left", "err", err)
+	}
+	parts.Go(func() { repeat(ctx, backupLook, func() { b.note() }) })
+	if b.tests != nil {
+		parts.Go(func() { b.tests.run(testing) })
+	}
+	if b.mirror != nil {
+		parts.Go(func() { b.mirrored(ctx, m) })
+	}
+	repeat(ctx, backupLook, func() {
+		if err := b.look(ctx, m); err != nil && ctx.Err() == nil {
 			b.tell(err)
 		}
+	})
+}
+
+// repeat calls f at once and then again and again, until ctx ends.
+func repeat(ctx context.Context, every time.Duration, f func()) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		f()
 		select {
 		case <-ctx.Done():
 			return
@@ -229,8 +251,26 @@ func (b *backups) tell(err error) {
 	}
 }
 
+// worker is the member that does what one of the cluster has to do, as this one sees it: the first replica by name that
+// receives, or else the primary. Two may see it differently for a moment: both look first whether it is done.
+func worker(m *database.Member, from config.From) string {
+	v := m.View()
+	if from != config.FromPrimary {
+		for _, name := range v.Names() {
+			if s, ok := m.Named(v, name); ok && s.Role == database.RoleReplica && s.Receiving {
+				return name
+			}
+		}
+	}
+	if from == config.FromReplica {
+		return ""
+	}
+	return v.Primary
+}
+
 // look opens what can be opened by now, and makes a base backup if one is due.
-func (b *backups) look(ctx context.Context, view database.View) error {
+func (b *backups) look(ctx context.Context, m *database.Member) error {
+	view := m.View()
 	system, err := strconv.ParseUint(view.System, 10, 64)
 	if err != nil {
 		return nil // there is no database yet
@@ -247,43 +287,86 @@ func (b *backups) look(ctx context.Context, view database.View) error {
 	if err != nil {
 		return err
 	}
-	if !leads {
+	if worker(m, b.cfg.Database.Backup.From) != b.cfg.ID {
 		b.due = time.Time{} // what others did meanwhile is to be seen first
+		b.attempted(nil)
 		return nil
 	}
 	if time.Now().Before(b.due) {
 		return nil
 	}
 	b.due = time.Now().Add(backupAgain)
-	return b.backUp(ctx, at)
+	err = b.backUp(ctx, at, m)
+	if ctx.Err() == nil {
+		b.attempted(err)
+	}
+	return err
+}
+
+// attempted notes what the last attempt came to.
+func (b *backups) attempted(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.known.Error = ""; err != nil {
+		b.known.Error = brief(err)
+		b.known.Failures++
+	}
+}
+
+// made notes the newest base backup, and that nothing is wrong.
+func (b *backups) made(r pgbackup.Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.problem = ""
+	b.known.Last, b.known.By = &r.End, r.Instance
 }
 
 // backUp makes a base backup, if the newest one is old, and says when the next one is due.
-func (b *backups) backUp(ctx context.Context, at *pgbackup.Store) error {
+func (b *backups) backUp(ctx context.Context, at *pgbackup.Store, m *database.Member) error {
 	list, err := at.List(ctx)
 	if err != nil {
 		return err
 	}
 	every := b.cfg.Database.Backup.Every.Std()
 	if n := len(list); n > 0 {
+		b.made(list[n-1])
 		// Its end is by the clock of the server that made it: one that is in the future says nothing.
 		if age := time.Since(list[n-1].End); age >= 0 && age < every {
 			b.due = time.Now().Add(every - age)
 			return nil
 		}
 	}
-	record, err := at.Backup(ctx, pgbackup.Source{Directory: b.cfg.Database.Data, Connect: b.driver.Session})
+	staying, end := stays(ctx, m)
+	defer end()
+	record, err := at.Backup(staying, pgbackup.Source{Directory: b.cfg.Database.Data, Connect: b.driver.Session, Switch: m.EndSegment})
 	if err != nil {
 		return err
 	}
 	b.due = time.Now().Add(every)
-	b.mu.Lock()
-	b.problem = ""
-	b.mu.Unlock()
+	b.made(record)
 	b.log.Info("made a base backup", "bytes", record.Bytes, "stored", record.Added, "took", record.End.Sub(record.Begin).Round(time.Millisecond),
-		"from", record.Start, "to", record.Stop)
+		"from", record.Start, "to", record.Stop, "replica", record.Replica)
 	b.expire(ctx, at)
 	return nil
+}
+
+// stays is a context that ends when the server's history or role becomes another one: what a base backup waits for may never
+// come then.
+func stays(ctx context.Context, m *database.Member) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	begin := m.View()
+	var part sync.WaitGroup
+	part.Go(func() {
+		repeat(ctx, time.Second, func() {
+			switch v := m.View(); {
+			case v.Timeline != "" && v.Timeline != begin.Timeline:
+				cancel(fmt.Errorf("%w: it went from timeline %s to %s", pgbackup.ErrInterrupted, begin.Timeline, v.Timeline))
+			case v.Role != database.RoleNone && v.Role != begin.Role:
+				cancel(fmt.Errorf("%w: the %s became the %s", pgbackup.ErrInterrupted, begin.Role, v.Role))
+			}
+		})
+	})
+	return ctx, func() { cancel(nil); part.Wait() }
 }
 
 // expire removes what no moment of the window needs. What cannot be removed now is tried again after the next backup.

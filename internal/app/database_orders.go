@@ -10,6 +10,7 @@ import (
 	"drover/client"
 	"drover/internal/database"
 	"drover/internal/failover"
+	"drover/internal/volume/protocol"
 )
 
 // cluster is the member of a database that runs here.
@@ -157,8 +158,19 @@ func (a *agent) DatabaseMembers() (client.DatabaseCluster, error) {
 	c.Withdrawn = withdrawn(v.Record)
 	leader, _ := m.Named(v, v.Primary)
 	c.Roll, c.Stopped = leader.Roll, leader.Stopped
+	c.Backups = allBackups(v)
 	for _, name := range v.Names() {
-		c.Members = append(c.Members, memberOf(m, v, name))
+		one := memberOf(m, v, name)
+		if all := c.Backups; all != nil && all.By == name {
+			one.LastBackup = all.Last
+		}
+		c.Members = append(c.Members, one)
+	}
+	if s, ok := m.Named(v, v.Primary); ok && c.Backups != nil {
+		if said := backupsOf(s.View); said != nil {
+			said.Last, said.By, said.RestoreTest = c.Backups.Last, c.Backups.By, c.Backups.RestoreTest
+			c.Backups = said
+		}
 	}
 	return c, nil
 }
@@ -174,7 +186,7 @@ func memberOf(m *database.Member, v database.View, name string) client.DatabaseM
 		return one
 	}
 	one.Role, one.State, one.Sync, one.Receiving, one.Timeline = string(s.Role), s.State, s.Sync, s.Receiving, s.Timeline
-	one.Why, one.Restart, one.Pending, one.Server = s.Why, s.Restart, s.Pending, s.Server
+	one.Why, one.Restart, one.Pending, one.Server, one.Backups = s.Why, s.Restart, s.Pending, s.Server, backupsOf(s.View)
 	if s.Role == database.RoleReplica {
 		one.Lag = s.Lag
 	}
@@ -229,7 +241,7 @@ func (a *agent) database() *client.Database {
 	d := &client.Database{
 		Cluster: a.cfg.Database.Cluster, Engine: string(a.cfg.Database.Engine), Role: string(v.Role), Primary: v.Primary, Epoch: v.Epoch,
 		Timeline: v.Timeline, Sync: v.Sync, Without: v.Vacant.Seconds(), Restart: v.Restart, Elections: v.Elections, Copies: v.Copies, Why: v.Why,
-		Mode: string(a.cfg.Database.Synchronous), Pending: v.Pending,
+		Mode: string(a.cfg.Database.Synchronous), Pending: v.Pending, Backups: allBackups(v),
 	}
 	leader, _ := m.Named(v, v.Primary)
 	d.Roll, d.RollStopped = leader.Roll, leader.Stopped
@@ -270,7 +282,7 @@ func databaseHealth(d *client.Database) string {
 	case d.RollStopped:
 		return d.Roll
 	}
-	return ""
+	return backupsHealth(d.Backups)
 }
 
 // databaseStatus fills in the part of a database's member.
@@ -284,10 +296,21 @@ func (a *agent) databaseStatus(s *client.Status) {
 		return
 	}
 	s.Epoch = s.Database.Epoch
+	if b := s.Database.Backups; b != nil {
+		s.RestoreTest = b.RestoreTest
+	}
 	if s.Database.Role != string(database.RoleNone) {
 		s.Role = s.Database.Role
 	}
-	if bad := databaseHealth(s.Database); bad != "" && s.Health == "ok" {
+	bad := databaseHealth(s.Database)
+	a.mu.Lock()
+	store := a.member.store
+	a.mu.Unlock()
+	if store != nil && store.mirror != nil && store.mirror.turn() {
+		s.Mirror = store.mirror.status(protocol.Head{})
+		bad = cmp.Or(bad, store.mirror.health(s.Mirror))
+	}
+	if bad != "" && s.Health == "ok" {
 		s.Health, s.Message = "degraded", bad
 	}
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -49,4 +50,30 @@ func registerDatabase(reg *prometheus.Registry, a *agent) {
 	gauge("restart_needed", "1 while some parameter waits for a restart of this server.", func(d *client.Database) float64 { return truth(d.Restart) })
 	counter("elections_total", "Elections that this agent has heard of.", func(d *client.Database) float64 { return float64(d.Elections) })
 	counter("reinits_total", "How often the files here were made anew from another member's, in whole or in part.", func(d *client.Database) float64 { return float64(d.Copies) })
+	ofBackups := func(f func(*client.DatabaseBackups) float64) func(*client.Database) float64 {
+		return func(d *client.Database) float64 {
+			if d.Backups == nil {
+				return 0
+			}
+			return f(d.Backups)
+		}
+	}
+	gauge("backup_interval_seconds", "How often a base backup is to be made; 0: there are none.", ofBackups(func(*client.DatabaseBackups) float64 { return a.cfg.Database.Backup.Every.Std().Seconds() }))
+	gauge("last_backup_timestamp_seconds", "End of the newest base backup that is known, whoever made it, by its server's clock; 0: none is.", ofBackups(func(b *client.DatabaseBackups) float64 { return timestamp(b.Last) }))
+	gauge("backup_failing", "1 while this member is the one to make base backups, and its last attempt failed.", ofBackups(func(b *client.DatabaseBackups) float64 { return truth(b.Error != "") }))
+	counter("backup_failures_total", "Attempts of this agent to make a base backup that failed.", ofBackups(func(b *client.DatabaseBackups) float64 { return float64(b.Failures) }))
+	gauge("last_archived_timestamp_seconds", "When this agent last stored a segment of the log; 0: not yet.", ofBackups(func(b *client.DatabaseBackups) float64 { return timestamp(b.ArchivedAt) }))
+	gauge("archive_waiting_segments", "Segments of the log that are full, and not archived.", ofBackups(func(b *client.DatabaseBackups) float64 { return float64(b.Waiting) }))
+	gauge("archive_waiting_bytes", "Bytes of the segments that are full, and not archived.", ofBackups(func(b *client.DatabaseBackups) float64 { return float64(b.WaitingBytes) }))
+	gauge("archive_waiting_seconds", "For how long the first segment that is not archived has been full.", ofBackups(func(b *client.DatabaseBackups) float64 { return b.WaitingSeconds }))
+	gauge("archive_failing", "1 while the last attempt of this agent to store a file of the log failed.", ofBackups(func(b *client.DatabaseBackups) float64 { return truth(b.ArchiveError != "") }))
+	counter("archive_failures_total", "Attempts of this agent to store a file of the log that failed.", ofBackups(func(b *client.DatabaseBackups) float64 { return float64(b.ArchiveFailures) }))
+}
+
+// timestamp is a time in seconds; nil: 0.
+func timestamp(t *time.Time) float64 {
+	if t == nil {
+		return 0
+	}
+	return float64(t.UnixNano()) / 1e9
 }

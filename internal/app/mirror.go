@@ -26,6 +26,7 @@ type mirror struct {
 	log    *slog.Logger
 
 	mu    sync.Mutex
+	mine  bool // of a database's member: it is the one that copies
 	known bool // seq is the mirror's
 	seq   uint64
 	last  error

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"drover/internal/config"
+	"drover/internal/database/pgbackup"
 	"drover/internal/objstore"
 	"drover/internal/objstore/probe"
 	"drover/internal/repo"
@@ -31,7 +32,10 @@ type CopyResult struct {
 	Seq      uint64   `json:"seq"`               // of the source, up to which the copy is
 	Skipped  []string `json:"skipped,omitempty"` // snapshots that have lost data
 	Snapshot string   `json:"snapshot"`          // the newest one of the copy
-	Seconds  float64  `json:"seconds"`
+	// Of databases: files of the log, and base backups that count.
+	Log     int     `json:"log_files,omitempty"`
+	Backups int     `json:"base_backups,omitempty"`
+	Seconds float64 `json:"seconds"`
 }
 
 // Copy copies the committed history into another volume, as far as it is not there yet.
@@ -73,6 +77,12 @@ func (o *Ops) Copy(ctx context.Context, opt CopyOptions) (res CopyResult, err er
 		res.Copied += r.Copied
 		res.Stored += r.Stored
 		res.Seq, res.Skipped, res.Snapshot = r.Seq, r.Skipped, r.Head.Snapshot
+	}
+	if err == nil {
+		var db pgbackup.Copied
+		db, err = pgbackup.Copy(ctx, v, to, o.log)
+		res.Log, res.Backups = db.Files, db.Backups
+		res.Stored += db.Bytes
 	}
 	res.Seconds = time.Since(start).Seconds()
 	if err == nil && len(only) > res.Copied {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync/atomic"
 	"time"
 
 	"drover/internal/database/pgbackup"
@@ -74,7 +75,7 @@ func (o *Ops) RestoreDatabase(ctx context.Context, opt RestoreDatabaseOptions) (
 	if err != nil {
 		return RestoreDatabaseResult{}, err
 	}
-	at := &databaseAt{store: s, opt: opt, dir: dir}
+	at := &databaseAt{store: s, at: opt.At, dir: dir, spool: dir + ".log", progress: opt.Progress}
 	if at.user, err = databaseUser(o.cfg); err != nil {
 		return RestoreDatabaseResult{}, err
 	}
@@ -84,12 +85,15 @@ func (o *Ops) RestoreDatabase(ctx context.Context, opt RestoreDatabaseOptions) (
 	}, err
 }
 
-// databaseAt is one restore.
+// databaseAt is one restore beside the database.
 type databaseAt struct {
-	store *pgbackup.Store
-	opt   RestoreDatabaseOptions
-	dir   string
-	user  *supervise.User
+	store    *pgbackup.Store
+	at       DatabaseTarget
+	dir      string // of the database
+	spool    string // of its log; it is made
+	user     *supervise.User
+	few      bool // one file at a time
+	progress func(Progress)
 
 	record   pgbackup.Record
 	segments int
@@ -100,66 +104,86 @@ func (d *databaseAt) restore(ctx context.Context, bin string) (err error) {
 	if err != nil {
 		return err
 	}
-	spool := d.dir + ".log"
-	defer func() { err = errors.Join(err, os.RemoveAll(run), os.RemoveAll(spool)) }()
-	if err := errors.Join(os.MkdirAll(filepath.Dir(d.dir), 0o755), os.MkdirAll(spool, 0o700), d.own(spool), d.own(run)); err != nil {
+	defer func() { err = errors.Join(err, os.RemoveAll(run), os.RemoveAll(d.spool)) }()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(d.dir), 0o755), d.own(run)); err != nil {
 		return err
 	}
+	driver, err := postgres.New(d.options(run, bin))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, driver.Close()) }()
+	return driver.Restore(ctx, d.backup())
+}
+
+// options are of a driver of the database that is made. Nobody connects to it by a password.
+func (d *databaseAt) options(run, bin string) postgres.Options {
 	role := func(name string) postgres.Role {
-		return postgres.Role{Name: name, Password: func() string { return "" }} // nobody connects
+		return postgres.Role{Name: name, Password: func() string { return "" }}
 	}
 	o := postgres.Options{Data: d.dir, Run: run, Bin: bin, Superuser: role("postgres"), Replication: role("replication_none"), Rewind: role("rewind_none")}
 	if d.user != nil {
 		o.User = d.user.Credential()
 	}
-	driver, err := postgres.New(o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, driver.Close()) }()
-	return driver.Restore(ctx, postgres.Backup{Settle: pgbackup.Settle, Fetch: func(ctx context.Context, dir string) error {
-		command := fmt.Sprintf("test -f '%s/%%f' && cp '%s/%%f' %%p", spool, spool)
-		var err error
-		d.record, err = d.store.Restore(ctx, pgbackup.RestoreOptions{Into: dir, Target: d.opt.At, Command: command, Progress: d.progress()})
-		if err != nil {
-			return err
-		}
-		return d.bring(ctx, spool)
-	}})
+	return o
 }
 
-func (d *databaseAt) progress() func(string, uint64) {
-	if d.opt.Progress == nil {
+// backup is what is restored.
+func (d *databaseAt) backup() postgres.Backup {
+	return postgres.Backup{Anew: true, Settle: pgbackup.Settle, Fetch: func(ctx context.Context, dir string) error {
+		opt := pgbackup.RestoreOptions{
+			Into: dir, Target: d.at, Command: fmt.Sprintf("test -f '%s/%%f' && cp '%s/%%f' %%p", d.spool, d.spool), Progress: d.told(),
+		}
+		if d.few {
+			opt.Concurrency = 1
+		}
+		var err error
+		if d.record, err = d.store.Restore(ctx, opt); err != nil {
+			return err
+		}
+		return d.bring(ctx)
+	}}
+}
+
+func (d *databaseAt) told() func(string, uint64) {
+	if d.progress == nil {
 		return nil
 	}
-	var done int64
+	var done atomic.Int64
 	return func(_ string, bytes uint64) {
-		done += int64(bytes)
-		d.opt.Progress(Progress{Phase: "restore", Bytes: done})
+		d.progress(Progress{Phase: "restore", Bytes: done.Add(int64(bytes))})
 	}
 }
 
 // bring copies the log from where recovery begins, of all timelines: which of them it follows PostgreSQL decides.
-func (d *databaseAt) bring(ctx context.Context, spool string) error {
+func (d *databaseAt) bring(ctx context.Context) error {
+	if err := errors.Join(os.MkdirAll(d.spool, 0o700), d.own(d.spool)); err != nil {
+		return err
+	}
 	all, err := d.store.Archive.List(ctx)
 	if err != nil {
 		return err
 	}
 	for _, s := range all {
-		if s.Kind != wal.History && (s.Kind != wal.Segment || s.Name.Begin(d.record.Segment)+wal.LSN(d.record.Segment) <= d.record.Start) {
+		if !d.needs(s) {
 			continue
 		}
 		content, err := d.store.Archive.Fetch(ctx, s.Name)
 		if err != nil {
 			return err
 		}
-		file := filepath.Join(spool, s.Name.String())
+		file := filepath.Join(d.spool, s.Name.String())
 		if err := errors.Join(os.WriteFile(file, content, 0o600), d.own(file)); err != nil {
 			return err
 		}
 		d.segments++
 	}
 	return nil
+}
+
+// needs reports whether recovery from the backup may ask for a file of the log.
+func (d *databaseAt) needs(s wal.Stored) bool {
+	return s.Kind == wal.History || s.Kind == wal.Segment && s.Name.Begin(d.record.Segment)+wal.LSN(d.record.Segment) > d.record.Start
 }
 
 // own gives a file to whom the server runs as.

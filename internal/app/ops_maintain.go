@@ -147,7 +147,7 @@ type ForgetReport struct {
 	Prune  *PruneReport      `json:"prune,omitempty"`
 }
 
-// Forget removes snapshots that the rules do not keep. The head's stays always;
+// Forget removes snapshots that the rules do not keep. The head's and base backups of databases stay always;
 // diverged ones go only when they are named.
 func (o *Ops) Forget(ctx context.Context, opt ForgetOptions) (ForgetReport, error) {
 	v, err := o.open(ctx)
@@ -217,6 +217,8 @@ func choose(entries []volume.Entry, opt ForgetOptions) (map[format.ID]bool, erro
 			return nil, fmt.Errorf("forget snapshot %s: more than one snapshot begins so", name)
 		case entries[i].Head:
 			return nil, fmt.Errorf("forget snapshot %s: it is the head's, the newest state of the volume", name)
+		case volume.Referred(entries[i].Snapshot):
+			return nil, fmt.Errorf("forget snapshot %s: it is a base backup of a database, and goes when no moment of database.backup.keep needs it", name)
 		}
 		doomed[entries[i].ID] = true
 	}
@@ -229,7 +231,7 @@ func choose(entries []volume.Entry, opt ForgetOptions) (map[format.ID]bool, erro
 	}
 	var line []repo.SnapshotRef
 	for _, e := range entries {
-		if e.Committed {
+		if e.Committed && !volume.Referred(e.Snapshot) {
 			line = append(line, e.SnapshotRef)
 		}
 	}

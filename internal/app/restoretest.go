@@ -20,6 +20,7 @@ import (
 
 // RestoreTestOptions of RestoreTest.
 type RestoreTestOptions struct {
+	Database bool // also if the configuration has none
 	Progress func(Progress)
 }
 
@@ -31,13 +32,20 @@ func (o *Ops) RestoreTest(ctx context.Context, opt RestoreTestOptions) (client.R
 	if err != nil {
 		return client.RestoreTest{}, err
 	}
-	_, sn, err := v.Latest(ctx)
-	if err != nil {
-		return client.RestoreTest{}, err
+	var t volume.RestoreTest
+	if opt.Database || o.cfg.HasDatabase() {
+		if t, err = o.testDatabase(ctx, v, opt); t.Time.IsZero() {
+			return client.RestoreTest{}, err
+		}
+	} else {
+		_, sn, latest := v.Latest(ctx)
+		if latest != nil {
+			return client.RestoreTest{}, latest
+		}
+		topt := restoreTestOptions(o.cfg, os.Environ(), nil, o.log)
+		topt.Progress = counted("restore test", opt.Progress, sn)
+		t, err = v.TestRestore(ctx, topt)
 	}
-	topt := restoreTestOptions(o.cfg, os.Environ(), nil, o.log)
-	topt.Progress = counted("restore test", opt.Progress, sn)
-	t, err := v.TestRestore(ctx, topt)
 	if ctx.Err() == nil {
 		if saveErr := v.SaveRestoreTest(ctx, t); saveErr != nil {
 			o.log.Warn("tell the outcome of the restore test", "err", saveErr)
@@ -160,14 +168,19 @@ func (t *restoreTests) make(ctx context.Context) {
 	if ctx.Err() != nil {
 		return // the instance ends: it says nothing
 	}
+	of, newest := fmt.Sprintf("commit %d", r.Seq), "commit"
 	line := []any{"snapshot", r.Snapshot, "seq", r.Seq, "files", r.Files, "bytes", r.Bytes, "seconds", r.Seconds}
+	if r.Backup != nil {
+		of, newest = "the base backup of "+r.Backup.UTC().Format(time.RFC3339), "base backup"
+		line = append(line, "backup", *r.Backup, "reached", r.Reached)
+	}
 	switch {
 	case r.Passed:
 		t.log.Info("restore test passed", line...)
-		t.tell(event.Event{Name: eventTestPassed, Text: fmt.Sprintf("commit %d, restored in %s", r.Seq, roundSeconds(r.Restore))})
+		t.tell(event.Event{Name: eventTestPassed, Text: fmt.Sprintf("%s, restored in %s", of, roundSeconds(r.Restore))})
 	case r.Begun:
-		t.log.Error("restore test FAILED: the newest commit cannot be restored as it should", append(line, "err", err)...)
-		t.tell(event.Event{Name: eventTestFailed, Text: fmt.Sprintf("commit %d: %v", r.Seq, err)})
+		t.log.Error("restore test FAILED: the newest "+newest+" cannot be restored as it should", append(line, "err", err)...)
+		t.tell(event.Event{Name: eventTestFailed, Text: fmt.Sprintf("%s: %v", of, err)})
 	default:
 		t.log.Warn("restore test could not be made", append(line, "err", err)...)
 	}
@@ -219,7 +232,7 @@ func restoreTestOf(t *volume.RestoreTest) *client.RestoreTest {
 	}
 	return &client.RestoreTest{
 		Snapshot: t.Snapshot, Seq: t.Seq, Instance: t.Instance, Time: t.Time, Passed: t.Passed, Begun: t.Begun,
-		Error: t.Error, Files: t.Files, Bytes: t.Bytes, Seconds: t.Seconds, Restore: t.Restore,
+		Error: t.Error, Files: t.Files, Bytes: t.Bytes, Seconds: t.Seconds, Restore: t.Restore, Backup: t.Backup, Reached: t.Reached,
 	}
 }
 

@@ -327,7 +327,7 @@ func registerRestoreTests(gauge func(name, help string, f func(client.Status) fl
 		of(func(t *client.RestoreTest) float64 { return float64(t.Time.UnixNano()) / 1e9 }))
 	gauge("restore_test_passed", "1 if the last restore test passed.",
 		of(func(t *client.RestoreTest) float64 { return truth(t.Passed) }))
-	gauge("restore_test_failed", "1 if the last restore test showed that the newest commit cannot be restored as it should.",
+	gauge("restore_test_failed", "1 if the last restore test showed that the newest commit, or base backup, cannot be restored as it should.",
 		of(func(t *client.RestoreTest) float64 { return truth(!t.Passed && t.Begun) }))
 	gauge("restore_test_restore_seconds", "Duration of the last restore test's restore, with reading everything back.",
 		of(func(t *client.RestoreTest) float64 { return t.Restore }))

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,7 @@ profile=NAME in its URL.
 
 The same command brings what is missing, and goes on after an interruption. A history
 only goes forward: what is older than the newest one there is not copied. Where somebody
-else has committed, nothing is written. An agent does the same in the background: see
+else has committed, nothing is written. Of a database the log and base backups come along. An agent does the same in the background: see
 mirror in the configuration.
 
 ` + storeExits(exitIncomplete),
@@ -52,8 +53,12 @@ mirror in the configuration.
 		case s.json:
 			return s.printJSON(res)
 		}
+		what := count(int64(res.Copied), "snapshot")
+		if res.Log+res.Backups > 0 {
+			what += fmt.Sprintf(", %s of a database and %s of its log", count(int64(res.Backups), "base backup"), count(int64(res.Log), "file"))
+		}
 		return s.say("copied %s to volume %s of %s, which is at seq %d now: %s stored in %s",
-			count(int64(res.Copied), "snapshot"), res.Volume, printable(res.Store), res.Seq, size(res.Stored), seconds(res.Seconds))
+			what, res.Volume, printable(res.Store), res.Seq, size(res.Stored), seconds(res.Seconds))
 	}
 	return cmd
 }

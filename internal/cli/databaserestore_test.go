@@ -1,14 +1,16 @@
 package cli
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 )
 
 // TestDatabaseAtAMoment: a database is restored as it was at a named point, while the original goes on,
-// and is the first member of another cluster then.
+// and is the first member of another cluster then; and so it is from the mirror of its volume.
 func TestDatabaseAtAMoment(t *testing.T) {
-	c := newCluster(t, 1, clusterOptions{backups: true})
+	away := t.TempDir()
+	c := newCluster(t, 1, clusterOptions{backups: true, top: `mirror: {every: 1s, store: {url: "file://` + away + `", password: another}}`})
 	backups := filepath.Join(c.dir, "store", "data", "drover", "log", "*", "backups", "*")
 	c.until("there is a base backup", func() bool { found, _ := filepath.Glob(backups); return len(found) > 0 })
 	c.exec("CREATE TABLE kept AS SELECT 1 AS value")
@@ -23,6 +25,11 @@ func TestDatabaseAtAMoment(t *testing.T) {
 	asked.is(10, "no repository", "restore", "--database", "--volume", "nothing", "--target", data)
 	asked.is(1, "recovery ended before", "restore", "--database", "--at", "no such point", "--target", data+".other")
 	asked.is(0, "restored the database", "restore", "--database", "--at", "before the accident", "--target", data)
+	var last result
+	eventually(t, func() string { return fmt.Sprintf("the mirror does not have it: %+v", last) }, func() bool {
+		last = m.do("restore", "--database", "--store", "file://"+away, "--volume", "data", "--password-command", "echo another", "--at", "before the accident", "--target", data+".away")
+		return last.code == 0
+	})
 	m.begin()
 	then.formed(1)
 	then.exec("DO $$ BEGIN ASSERT (SELECT count(*) FROM kept) = 1; END $$")

@@ -76,7 +76,49 @@ func membersPage(d client.DatabaseCluster, now time.Time, p painter) []string {
 	if d.Roll != "" {
 		lines = append(lines, p.paint(yellow, printable(d.Roll)))
 	}
+	for _, l := range backupLines(d.Backups, now) {
+		lines = append(lines, p.paint(l.colour, printable(l.text)))
+	}
 	return append(lines, annotated(head, entries, 0, p)...)
+}
+
+// backupLines say how a database's backups are.
+func backupLines(b *client.DatabaseBackups, now time.Time) []note {
+	if b == nil {
+		return nil
+	}
+	last := note{"no base backup is known", yellow}
+	if b.Last != nil {
+		last = note{"last base backup " + agoOf(b.Last, now), plainText}
+		if b.By != "" {
+			last.text += " by " + b.By
+		}
+	}
+	log := note{"log archived", plainText}
+	if b.ArchivedAt != nil {
+		log.text += " up to " + b.Archived + ", " + agoOf(b.ArchivedAt, now)
+	}
+	if b.Waiting > 0 {
+		log.text += fmt.Sprintf("; %s wait (%s), the first for %s", count(int64(b.Waiting), "segment"), size(b.WaitingBytes), seconds(b.WaitingSeconds))
+	}
+	lines := []note{last}
+	switch {
+	case b.ArchiveError != "":
+		lines = append(lines, note{"the log is not archived: " + b.ArchiveError, red})
+	case b.ArchivedAt != nil || b.Waiting > 0:
+		lines = append(lines, log)
+	}
+	if b.Error != "" {
+		lines = append(lines, note{"the last base backup failed: " + b.Error, red})
+	}
+	if t := b.RestoreTest; t != nil {
+		shade := plainText
+		if !t.Passed {
+			shade = red
+		}
+		lines = append(lines, note{"restore test " + restoreTestLine(t, now), shade})
+	}
+	return lines
 }
 
 func clusterLine(d client.DatabaseCluster) string {
@@ -136,6 +178,12 @@ func memberNotes(m client.DatabaseMember) []note {
 	}
 	if m.Restart {
 		notes = append(notes, note{restartLine(m.Pending), yellow})
+	}
+	if b := m.Backups; b != nil && b.ArchiveError != "" {
+		notes = append(notes, note{"its log is not archived: " + b.ArchiveError, red})
+	}
+	if b := m.Backups; b != nil && b.Error != "" {
+		notes = append(notes, note{"its last base backup failed: " + b.Error, red})
 	}
 	return notes
 }

@@ -118,7 +118,7 @@ func statusRows(st client.Status, now time.Time) [][]string {
 	if st.Maintenance {
 		add("maintenance", "on: what the agent does by itself waits")
 	}
-	for _, line := range databaseLines(st.Database) {
+	for _, line := range databaseLines(st.Database, now) {
 		add("database", line)
 	}
 	add("holder", holderOf(st))

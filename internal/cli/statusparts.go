@@ -201,7 +201,7 @@ func rollEntry(r client.Roll, now time.Time, short func(string, int) string) ent
 }
 
 // databaseLines say how a member of a cluster is, and the cluster.
-func databaseLines(d *client.Database) []string {
+func databaseLines(d *client.Database, now time.Time) []string {
 	if d == nil {
 		return nil
 	}
@@ -241,6 +241,13 @@ func databaseLines(d *client.Database) []string {
 	}
 	if d.Roll != "" {
 		lines = append(lines, d.Roll)
+	}
+	if b := d.Backups; b != nil {
+		shown := *b
+		shown.RestoreTest = nil // it has a row of its own
+		for _, l := range backupLines(&shown, now) {
+			lines = append(lines, l.text)
+		}
 	}
 	if d.Why != "" {
 		lines = append(lines, d.Why)

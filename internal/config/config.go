@@ -66,7 +66,7 @@ type Store struct {
 type Mirror struct {
 	Store  Store    `yaml:"store" doc:"The second store, as store. Without a URL there is no mirror. Credentials of its own: credentials=FILE and profile=NAME in an S3 URL."`
 	Volume string   `yaml:"volume" doc:"Name of the volume there. Default: this volume's."`
-	Every  Duration `yaml:"every" doc:"How often it is looked for new commits to copy. At least 1s."`
+	Every  Duration `yaml:"every" doc:"How often it is looked for new commits to copy. At least 1s. Of a database the default is 1m."`
 	MaxLag Duration `yaml:"max_lag" doc:"The agent is degraded when the mirror is behind for longer."`
 	Upkeep Duration `yaml:"upkeep" doc:"How often it is looked for what may go from the mirror, after upkeep.grace, and small index objects are merged there. At least 1s. 0: never, as for credentials that may not delete."`
 	Keep   Keep     `yaml:"keep" doc:"Which snapshots stay in the mirror, as upkeep.keep, whatever stays in the store. No rule: all."`

@@ -37,6 +37,8 @@ type Database struct {
 
 	Backup DatabaseBackup `yaml:"backup" doc:"Backups of the database into the store, if there is one with a password: its log, all the time, and base backups."`
 
+	RestoreTest DatabaseRestoreTest `yaml:"restore_test" doc:"Restoring the newest base backup and the log on a schedule: a backup counts only after a restore."`
+
 	Parameters map[string]string `yaml:"parameters" doc:"Parameters of the server."`
 	HBA        Names             `yaml:"hba" doc:"Lines of pg_hba.conf, for clients. Default: all of them, by password."`
 	Restart    RestartMode       `yaml:"restart" doc:"What becomes of parameters that need a restart of the server. manual: drover members shows them, and drover restart postgres --pending restarts. roll: the primary's agent restarts one member after another, itself by a switchover, as long as all are well."`
@@ -51,9 +53,34 @@ type DatabaseTags struct {
 	Priority      int  `yaml:"failover_priority" doc:"Of members that are equally far the one with the highest is elected."`
 }
 
+// DatabaseRestoreTest says when and how a database's backup is restored into scratch space.
+type DatabaseRestoreTest struct {
+	Every    Duration `yaml:"every" doc:"How often one member, a replica if there is one, restores the newest base backup and all of the log into scratch space, has a server recover them, reads every page, and removes all of it again. 0: never."`
+	Dir      string   `yaml:"dir" doc:"Directory of the scratch space, with room for the database and its log since the base backup. Default: beside database.data."`
+	Query    string   `yaml:"query" doc:"Query that the restored database is asked, by somebody who may read everything. The test fails if it gives no row, or if the first value of the first row is false or null."`
+	Database string   `yaml:"database" doc:"Database that the query is asked in."`
+	Timeout  Duration `yaml:"timeout" doc:"After this long the test is given up."`
+}
+
+// From says whose files base backups are made of.
+type From string
+
+// Its values.
+const (
+	FromAny     From = "any"
+	FromReplica From = "replica"
+	FromPrimary From = "primary"
+)
+
+func (From) choices() []string { return words(FromAny, FromReplica, FromPrimary) }
+
+// UnmarshalText takes one of the words.
+func (f *From) UnmarshalText(text []byte) error { return choose(f, text) }
+
 // DatabaseBackup says what is kept of a database.
 type DatabaseBackup struct {
 	Every Duration `yaml:"every" doc:"How often a base backup is made. 0: never, and the log is not archived either."`
+	From  From     `yaml:"from" doc:"Who makes base backups. any: a replica that receives, or the primary while there is none. replica: only a replica. primary: only the primary."`
 	Keep  Duration `yaml:"keep" doc:"How far back each moment can be restored; older backups and log are removed after a base backup. 0: all stay."`
 }
 
@@ -108,8 +135,10 @@ func (r *RestartMode) UnmarshalText(text []byte) error { return choose(r, text) 
 func DefaultDatabase() Database {
 	return Database{
 		Cluster: "main", Data: "/var/lib/postgresql/drover/data", Listen: "0.0.0.0:5432", API: "0.0.0.0:8008", Superuser: "postgres", TLS: DatabaseTLS{Verify: VerifyCA},
-		Synchronous: SynchronousOn, Acknowledgements: 1, Restart: RestartManual, Backup: DatabaseBackup{Every: Duration(24 * time.Hour), Keep: Duration(7 * 24 * time.Hour)},
-		TTL: Duration(5 * time.Second), Forget: Duration(10 * time.Minute), RestoreAfter: Duration(5 * time.Minute),
+		Synchronous: SynchronousOn, Acknowledgements: 1, Restart: RestartManual,
+		Backup:      DatabaseBackup{Every: Duration(24 * time.Hour), From: FromAny, Keep: Duration(7 * 24 * time.Hour)},
+		RestoreTest: DatabaseRestoreTest{Database: "postgres", Timeout: Duration(6 * time.Hour)},
+		TTL:         Duration(5 * time.Second), Forget: Duration(10 * time.Minute), RestoreAfter: Duration(5 * time.Minute),
 	}
 }
 
@@ -150,6 +179,9 @@ func (c *Config) checkDatabase() error {
 	case c.CoordinatorKind() == "" || c.CoordinatorKind() == CoordinatorFile || c.CoordinatorKind() == CoordinatorDNS:
 		return at("engine", "a database needs a coordinator that can be written to", "set store.url, or coordinator to Consul or etcd")
 	}
+	if err := c.checkDatabaseTest(at); err != nil {
+		return err
+	}
 	for key, address := range map[string]string{"listen": d.Listen, "api": d.API} {
 		if _, port, err := net.SplitHostPort(address); err != nil || !isPort(port) {
 			return at(key, fmt.Sprintf("address %q is not host:port", address), "write one such as 0.0.0.0:5432")
@@ -161,6 +193,23 @@ func (c *Config) checkDatabase() error {
 		}
 	}
 	return c.checkDatabaseTLS()
+}
+
+func (c *Config) checkDatabaseTest(at func(key, what, hint string) error) error {
+	t := c.Database.RestoreTest
+	switch {
+	case t.Every != 0 && t.Every < MinTTL:
+		return at("restore_test.every", fmt.Sprintf("restore test interval %s is too short", t.Every), "write 1s or more, or 0 for none")
+	case t.Dir != "" && (!filepath.IsAbs(t.Dir) || overlap(t.Dir, c.Database.Data)):
+		return at("restore_test.dir", fmt.Sprintf("scratch directory %q is not absolute, or overlaps the database", t.Dir), "keep it outside of "+c.Database.Data)
+	case t.Timeout <= 0:
+		return at("restore_test.timeout", "restore_test has no time", "write a timeout such as 6h")
+	case t.Database == "" || strings.ContainsRune(t.Database+t.Query, 0):
+		return at("restore_test.database", "restore_test names no database", "write the name of one")
+	case c.RestoreTest.Every != 0:
+		return c.origin.at("restore_test.every", "restore_test is of a volume's files, and the instance is a member of a database", "write it under database")
+	}
+	return nil
 }
 
 // checkDatabaseRun says whether an agent can run a member.

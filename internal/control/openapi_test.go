@@ -100,7 +100,7 @@ var types = []any{
 	client.Error{}, client.Status{}, client.Progress{}, client.RestoreTest{}, client.Upkeep{}, client.DamagedSnapshot{}, client.Mirror{}, client.Job{}, client.Check{}, client.Service{}, client.Watch{}, client.Template{}, client.Roll{}, client.Secrets{}, client.Git{}, client.GitRepository{}, client.GitTarget{},
 	client.BackupRequest{}, client.Backup{}, client.TakeoverRequest{}, client.Takeover{}, client.WALPushRequest{}, client.WALFetchRequest{}, client.Event{}, client.Missed{}, client.LogLine{},
 	client.SignalRequest{}, client.Reload{}, client.MaintenanceRequest{}, client.Health{},
-	client.Database{}, client.DatabaseSwitchover{}, client.DatabaseWithdrawn{}, client.DatabaseCluster{}, client.DatabaseMember{}, client.DatabaseHistory{}, client.DatabaseReign{}, client.DatabaseOutcome{}, client.UpgradeRequest{},
+	client.Database{}, client.DatabaseBackups{}, client.DatabaseSwitchover{}, client.DatabaseWithdrawn{}, client.DatabaseCluster{}, client.DatabaseMember{}, client.DatabaseHistory{}, client.DatabaseReign{}, client.DatabaseOutcome{}, client.UpgradeRequest{},
 	client.SwitchoverRequest{}, client.FailoverRequest{}, client.PauseRequest{}, client.ReinitRequest{}, client.RestartRequest{},
 }
 

@@ -28,8 +28,9 @@ type order struct {
 type deed string
 
 const (
-	restart deed = "restart"
-	reinit  deed = "reinit"
+	restart    deed = "restart"
+	reinit     deed = "reinit"
+	endSegment deed = "end its segment"
 )
 
 // Restart restarts a member's server, and returns when it is what it was. A primary hands over
@@ -160,6 +161,33 @@ func (m *Member) Reinit(ctx context.Context, name string) (Outcome, error) {
 // likeBefore reports whether a replica is one again, and waited for if it was.
 func (v View) likeBefore(s Sighting) bool { return v.Role == RoleReplica && (v.Sync || !s.Sync) }
 
+// EndSegment has the primary end the part of its log that it writes.
+func (m *Member) EndSegment(ctx context.Context) error {
+	r, err := m.record(ctx)
+	if err != nil {
+		return err
+	}
+	name := r.Name(r.Primary)
+	if name == "" {
+		return unsafe("there is no primary")
+	}
+	return m.send(ctx, r.Members[name], order{endSegment, r.Primary})
+}
+
+// endSegment is what the primary does then.
+func (m *Member) endSegment(o order) error {
+	m.mu.Lock()
+	ctx := m.life
+	m.mu.Unlock()
+	driver, able := m.opt.Driver.(Segmenter)
+	if v := m.View(); ctx == nil || !able || v.ID != o.ID || v.Role != RolePrimary {
+		return refuse(RefusedBusy, "%s is no primary that can do so", m.opt.Failover.Name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.callTimeout())
+	defer cancel()
+	return driver.EndSegment(ctx)
+}
+
 // sighted is a member that is there.
 func (m *Member) sighted(ctx context.Context, name string) (View, *failover.Record, Sighting, error) {
 	r, err := m.record(ctx)
@@ -289,6 +317,9 @@ func (m *Member) ordered(w http.ResponseWriter, r *http.Request) {
 
 // obey begins what was ordered.
 func (m *Member) obey(o order) error {
+	if o.Do == endSegment {
+		return m.endSegment(o)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	ctx, r := m.life, m.obs.Record

@@ -111,3 +111,9 @@ type Gauge interface {
 	// Bytes is how far a position goes, in bytes of the log since its beginning.
 	Bytes(position string) (bytes int64, ok bool)
 }
+
+// Segmenter is what a driver may be able to do besides: have a running primary end the part of its log that it writes, so that it
+// is archived.
+type Segmenter interface {
+	EndSegment(ctx context.Context) error
+}

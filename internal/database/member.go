@@ -2,6 +2,7 @@ package database
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -34,7 +35,7 @@ type Restorer interface {
 	Restore(ctx context.Context) error
 }
 
-// Options of New. All but Backup, Changed, Relieved and Roll are needed.
+// Options of New. All but Backup, Backups, Changed, Relieved and Roll are needed.
 type Options struct {
 	Failover  failover.Config
 	Driver    Driver
@@ -46,7 +47,8 @@ type Options struct {
 	Secret    []byte // what members know one another by; nil: whoever asks
 	Log       *slog.Logger
 	Backup    Restorer
-	Changed   func(Change) // told of each change of role and primary; quick. nil: nobody
+	Backups   func() json.RawMessage // what the others are told of backups, at most some KiB; quick. nil: nothing
+	Changed   func(Change)           // told of each change of role and primary; quick. nil: nobody
 	// Relieved is told, before and after, of a stop of the server after which another member has all that it had, so
 	// that it need not wait for its log to be archived; quick. nil: nobody.
 	Relieved func(bool)

@@ -3,6 +3,7 @@ package database
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -87,7 +88,7 @@ func (c *cluster) addAs(key, name string, tags failover.Tags) *instance {
 			Self: failover.Member{Host: "127.0.0.1", Port: 1, API: listener.Addr().String(), Version: cmp.Or(c.version, "test"), Tags: tags},
 		},
 		Driver: n, Processes: processes{n}, KV: i.kv, Prefix: "db", StateFile: filepath.Join(c.TempDir(), "state"), Listener: listener,
-		Secret: []byte("secret"), Log: log, Roll: c.roll,
+		Secret: []byte("secret"), Log: log, Roll: c.roll, Backups: func() json.RawMessage { return json.RawMessage(`"` + name + `'s"`) },
 		Changed: func(change Change) {
 			select {
 			case i.changes <- change:

@@ -48,6 +48,7 @@ type node struct {
 	slow     bool // it receives, and does not apply
 	applied  int
 	kills    int
+	segments int // that it was told to end
 	exited   func()
 	wedged   chan struct{} // it cannot be killed before that is closed; nil: it can
 	hold     chan struct{} // clients are not turned away before it is closed; nil: it does not hold
@@ -286,6 +287,11 @@ func (n *node) Admit(ctx context.Context, clients bool) error {
 		}
 	}
 	n.e.change(func() { n.open = clients })
+	return nil
+}
+
+func (n *node) EndSegment(context.Context) error {
+	n.e.change(func() { n.segments++ })
 	return nil
 }
 

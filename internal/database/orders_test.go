@@ -336,3 +336,28 @@ func TestOrdersAreMembersOnly(t *testing.T) {
 	}
 	http.DefaultClient.CloseIdleConnections()
 }
+
+// TestEndSegment: any member has the primary end its segment, and what it knows of backups is told to the others.
+func TestEndSegment(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b")
+	first := c.formed()
+	other := c.other(first)
+	for _, m := range []*instance{other, first} {
+		if err := m.Member.EndSegment(c.ctx()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.engine.change(func() {
+		if first.segments != 2 || other.segments != 0 {
+			t.Errorf("%d segments of the primary, and %d of the replica, were ended", first.segments, other.segments)
+		}
+	})
+	if err := other.obey(order{endSegment, other.View().ID}); err == nil {
+		t.Error("a replica ended its segment")
+	}
+	c.until("what a replica knows of backups is heard", func() bool {
+		s, _ := first.Named(first.View(), other.name())
+		return string(s.Backups) == `"`+other.name()+`'s"`
+	})
+}

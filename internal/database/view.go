@@ -1,6 +1,7 @@
 package database
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"time"
@@ -39,6 +40,8 @@ type View struct {
 	Copies        int           `json:"copies"`             // how often the files were made a replica's anew
 	Elections     int           `json:"elections"`          // that it has heard of
 	Replicas      []string      `json:"replicas,omitempty"` // of a primary: the IDs of who streams
+	// Backups is what this member knows of backups, in the words of who made it.
+	Backups json.RawMessage `json:"backups,omitempty"`
 
 	Record *failover.Record    `json:"-"` // as last read; it is not changed
 	Peers  map[string]Sighting `json:"-"` // the others, by ID
@@ -84,6 +87,9 @@ func (m *Member) publish() {
 		Name: m.opt.Failover.Name, ID: m.state.ID, Role: c.Role, State: m.condition(), Epoch: c.Epoch, Why: m.decision.Why,
 		Roll: m.rolls.says, Stopped: m.rolls.stopped, Tags: m.opt.Failover.Self.Tags, Runs: m.runs, Copies: m.copies, Record: m.obs.Record, Peers: maps.Clone(m.views),
 		stepped: m.now(), until: m.decision.LeadUntil, Known: m.began.Add(m.obs.Sent),
+	}
+	if m.opt.Backups != nil {
+		v.Backups = m.opt.Backups()
 	}
 	m.follow(&v)
 	if d := m.obs.Disk; d != nil {

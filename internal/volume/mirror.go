@@ -69,13 +69,13 @@ func NewMirror(from, to *Volume, opt MirrorOptions) *Mirror {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Mirror{
-		from: from.again(), to: to.again(), opt: opt,
+		from: from.Again(), to: to.Again(), opt: opt,
 		lost: map[format.ID]int{}, skipped: map[format.ID]string{},
 	}
 }
 
-// again is the same volume with an index of its own.
-func (v *Volume) again() *Volume { return &Volume{Name: v.Name, Repo: v.Repo.Again(), st: v.st} }
+// Again is the same volume with an index of its own.
+func (v *Volume) Again() *Volume { return &Volume{Name: v.Name, Repo: v.Repo.Again(), st: v.st} }
 
 // MirrorResult is what one Sync did.
 type MirrorResult struct {
@@ -244,6 +244,21 @@ func (m *Mirror) copyOf(sn *format.Snapshot) (seq uint64, id string, err error) 
 		return seq, parts[1], nil
 	}
 	return 0, "", fmt.Errorf("%w: somebody else has committed in volume %q; it goes its own way, and nothing is written there", ErrForked, m.to.Name)
+}
+
+// CopiesOf maps the snapshots of another volume to those of this one that a Mirror has made of them.
+func (v *Volume) CopiesOf(ctx context.Context, from *Volume) (map[string]string, error) {
+	copies := map[string]string{}
+	err := v.Repo.Snapshots(ctx, func(id format.ID, sn *format.Snapshot) error {
+		for _, tag := range sn.Tags {
+			text, ok := strings.CutPrefix(tag, mirrorTag)
+			if parts := strings.Split(text, ":"); ok && len(parts) == 3 && parts[2] == from.Repo.ID() {
+				copies[parts[1]] = id.String()
+			}
+		}
+		return nil
+	})
+	return copies, err
 }
 
 // missing lists the committed snapshots of the source that come after at, oldest first.

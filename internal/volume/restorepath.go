@@ -21,9 +21,11 @@ type PathRestore struct {
 	Path     string // a directory of the snapshot
 	Into     string // becomes exactly that directory, at another place; it is made if it is missing
 	// Keep are names in Into that are left alone.
-	Keep     []string
-	Instance string                          // who restores, for people who see the lock
-	Progress func(path string, bytes uint64) // after each file, from any goroutine; nil: nobody
+	Keep []string
+	// Concurrency is how many files are restored at once; 0: as many as is good.
+	Concurrency int
+	Instance    string                          // who restores, for people who see the lock
+	Progress    func(path string, bytes uint64) // after each file, from any goroutine; nil: nobody
 }
 
 // RestorePath restores one directory of a snapshot to another place, which nobody
@@ -67,7 +69,7 @@ func (v *Volume) RestorePath(ctx context.Context, opt PathRestore) (err error) {
 		keep[path.Join("/", name)] = true
 	}
 	_, err = restore.Run(ctx, v.Repo, &format.Snapshot{Tree: node.Subtree, Paths: []string{"/"}}, restore.Options{
-		Target: opt.Into, Delete: true, Keep: func(p string) bool { return keep[p] }, Progress: opt.Progress,
+		Target: opt.Into, Delete: true, Keep: func(p string) bool { return keep[p] }, Concurrency: opt.Concurrency, Progress: opt.Progress,
 	})
 	var incomplete *restore.IncompleteError
 	if errors.As(err, &incomplete) {

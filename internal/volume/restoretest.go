@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -27,9 +24,6 @@ const restoreTestKey = "drover/restore-test"
 // testHost begins the host name in the locks of restore tests.
 const testHost = "drover-test-"
 
-// ErrNoRoom: the scratch space has no room for a restore test.
-var ErrNoRoom = errors.New("no room for a restore test")
-
 // RestoreTestOptions of TestRestore.
 type RestoreTestOptions struct {
 	Instance string // who tests, for the repository's lock
@@ -44,11 +38,8 @@ type RestoreTestOptions struct {
 	Log      *slog.Logger
 	Progress func(path string, bytes uint64) // as restore.Options has it
 
-	statfs func(path string, st *unix.Statfs_t) error // nil: the system's
+	statfs func(path string, st *unix.Statfs_t) error // of tests; nil: the system's
 }
-
-// Owner is a user and a group.
-type Owner struct{ UID, GID uint32 }
 
 // RestoreTest is the outcome of a restore test.
 type RestoreTest struct {
@@ -66,6 +57,9 @@ type RestoreTest struct {
 	Bytes   int64   `json:"bytes"`
 	Seconds float64 `json:"seconds"`         // of the whole test
 	Restore float64 `json:"restore_seconds"` // of the restore alone, with reading back
+	// Of a database: the end of the base backup, and how far the log led from there.
+	Backup  *time.Time `json:"backup,omitempty"`
+	Reached string     `json:"reached,omitempty"`
 }
 
 // TestRestore restores the head's snapshot into scratch space as a new instance would,
@@ -77,17 +71,22 @@ func (v *Volume) TestRestore(ctx context.Context, opt RestoreTestOptions) (Resto
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	if opt.statfs == nil {
-		opt.statfs = unix.Statfs
-	}
 	t := RestoreTest{Instance: opt.Instance, Time: time.Now()}
-	dir, clean, err := scratch(opt.Scratch, opt.Owner)
+	s, err := OpenScratch(opt.Scratch, opt.Owner, "restore_test.dir")
 	if err == nil {
+		if opt.statfs != nil {
+			s.statfs = opt.statfs
+		}
 		own := &Volume{Name: v.Name, Repo: v.Repo.Again(), st: v.st}
-		err = own.testRestore(ctx, dir, opt, &t)
-		err = errors.Join(err, clean())
+		err = own.testRestore(ctx, s, opt, &t)
+		err = errors.Join(err, s.Close())
 	}
-	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
+	return t, t.End(ctx, err)
+}
+
+// End notes how a test that ran under ctx has ended, and returns the outcome's error.
+func (t *RestoreTest) End(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		err = cause
 	}
 	t.Seconds = time.Since(t.Time).Seconds()
@@ -95,10 +94,10 @@ func (v *Volume) TestRestore(ctx context.Context, opt RestoreTestOptions) (Resto
 		err = fmt.Errorf("restore test: %w", err)
 		t.Error = err.Error()
 	}
-	return t, err
+	return err
 }
 
-func (v *Volume) testRestore(ctx context.Context, dir string, opt RestoreTestOptions, t *RestoreTest) error {
+func (v *Volume) testRestore(ctx context.Context, s *Scratch, opt RestoreTestOptions, t *RestoreTest) error {
 	lock, err := v.Repo.Lock(ctx, repo.LockOptions{Hostname: testHost + opt.Instance})
 	switch {
 	case errors.Is(err, objstore.ErrUnauthorised):
@@ -127,11 +126,11 @@ func (v *Volume) testRestore(ctx context.Context, dir string, opt RestoreTestOpt
 	if err := v.Repo.LoadIndex(ctx); err != nil {
 		return fmt.Errorf("load index: %w", err)
 	}
-	ctx, stop := opt.watchRoom(ctx, dir)
+	ctx, stop := s.Watch(ctx)
 	defer stop()
-	err = v.restoreScratch(ctx, dir, sn, opt, t)
+	err = v.restoreScratch(ctx, s, sn, opt, t)
 	if err == nil && opt.Check != nil {
-		if err = opt.Check(ctx, dir); err != nil {
+		if err = opt.Check(ctx, s.Dir); err != nil {
 			err = fmt.Errorf("check of the restored files: %w", err)
 		}
 	}
@@ -142,15 +141,15 @@ func (v *Volume) testRestore(ctx context.Context, dir string, opt RestoreTestOpt
 	return err
 }
 
-// restoreScratch restores sn below dir, if there is room.
-func (v *Volume) restoreScratch(ctx context.Context, dir string, sn *format.Snapshot, opt RestoreTestOptions, t *RestoreTest) error {
+// restoreScratch restores sn there, if there is room.
+func (v *Volume) restoreScratch(ctx context.Context, s *Scratch, sn *format.Snapshot, opt RestoreTestOptions, t *RestoreTest) error {
 	files, bytes := sn.Totals()
-	if err := opt.room(dir, uint64(files), uint64(bytes)); err != nil {
+	if err := s.Room(uint64(files), uint64(bytes)); err != nil {
 		return err
 	}
 	began := time.Now()
 	res, err := restore.Run(ctx, v.Repo, sn, restore.Options{
-		Target: dir, Verify: true, Concurrency: 1, Progress: opt.Progress,
+		Target: s.Dir, Verify: true, Concurrency: 1, Progress: opt.Progress,
 	})
 	t.Files, t.Bytes, t.Restore = int64(res.Files), int64(res.Bytes), time.Since(began).Seconds()
 	var incomplete *restore.IncompleteError
@@ -165,101 +164,6 @@ func (v *Volume) restoreScratch(ctx context.Context, dir string, sn *format.Snap
 // says reports whether err is any of the kinds.
 func says(err error, kinds ...error) bool {
 	return slices.ContainsFunc(kinds, func(kind error) bool { return errors.Is(err, kind) })
-}
-
-// scratch empties the directory of what an earlier test left, and makes room in it.
-func scratch(path string, owner *Owner) (dir string, clean func() error, err error) {
-	if err := os.MkdirAll(path, 0o711); err != nil {
-		return "", nil, fmt.Errorf("make scratch space: %w", err)
-	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return "", nil, fmt.Errorf("lock scratch space: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return "", nil, errors.Join(fmt.Errorf("lock scratch space %s: another restore test runs there: %w", path, err), lock.Close())
-	}
-	dir = filepath.Join(path, "files")
-	err = removeTree(dir)
-	if err == nil {
-		err = os.Mkdir(dir, 0o700)
-	}
-	if err == nil && owner != nil {
-		err = os.Chown(dir, int(owner.UID), int(owner.GID))
-	}
-	if err != nil {
-		return "", nil, errors.Join(fmt.Errorf("make scratch space: %w", err), lock.Close())
-	}
-	return dir, func() error {
-		if err := removeTree(dir); err != nil {
-			return errors.Join(fmt.Errorf("remove what was restored: %w", err), lock.Close())
-		}
-		return lock.Close()
-	}, nil
-}
-
-// removeTree is os.RemoveAll of what may hold directories that their owner may not
-// write, since they were restored so.
-func removeTree(dir string) error {
-	if os.RemoveAll(dir) == nil {
-		return nil
-	}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			return os.Chmod(path, 0o700) // before its entries are read
-		}
-		return err
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(err, os.RemoveAll(dir))
-	}
-	return os.RemoveAll(dir)
-}
-
-// spareShare is the part of a file system, in percent, that a restore test leaves to
-// the application.
-const spareShare = 5
-
-// room fails with ErrNoRoom if so much more would leave too little.
-func (o RestoreTestOptions) room(dir string, files, bytes uint64) error {
-	var st unix.Statfs_t
-	if err := o.statfs(dir, &st); err != nil {
-		return fmt.Errorf("look for free space in %s: %w", dir, err)
-	}
-	unit := uint64(st.Frsize)
-	free, spare := st.Bavail*unit, st.Blocks*unit/100*spareShare
-	if free < spare || free-spare < bytes {
-		return fmt.Errorf("%w: it needs %d MiB and leaves %d %% of the disk to the application, but only %d MiB are free at %s: give it a directory with more room (restore_test.dir)",
-			ErrNoRoom, bytes>>20, spareShare, free>>20, dir)
-	}
-	if st.Files > 0 && (st.Ffree < st.Files/100*spareShare || st.Ffree-st.Files/100*spareShare < files) {
-		return fmt.Errorf("%w: it needs %d inodes, and only %d are free at %s: give it a directory with more room (restore_test.dir)",
-			ErrNoRoom, files, st.Ffree, dir)
-	}
-	return nil
-}
-
-// watchRoom ends the context when the application, or somebody else, needs the space.
-func (o RestoreTestOptions) watchRoom(ctx context.Context, dir string) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				if err := o.room(dir, 0, 0); err != nil {
-					cancel(err)
-					return
-				}
-			}
-		}
-	}()
-	return ctx, func() { cancel(nil); <-ended }
 }
 
 // SaveRestoreTest tells everybody the outcome.

@@ -113,9 +113,9 @@ func TestRestoreTestFails(t *testing.T) {
 			eachObject(t, st, "snapshots/", func(key string) { fstest.Must(t, st.Delete(t.Context(), key)) })
 		}, true, ErrNoSnapshot, "was removed"},
 		"another test runs there": {func(t *testing.T, _ objstore.Store, opt *RestoreTestOptions) {
-			_, clean, err := scratch(opt.Scratch, nil)
+			s, err := OpenScratch(opt.Scratch, nil, "")
 			fstest.Must(t, err)
-			t.Cleanup(func() { fstest.Must(t, clean()) })
+			t.Cleanup(func() { fstest.Must(t, s.Close()) })
 		}, false, unix.EWOULDBLOCK, "another restore test"},
 		"the directory cannot be made": {func(t *testing.T, _ objstore.Store, opt *RestoreTestOptions) {
 			fstest.Must(t, os.WriteFile(opt.Scratch, nil, 0o600))

@@ -5,12 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"drover/internal/objstore"
 	"drover/internal/repo"
 	"drover/internal/repo/format"
 )
+
+// ReferredTag begins the tags of snapshots that something beside the history refers to, the rest of a database's backup say.
+// Who made them removes them when it is time; retention passes them over.
+const ReferredTag = "database:"
+
+// Referred reports whether a snapshot is one of those.
+func Referred(sn *format.Snapshot) bool {
+	return slices.ContainsFunc(sn.Tags, func(tag string) bool { return strings.HasPrefix(tag, ReferredTag) })
+}
 
 // TaggedSnapshot is a snapshot object that has a tag.
 type TaggedSnapshot struct {

@@ -108,11 +108,11 @@ func (c *run) removeSnapshot(ctx context.Context, k kept, why string) error {
 // missing of those that were there before.
 func (c *run) history(ctx context.Context) error {
 	var all []Entry
-	ours := map[format.ID]bool{}
+	made := map[format.ID]kept{}
 	err := c.repo.Snapshots(ctx, func(id format.ID, sn *format.Snapshot) error {
 		k := keptOf(id, sn)
 		all = append(all, k.Entry)
-		ours[id] = k.ours
+		made[id] = k
 		return nil
 	})
 	if err != nil {
@@ -122,7 +122,7 @@ func (c *run) history(ctx context.Context) error {
 	markLine(all, c.head)
 	c.entries = nil
 	for _, e := range all {
-		c.entries = append(c.entries, kept{e, ours[e.ID]})
+		c.entries = append(c.entries, kept{e, made[e.ID].ours, made[e.ID].referred})
 	}
 	return c.u.account(c.entries)
 }

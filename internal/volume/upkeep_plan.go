@@ -24,7 +24,8 @@ type Retention struct {
 // kept is what the choice needs of a snapshot object.
 type kept struct {
 	Entry
-	ours bool // an instance of this volume made it
+	ours     bool // an instance of this volume made it
+	referred bool // something beside the history refers to it
 }
 
 // keptOf leaves out what takes memory: there may be very many.
@@ -32,7 +33,7 @@ func keptOf(id format.ID, sn *format.Snapshot) kept {
 	e := entryOf(id, sn)
 	instance := slices.ContainsFunc(sn.Tags, func(tag string) bool { return strings.HasPrefix(tag, "instance:") })
 	e.Snapshot = &format.Snapshot{Time: sn.Time, Tree: sn.Tree, Parent: sn.Parent, Original: sn.Original}
-	return kept{Entry: e, ours: instance && (e.Diverged || e.Epoch > 0 && e.Seq > 0)}
+	return kept{Entry: e, referred: Referred(sn), ours: instance && (e.Diverged || e.Epoch > 0 && e.Seq > 0)}
 }
 
 // settled reports whether e can become the head's no more: what is made upon the
@@ -48,13 +49,14 @@ func (k *kept) aside(h protocol.Head) bool {
 }
 
 // surplus lists the snapshots that retention removes under the head h: never the head's,
-// one that may be committed yet, or one that no instance of Drover made.
+// one that may be committed yet, one that no instance of Drover made, or one that something else refers to.
 func surplus(all []kept, h protocol.Head, r Retention, now time.Time) []kept {
 	var line, aside []repo.SnapshotRef
 	byID := make(map[format.ID]kept, len(all))
 	for _, k := range all {
 		byID[k.ID] = k
 		switch {
+		case k.referred:
 		case k.Committed && k.ours && k.settled(h):
 			line = append(line, k.SnapshotRef)
 		case k.aside(h):

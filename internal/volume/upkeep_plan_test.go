@@ -7,6 +7,7 @@ import (
 
 	"drover/internal/repo"
 	"drover/internal/repo/format"
+	"drover/internal/volume/protocol"
 )
 
 // What becomes of one condemned pack, by what is known of it. The rows are the rules of
@@ -59,5 +60,28 @@ func TestPlanOfACondemnedPack(t *testing.T) {
 		if !slices.Equal(got, []string{c.want}) {
 			t.Errorf("%s: %v, want %s", what, got, c.want)
 		}
+	}
+}
+
+// Retention passes over what something beside the history refers to.
+func TestSurplusSparesWhatIsReferredTo(t *testing.T) {
+	now := time.Now()
+	var all []kept
+	for i := range 6 {
+		sn := &format.Snapshot{Time: now.Add(time.Duration(i-6) * time.Hour), Tags: []string{"instance:i", "epoch:1", "seq:" + string(rune('1'+i))}}
+		if i%2 == 0 {
+			sn.Tags = append(sn.Tags, ReferredTag+"42")
+		}
+		k := keptOf(format.ID{byte(i)}, sn)
+		k.Committed = true
+		all = append(all, k)
+	}
+	var gone []byte
+	for _, k := range surplus(all, protocol.Head{Epoch: 2}, Retention{Committed: repo.Policy{Last: 1}}, now) {
+		gone = append(gone, k.ID[0])
+	}
+	slices.Sort(gone)
+	if !slices.Equal(gone, []byte{1, 3}) {
+		t.Errorf("%v would go, want 1 and 3", gone)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 )
 
 // Tag begins the tag of a backup's snapshot; the rest is the archive's stream.
-const Tag = "database:"
+const Tag = volume.ReferredTag
 
 // excluded are restic's patterns, below the data directory, of what a backup does without, as
 // pg_basebackup does. Directories stay, empty. global/pg_control is in the record: of a
@@ -151,7 +150,7 @@ func (s *Store) databases(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return slices.ContainsFunc(sn.Tags, func(tag string) bool { return strings.HasPrefix(tag, Tag) }), nil
+	return volume.Referred(sn), nil
 }
 
 // closeTimeout bounds the end of a session that nobody waits for.

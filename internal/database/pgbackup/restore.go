@@ -34,6 +34,8 @@ type RestoreOptions struct {
 	Target   Target
 	Command  string                          // restore_command; empty: RestoreCommand
 	Progress func(path string, bytes uint64) // nil: nobody
+	// Concurrency is how many files are restored at once; 0: as many as is good.
+	Concurrency int
 }
 
 // Restore makes a data directory from a base backup, from which a server, once it is started, goes to the
@@ -63,7 +65,7 @@ func (s *Store) restore(ctx context.Context, r Record, opt RestoreOptions) error
 	}
 	err := s.Volume.RestorePath(ctx, volume.PathRestore{
 		Snapshot: r.Snapshot, Path: r.Path, Into: opt.Into, Keep: []string{marker},
-		Instance: s.Claim.Protocol.Self.ID, Progress: opt.Progress,
+		Instance: s.Claim.Protocol.Self.ID, Progress: opt.Progress, Concurrency: opt.Concurrency,
 	})
 	if err != nil {
 		return err

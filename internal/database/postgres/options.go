@@ -48,6 +48,8 @@ type Options struct {
 	ArchivePending func(ctx context.Context) error
 	// InitArgs are further arguments of initdb.
 	InitArgs []string
+	// Nice is the nice value of the programs that the driver itself runs.
+	Nice int
 	// DiskTimeout is after how long a write counts as hung, and a replica that says nothing as gone; 0: 5 s.
 	DiskTimeout time.Duration
 }

@@ -19,6 +19,14 @@ import (
 // Session opens a session of the superuser's in the running server. It is the caller's.
 func (d *Driver) Session(ctx context.Context) (*pgx.Conn, error) { return d.connect(ctx) }
 
+// EndSegment implements database.Segmenter.
+func (d *Driver) EndSegment(ctx context.Context) error {
+	return d.with(ctx, func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "SELECT pg_switch_wal()")
+		return err
+	})
+}
+
 // recoveryEnd is how long an ended recovery may take to stop.
 const recoveryEnd = 2 * time.Minute
 
@@ -39,6 +47,11 @@ type Backup struct {
 	// Settle takes away what Fetch has set for the recovery.
 	Settle func(dir string) error
 	Env    []string // added to the environment of the server that recovers, for restore_command
+	// Look is called when the server has become a primary, before it is stopped. With it the database is on trial: it is for
+	// Look alone, who may connect as it likes (Ask), on little memory, and does nothing by itself. nil: it is no trial.
+	Look func(ctx context.Context) error
+	// Anew: a recovery that an earlier Restore has begun is not gone on with: it was to another end, or its log is not there any more.
+	Anew bool
 }
 
 // Restore makes the database from a backup: a server that nobody can connect to runs on its files until it is a
@@ -63,12 +76,12 @@ func (d *Driver) restore(ctx context.Context, b Backup) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if string(stage) != recovering {
+	if string(stage) != recovering || b.Anew {
 		if err := d.fetch(ctx, b, string(stage) == fetching); err != nil {
 			return err
 		}
 	}
-	if err := d.recoverFiles(ctx, b.Env); err != nil {
+	if err := d.recoverFiles(ctx, b); err != nil {
 		return err
 	}
 	if err := b.Settle(d.o.Data); err != nil {
@@ -99,8 +112,8 @@ func (d *Driver) fetch(ctx context.Context, b Backup, again bool) error {
 	return d.writeFile(d.unfinished(), recovering)
 }
 
-func (d *Driver) recoverFiles(ctx context.Context, env []string) error {
-	cmd, said, err := d.recoverer(env)
+func (d *Driver) recoverFiles(ctx context.Context, b Backup) error {
+	cmd, said, err := d.recoverer(ctx, b)
 	if err != nil {
 		return err
 	}
@@ -122,15 +135,34 @@ func (d *Driver) recoverFiles(ctx context.Context, env []string) error {
 	for {
 		select {
 		case err := <-ended:
-			return fmt.Errorf("the server ended before its recovery: %w: %s", cmp.Or(err, errors.New("it says")), strings.TrimSpace(string(said.text)))
+			return fmt.Errorf("the server ended before its recovery: %w: %s", cmp.Or(err, errors.New("it says")), worst(string(said.text)))
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), stop(syscall.SIGQUIT, 10*time.Second))
 		case <-time.After(200 * time.Millisecond):
 		}
 		if d.recovered(ctx) {
-			return stop(syscall.SIGINT, recoveryEnd)
+			if b.Look != nil {
+				err = d.admitted(ctx)
+			}
+			if err == nil && b.Look != nil {
+				err = b.Look(ctx)
+			}
+			return errors.Join(err, stop(syscall.SIGINT, recoveryEnd))
 		}
 	}
+}
+
+// worst is the line of a server's log that says why it ended; without one, all of it.
+func worst(log string) string {
+	found := strings.TrimSpace(log)
+	for line := range strings.Lines(log) {
+		for _, level := range []string{"FATAL:", "PANIC:"} {
+			if _, text, ok := strings.Cut(line, level); ok {
+				found = strings.TrimSpace(text)
+			}
+		}
+	}
+	return found
 }
 
 // recovered reports whether the server has become a primary.
@@ -143,24 +175,44 @@ func (d *Driver) recovered(ctx context.Context) bool {
 }
 
 // recoverer is a server that listens nowhere, and takes no queries before it is a primary.
-func (d *Driver) recoverer(env []string) (*exec.Cmd, *tail, error) {
+func (d *Driver) recoverer(ctx context.Context, b Backup) (*exec.Cmd, *tail, error) {
 	bin, err := d.binaries()
 	if err != nil {
 		return nil, nil, err
 	}
-	args := []string{
-		"-D", d.o.Data, "-c", "listen_addresses=", "-c", "unix_socket_directories=" + d.o.Run, "-c", "hot_standby=off", "-c", "logging_collector=off",
-		"-c", "archive_mode=on", "-c", "archive_command=" + d.o.ArchiveCommand, "-c", "synchronous_standby_names=", "-c", "ssl=off",
+	files, err := d.control(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	set := []setting{
+		{"listen_addresses", ""}, {"unix_socket_directories", d.o.Run}, {"hot_standby", "off"}, {"logging_collector", "off"},
+		{"archive_mode", "on"}, {"archive_command", d.o.ArchiveCommand}, {"archive_cleanup_command", ""},
+		{"synchronous_standby_names", ""}, {"ssl", "off"}, {"external_pid_file", ""},
 	}
 	for name, value := range d.o.Parameters {
 		switch strings.ToLower(name) {
-		case "shared_preload_libraries", "shared_buffers", "fsync", "full_page_writes":
-			args = append(args, "-c", name+"="+value)
+		case "shared_preload_libraries", "shared_buffers", "fsync", "full_page_writes", "max_prepared_transactions":
+			set = append(set, setting{name, value})
 		}
 	}
-	cmd := exec.Command(filepath.Join(bin, "postgres"), args...)
+	if most, ok := d.floor(files)["max_prepared_transactions"]; ok { // those that were prepared are so again
+		set = append(set, setting{"max_prepared_transactions", most})
+	}
+	if b.Look != nil {
+		trial, err := d.onTrial()
+		if err != nil {
+			return nil, nil, err
+		}
+		set = append(set, trial...)
+	}
+	args := []string{"-D", d.o.Data}
+	for _, s := range set {
+		args = append(args, "-c", s.name+"="+s.value)
+	}
+	argv := d.argv(filepath.Join(bin, "postgres"), args...)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir = d.o.Data
-	cmd.Env = append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + d.o.Run, "LC_ALL=C", "TZ=UTC"}, env...)
+	cmd.Env = append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + d.o.Run, "LC_ALL=C", "TZ=UTC"}, b.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: d.o.User, Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 5 * time.Second
 	said := &tail{most: 4 << 10}

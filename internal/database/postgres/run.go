@@ -43,7 +43,8 @@ func (d *Driver) run(ctx context.Context, stdin string, env []string, name strin
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, name), args...)
+	argv := d.argv(filepath.Join(bin, name), args...)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + d.o.Run, "LC_ALL=C", "TZ=UTC", "PGCONNECT_TIMEOUT=10"}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: d.o.User, Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -60,6 +61,15 @@ func (d *Driver) run(ctx context.Context, stdin string, env []string, name strin
 		return "", fmt.Errorf("run %s: %w: %s", name, err, strings.TrimSpace(string(said.text)))
 	}
 	return out.String(), nil
+}
+
+// argv is a command line that has a program be as nice as it is to be.
+func (d *Driver) argv(program string, args ...string) []string {
+	argv := append([]string{program}, args...)
+	if nice, err := exec.LookPath("nice"); err == nil && d.o.Nice > 0 {
+		return append([]string{nice, "-n", strconv.Itoa(d.o.Nice)}, argv...)
+	}
+	return argv
 }
 
 // tail keeps the end of what is written to it.

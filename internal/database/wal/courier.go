@@ -27,6 +27,7 @@ type Courier struct {
 	closed bool
 	push   pushes
 	spool  spool
+	stats  Stats
 }
 
 const (
@@ -116,6 +117,12 @@ func room(most int, size int64) int { return max(1, min(most, int(roomBytes/max(
 // Store stores the file of the log at the absolute path file: archive_command's %p made
 // absolute. nil means stored. Errors: Push's, ErrPath, ErrName.
 func (c *Courier) Store(ctx context.Context, file string) error {
+	err := c.store(ctx, file)
+	c.count(file, err)
+	return err
+}
+
+func (c *Courier) store(ctx context.Context, file string) error {
 	base, err := c.dir.base(file)
 	if err != nil {
 		return err

@@ -291,3 +291,29 @@ func TestManyAtOnce(t *testing.T) {
 		t.Error("a caller that has left was told that it is stored, without a look")
 	}
 }
+
+// What was stored, what failed and what waits is counted.
+func TestStats(t *testing.T) {
+	dir := newDirectory(t, 1, 3)
+	c := carry(t, open(t, newStore(t)), dir)
+	w, err := WaitingIn(dir)
+	if err != nil || w.Segments != 3 || w.Bytes == 0 || w.Since.IsZero() {
+		t.Errorf("%+v waits (%v), want 3", w, err)
+	}
+	if err := c.Store(t.Context(), at(dir, segment(1))); err != nil {
+		t.Fatal(err)
+	}
+	archived(t, dir, segment(1))
+	if s := c.Stats(); s.Last != segment(1) || s.Stored.IsZero() || s.Failures != 0 || s.Problem != nil {
+		t.Errorf("after one: %+v", s)
+	}
+	if w, err := WaitingIn(dir); err != nil || w.Segments != 2 {
+		t.Errorf("%+v waits (%v), want 2", w, err)
+	}
+	if err := c.Store(t.Context(), "/nowhere/pg_wal/"+segment(2).String()); err == nil {
+		t.Error("stored from nowhere")
+	}
+	if s := c.Stats(); s.Last != segment(1) || s.Failures != 1 || !errors.Is(s.Problem, ErrPath) {
+		t.Errorf("after a failure: %+v", s)
+	}
+}
