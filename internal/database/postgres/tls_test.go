@@ -181,6 +181,14 @@ func (m *member) refusedByOthers(e *engine, replica *member, own *papers) {
 	if err := c.Clone(c.ctx(), *m.peer()); err == nil || !strings.Contains(err.Error(), "SSL error") {
 		m.t.Errorf("a copy of who is not known: %v", err)
 	}
+	own.option(&c.o)
+	_, err = c.Renew()
+	m.must(err)
+	elsewhere := *m.peer()
+	elsewhere.Host = "localhost"
+	if err := c.Clone(c.ctx(), elsewhere); err == nil || !strings.Contains(err.Error(), `host name "localhost"`) {
+		m.t.Errorf("a copy of who is reached at another address: %v", err)
+	}
 	replica.process.Kill()
 	for _, test := range []struct {
 		papers *papers
