@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -357,10 +358,9 @@ var harshFaults = []fault{
 	{"disk hangs", true, false, func(_ *cluster, p *dbMember) func() { p.disk.hang(); return p.disk.resume }},
 	{"disk slow", false, false, func(_ *cluster, p *dbMember) func() { return p.disk.slow() }},
 	{"clock stepped", false, false, func(_ *cluster, p *dbMember) func() {
-		p.setClock("+3600")
-		time.Sleep(2 * time.Second)
-		p.setClock("-7200")
-		return func() { p.setClock("+0") }
+		p.setClock(3600)
+		p.setClock(-7200)
+		return func() { p.setClock(0) }
 	}},
 }
 
@@ -379,8 +379,19 @@ func (c *cluster) replica(p *dbMember) *dbMember {
 }
 
 // setClock sets the clock of the member's server, in seconds from the right time.
-func (m *dbMember) setClock(offset string) {
-	m.MustExec("sh", "-c", "echo '"+offset+"' > /tmp/clock.new && mv /tmp/clock.new /tmp/clock")
+func (m *dbMember) setClock(seconds int) {
+	m.c.t.Helper()
+	m.MustExec("sh", "-c", fmt.Sprintf("echo %+d > /tmp/clock.new && mv /tmp/clock.new /tmp/clock", seconds))
+	dockertest.Await(m.c.t, time.Minute, "another time", func(context.Context) error {
+		said, err := strconv.ParseFloat(m.psql("SELECT extract(epoch FROM clock_timestamp())"), 64)
+		if err != nil {
+			return err
+		}
+		if off := said - float64(time.Now().Unix()) - float64(seconds); math.Abs(off) > 60 {
+			return fmt.Errorf("the server's clock is %.0f s from it", off)
+		}
+		return nil
+	})
 }
 
 // harshImage is the example's, with a clock that can be set for the server alone.
@@ -575,16 +586,18 @@ func (c *cluster) awaitArchived() {
 	}
 }
 
+// psql asks the member's server.
+func (m *dbMember) psql(sql string) string {
+	m.c.t.Helper()
+	return strings.TrimSpace(m.MustExec("sh", "-c", `PGPASSWORD=$(cat /run/secrets/database) psql -X -q -At -h 127.0.0.1 -U postgres postgres -c "$1"`, "sh", sql))
+}
+
 // archive has the log archived as far as it goes.
 func (m *dbMember) archive() {
 	m.c.t.Helper()
-	psql := func(sql string) string {
-		out := m.MustExec("sh", "-c", `PGPASSWORD=$(cat /run/secrets/database) psql -X -q -At -h 127.0.0.1 -U postgres postgres -c "$1"`, "sh", sql)
-		return strings.TrimSpace(out)
-	}
-	file := psql("SELECT pg_walfile_name(pg_switch_wal() - 1)")
+	file := m.psql("SELECT pg_walfile_name(pg_switch_wal() - 1)")
 	dockertest.Await(m.c.t, time.Minute, "the log to be archived", func(context.Context) error {
-		if last := psql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver"); last < file {
+		if last := m.psql("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver"); last < file {
 			return fmt.Errorf("%q is archived, %s not yet", last, file)
 		}
 		return nil
