@@ -1,6 +1,7 @@
 package pgbackup
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -43,9 +44,7 @@ func TestCopy(t *testing.T) {
 	if done := sync(2); done.Backups != 1 || done.Files == 0 {
 		t.Errorf("the second time: %+v", done)
 	}
-	if done := sync(2); done != (Copied{}) {
-		t.Errorf("when there is nothing new: %+v", done)
-	}
+	s.await(func(context.Context) bool { return sync(2) == (Copied{}) }) // when all is archived there is nothing new
 	b := q.backups("mirror")
 	if d := must2(b.Expire(t.Context(), time.Now().Add(2*time.Hour), Window{Least: 1, Prune: true}))(t); len(d.Drop) != 1 {
 		t.Errorf("expired in the copy: %+v", d)
