@@ -10,7 +10,7 @@ import (
 type Database struct {
 	Cluster  string `json:"cluster"`
 	Engine   string `json:"engine"`
-	Role     string `json:"role"`              // primary, replica or none
+	Role     string `json:"role"`              // primary, replica, standby (it applies another cluster's archive) or none
 	Primary  string `json:"primary,omitempty"` // who leads; absent: nobody, as far as is known
 	Epoch    uint64 `json:"epoch"`             // counts the elections
 	Timeline string `json:"timeline,omitempty"`
@@ -33,6 +33,10 @@ type Database struct {
 	Copies      int                 `json:"copies"`                 // how often its files were made anew from another member's
 	Why         string              `json:"why,omitempty"`          // what it waits for
 	Backups     *DatabaseBackups    `json:"backups,omitempty"`      // absent: there are none
+	// Standby: the cluster follows another one, by that one's archive, and has no primary. Committed is of a member of it
+	// when the last commit that it has applied was made, by the clock of the primary there; absent: not known.
+	Standby   bool       `json:"standby,omitempty"`
+	Committed *time.Time `json:"last_commit,omitempty"`
 }
 
 // DatabaseBackups is what a member knows of the database's backups.
@@ -81,6 +85,7 @@ type DatabaseCluster struct {
 	Withdrawn  *DatabaseWithdrawn  `json:"withdrawn,omitempty"`
 	Roll       string              `json:"roll,omitempty"`         // how restarts stand that are made unasked
 	Stopped    bool                `json:"roll_stopped,omitempty"` // they go on only with other parameters
+	Standby    bool                `json:"standby,omitempty"`      // it follows another cluster, by that one's archive
 	Members    []DatabaseMember    `json:"members"`
 	// Backups is what is known of backups: of the log, what the primary says, if it says anything.
 	Backups *DatabaseBackups `json:"backups,omitempty"`
@@ -89,13 +94,17 @@ type DatabaseCluster struct {
 // DatabaseMember is one of them.
 type DatabaseMember struct {
 	Name string `json:"name"`
-	Role string `json:"role"` // primary, replica or none
+	Role string `json:"role"` // primary, replica, standby or none
 	// State: running, starting, stopped, creating replica and the like; silent if it has not answered lately.
-	State      string     `json:"state"`
-	Sync       bool       `json:"sync"`
-	Receiving  bool       `json:"receiving"`
-	Timeline   string     `json:"timeline,omitempty"`
-	Lag        *int64     `json:"lag_bytes,omitempty"`
+	State     string `json:"state"`
+	Sync      bool   `json:"sync"`
+	Receiving bool   `json:"receiving"`
+	Timeline  string `json:"timeline,omitempty"`
+	Lag       *int64 `json:"lag_bytes,omitempty"`
+	// Of a standby: how far it has applied, as the engine calls it, and when the last commit of that was made, by the
+	// clock of the primary there.
+	Position   string     `json:"position,omitempty"`
+	LastCommit *time.Time `json:"last_commit,omitempty"`
 	LastBackup *time.Time `json:"last_backup,omitempty"`
 	Why        string     `json:"why,omitempty"`
 	Tags       []string   `json:"tags,omitempty"`

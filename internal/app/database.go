@@ -38,7 +38,7 @@ import (
 // Events of a database's member; the source is the cluster.
 const (
 	eventPrimary = "primary" // this member leads, and admits clients
-	eventReplica = "replica" // it receives from the primary
+	eventReplica = "replica" // it receives from the primary, or applies another cluster's archive
 	eventDemoted = "demoted" // it is neither any more
 )
 
@@ -54,6 +54,7 @@ type member struct {
 	store  *backups         // nil: there are none, or it does not run yet
 	told   database.Role    // that an event said last; empty: none
 	entry  *roleService     // in the catalog; nil: none
+	follow *followed        // the cluster that it follows; nil: none
 }
 
 // newMember makes the driver; nil if there is no database. It starts nothing.
@@ -97,6 +98,9 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 	}
 	if cfg.BacksUpDatabase() {
 		o.ArchiveCommand, o.RestoreCommand = archiveCommand(), replicaCommand()
+	}
+	if cfg.SourceConfig() != nil {
+		o.SourceCommand = sourceCommand()
 	}
 	m.driver, err = postgres.New(o)
 	return m, placed(cfg, err)
@@ -188,6 +192,7 @@ func (m *member) settings() (failover.Config, error) {
 	return failover.Config{
 		Name: m.cfg.ID, Mode: failover.Mode(d.Synchronous), Acks: d.Acknowledgements, TTL: d.TTL.Std(),
 		Missing: cmp.Or(d.Missing.Std(), d.TTL.Std()), Forget: d.Forget.Std(), Lost: d.RestoreAfter.Std(), Adopt: m.cfg.FirstStart == config.FirstStartAdopt,
+		Standby: m.cfg.SourceConfig() != nil,
 		Compare: m.driver.Compare,
 		Self: failover.Member{
 			Host: address, Port: number, API: net.JoinHostPort(address, api), Version: Version,
@@ -249,8 +254,17 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 		defer store.close()
 		restorer, tells = store, store.tells
 	}
+	other, err := openFollowed(ctx, a.cfg, a.member.driver, a.setWALArchive, a.log)
+	if err != nil {
+		return err
+	}
+	var source database.Source // nil: no cluster is followed
+	if other != nil {
+		defer other.close()
+		source = other
+	}
 	run, err := database.New(database.Options{
-		Backup: restorer, Backups: tells,
+		Backup: restorer, Backups: tells, Source: source,
 		Failover: settings, Driver: a.member.driver, Processes: a.jobs, KV: co.kv,
 		Prefix:    a.cfg.CoordinatorPrefix() + "/database/" + a.cfg.Database.Cluster,
 		StateFile: filepath.Join(a.member.stateDir(), "member.json"), Listener: listener,
@@ -261,7 +275,7 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 	}
 	a.jobs.prepare(slots.None, nil, run.Ended)
 	a.mu.Lock()
-	a.member.run, a.member.store = run, store
+	a.member.run, a.member.store, a.member.follow = run, store, other
 	a.mu.Unlock()
 	defer context.AfterFunc(a.stopping, run.Stop)()
 	if store != nil {
@@ -272,6 +286,9 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 			defer context.AfterFunc(a.stopping, end)() // who is to end waits for no test
 			store.run(ctx, testing, run)
 		})()
+	}
+	if other != nil {
+		defer beside(ctx, func(ctx context.Context) { other.run(ctx, run) })()
 	}
 	defer a.enterCatalog(co, settings)()
 	err = errors.Join(run.Run(ctx), a.member.driver.Close())
@@ -321,7 +338,7 @@ func (a *agent) roleChanged(c database.Change) {
 		return
 	}
 	name := map[database.Role]string{
-		database.RolePrimary: eventPrimary, database.RoleReplica: eventReplica, database.RoleNone: eventDemoted,
+		database.RolePrimary: eventPrimary, database.RoleReplica: eventReplica, database.RoleStandby: eventReplica, database.RoleNone: eventDemoted,
 	}[c.Role]
 	a.bus.Publish(event.Event{Name: name, Source: a.cfg.Database.Cluster, Text: c.Primary})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"drover/internal/database/pgbackup"
 	"drover/internal/database/postgres"
 	"drover/internal/database/wal"
+	"drover/internal/failover"
 	"drover/internal/objstore"
 	"drover/internal/repo"
 	"drover/internal/volume"
@@ -174,13 +176,32 @@ func (b *backups) Restore(ctx context.Context) error {
 		return err
 	}
 	b.log.Warn("restoring the database from its newest base backup", "of", record.End, "system", record.System)
-	return b.driver.Restore(ctx, postgres.Backup{
-		Env: []string{"DROVER_SOCKET=" + b.cfg.Socket}, Settle: pgbackup.Settle,
+	return b.driver.Restore(ctx, fetched(s, pgbackup.Target{}, b.cfg.Socket, nil))
+}
+
+// fetched is a base backup as the driver begins with it; progress is told of each file, from any goroutine. nil: nobody is.
+func fetched(s *pgbackup.Store, target pgbackup.Target, socket string, progress func(string, uint64)) postgres.Backup {
+	return postgres.Backup{
+		Env: []string{"DROVER_SOCKET=" + socket}, Settle: pgbackup.Settle,
 		Fetch: func(ctx context.Context, dir string) error {
-			_, err := s.Restore(ctx, pgbackup.RestoreOptions{Into: dir, Command: restoreCommand()})
+			opt := pgbackup.RestoreOptions{Into: dir, Target: target, Command: restoreCommand(), Progress: progress}
+			_, err := s.Restore(ctx, opt)
+			if errors.Is(err, pgbackup.ErrNotEmpty) { // what was there before, or a restore that ended unseen
+				if err = removeContents(dir); err == nil {
+					_, err = s.Restore(ctx, opt)
+				}
+			}
 			return err
 		},
-	})
+	}
+}
+
+func removeContents(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 // ownCommand is how PostgreSQL calls this very binary.
@@ -198,6 +219,10 @@ func restoreCommand() string { return ownCommand(pgbackup.RestoreCommand) }
 // replicaCommand is a replica's restore_command. To it an end of the log is nothing final, and a store that
 // is away must not end its server: it asks its primary then.
 func replicaCommand() string { return ownCommand("drover wal fetch --timeout 5s %f %p") + " || exit 1" }
+
+// sourceCommand is restore_command of a member of a standby cluster: there is nobody else to ask. That what is to come is
+// not there yet is no news; what goes wrong the agent says.
+func sourceCommand() string { return ownCommand("drover wal fetch %f %p") + " 2>/dev/null || exit 1" }
 
 // backupLook is how often it is looked whether there is something to do, which asks the store for nothing; and backupAgain
 // is after how long a base backup that failed is tried again.
@@ -274,6 +299,9 @@ func (b *backups) look(ctx context.Context, m *database.Member) error {
 	system, err := strconv.ParseUint(view.System, 10, 64)
 	if err != nil {
 		return nil // there is no database yet
+	}
+	if r := view.Record; r != nil && r.Phase == failover.Standby || r == nil && b.cfg.SourceConfig() != nil {
+		return nil // what there is has been backed up: by the cluster that is followed
 	}
 	leads := view.Role == database.RolePrimary
 	v, err := b.volume(ctx, b.cfg.Init == config.InitAuto && leads)

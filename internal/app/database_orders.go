@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"drover/client"
@@ -154,6 +155,7 @@ func (a *agent) DatabaseMembers() (client.DatabaseCluster, error) {
 	if v.Record == nil {
 		return c, nil
 	}
+	c.Standby = v.Record.Phase == failover.Standby
 	c.Mode, c.Acks, c.Paused, c.Switchover = string(v.Record.Mode), v.Record.Set.Acks, v.Record.Paused, pendingSwitchover(v.Record)
 	c.Withdrawn = withdrawn(v.Record)
 	leader, _ := m.Named(v, v.Primary)
@@ -187,10 +189,22 @@ func memberOf(m *database.Member, v database.View, name string) client.DatabaseM
 	}
 	one.Role, one.State, one.Sync, one.Receiving, one.Timeline = string(s.Role), s.State, s.Sync, s.Receiving, s.Timeline
 	one.Why, one.Restart, one.Pending, one.Server, one.Backups = s.Why, s.Restart, s.Pending, s.Server, backupsOf(s.View)
-	if s.Role == database.RoleReplica {
+	switch s.Role {
+	case database.RoleReplica:
 		one.Lag = s.Lag
+	case database.RoleStandby:
+		one.Position, _, _ = strings.Cut(s.Applied, "<") // without where it comes from
+		one.LastCommit = moment(s.Committed)
 	}
 	return one
+}
+
+// moment is nil of no time.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }
 
 func pendingSwitchover(r *failover.Record) *client.DatabaseSwitchover {
@@ -245,10 +259,15 @@ func (a *agent) database() *client.Database {
 	}
 	leader, _ := m.Named(v, v.Primary)
 	d.Roll, d.RollStopped = leader.Roll, leader.Stopped
-	if v.Role == database.RoleReplica {
+	switch v.Role {
+	case database.RoleReplica:
 		d.Lag = v.Lag
+	case database.RoleStandby:
+		d.Committed = moment(v.Committed)
+		d.Why = cmp.Or(d.Why, a.member.follow.wrong())
 	}
 	if r := v.Record; r != nil {
+		d.Standby = r.Phase == failover.Standby
 		d.Mode, d.Acks, d.Paused, d.Switchover = string(r.Mode), r.Set.Acks, r.Paused, pendingSwitchover(r)
 		d.Withdrawn = withdrawn(r)
 		for _, id := range r.Set.Members {
@@ -258,7 +277,7 @@ func (a *agent) database() *client.Database {
 		}
 		slices.Sort(d.SyncMembers)
 	}
-	if d.Mode != string(failover.Off) {
+	if d.Mode != string(failover.Off) && !d.Standby {
 		d.AcksWanted = a.cfg.Database.Acknowledgements
 	}
 	return d
@@ -271,7 +290,11 @@ func databaseHealth(d *client.Database) string {
 		why = ": " + d.Why
 	}
 	switch {
-	case d.Primary == "":
+	case d.Standby && d.Role == string(database.RoleStandby) && d.Why != "":
+		return d.Why
+	case d.Standby && d.Role == string(database.RoleNone):
+		return "the database's member does not apply the log of the cluster that it follows" + why
+	case d.Primary == "" && !d.Standby:
 		return "the database has no primary" + why
 	case d.Role == string(database.RoleNone):
 		return "the database's member is neither primary nor replica" + why

@@ -71,6 +71,12 @@ func TestDatabaseHealth(t *testing.T) {
 		"the database's member is neither primary nor replica: copying":                                func(d *client.Database) { d.Role, d.Why = "none", "copying" },
 		"commits are acknowledged by fewer replicas than they should be: another loss could lose some": func(d *client.Database) { d.Acks = 0 },
 		"failover is paused": func(d *client.Database) { d.Paused = true },
+		"it cannot be fetched": func(d *client.Database) {
+			d.Standby, d.Role, d.Primary, d.Why, d.AcksWanted = true, "standby", "", "it cannot be fetched", 0
+		},
+		"the database's member does not apply the log of the cluster that it follows: starting": func(d *client.Database) {
+			d.Standby, d.Role, d.Primary, d.Why = true, "none", "", "starting"
+		},
 	} {
 		d := well
 		change(&d)

@@ -28,6 +28,13 @@ func registerDatabase(reg *prometheus.Registry, a *agent) {
 	}
 	gauge("primary", "1 while this member is the primary and admits clients.", func(d *client.Database) float64 { return truth(d.Role == string(database.RolePrimary)) })
 	gauge("replica", "1 while this member is a replica that receives from the primary.", func(d *client.Database) float64 { return truth(d.Role == string(database.RoleReplica)) })
+	gauge("standby", "1 while this member applies the archive of another cluster.", func(d *client.Database) float64 { return truth(d.Role == string(database.RoleStandby)) })
+	gauge("last_commit_timestamp_seconds", "Of a standby: when the last commit that it has applied was made, by the clock of the primary there; 0: not known.", func(d *client.Database) float64 {
+		if d.Committed == nil {
+			return 0
+		}
+		return float64(d.Committed.UnixMilli()) / 1000
+	})
 	gauge("epoch", "Epoch of the cluster's record: it grows with each election.", func(d *client.Database) float64 { return float64(d.Epoch) })
 	gauge("timeline", "Timeline of this member's history.", func(d *client.Database) float64 {
 		n, err := strconv.ParseFloat(d.Timeline, 64)

@@ -27,6 +27,7 @@ type clusterOptions struct {
 	synchronous string // on, off, strict; empty: on
 	backups     bool   // the store has a password, and so gets backups
 	boxed       bool   // each agent is PID 1 of a namespace: all in it die with it
+	parameters  string // of the server, after a comma
 	more        string // lines of the configuration, under database:
 	top         string // lines of the configuration, at its top
 }
@@ -56,6 +57,14 @@ type dbMember struct {
 // newCluster starts n members and waits until one leads, and n-1 receive from it.
 func newCluster(t *testing.T, n int, opt clusterOptions) *dbCluster {
 	t.Helper()
+	c := beginCluster(t, n, opt)
+	c.formed(n)
+	return c
+}
+
+// beginCluster starts n members.
+func beginCluster(t *testing.T, n int, opt clusterOptions) *dbCluster {
+	t.Helper()
 	if opt.binary == "" {
 		opt.binary = buildBinary(t)
 	}
@@ -71,7 +80,6 @@ func newCluster(t *testing.T, n int, opt clusterOptions) *dbCluster {
 	for _, m := range c.members {
 		m.begin()
 	}
-	c.formed(n)
 	return c
 }
 
@@ -114,9 +122,9 @@ database:
   password_file: %s/secret
   ttl: %s
   synchronous: %q
-  parameters: {fsync: "off", shared_buffers: 16MB, max_connections: "40"}
+  parameters: {fsync: "off", shared_buffers: 16MB, max_connections: "40"%s}
 %s
-`, name, store, or(c.opt.coordinator, "store"), m.dir, m.dir, c.opt.top, m.dir, at[0], at[1], c.dir, or(c.opt.ttl, "4s"), or(c.opt.synchronous, "on"), c.opt.more)
+`, name, store, or(c.opt.coordinator, "store"), m.dir, m.dir, c.opt.top, m.dir, at[0], at[1], c.dir, or(c.opt.ttl, "4s"), or(c.opt.synchronous, "on"), c.opt.parameters, c.opt.more)
 	env := slices.DeleteFunc(slices.Clone(m.env), func(v string) bool {
 		return strings.HasPrefix(v, "DROVER_") && !strings.HasPrefix(v, "DROVER_SOCKET=")
 	})

@@ -11,8 +11,8 @@ import (
 func TestDatabaseAtAMoment(t *testing.T) {
 	away := t.TempDir()
 	c := newCluster(t, 1, clusterOptions{backups: true, top: `mirror: {every: 1s, store: {url: "file://` + away + `", password: another}}`})
-	backups := filepath.Join(c.dir, "store", "data", "drover", "log", "*", "backups", "*")
-	c.until("there is a base backup", func() bool { found, _ := filepath.Glob(backups); return len(found) > 0 })
+
+	c.backedUp(filepath.Join(c.dir, "store", "data"))
 	c.exec("CREATE TABLE kept AS SELECT 1 AS value")
 	c.exec("SELECT pg_create_restore_point('before the accident')")
 	c.exec("DELETE FROM kept")

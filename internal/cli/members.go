@@ -17,7 +17,8 @@ func (s *session) membersCommand() *cobra.Command {
 		Short: "Show the members of the database's cluster",
 		Long: `Asks the agent on the control socket, which is a member's, for all members: who leads,
 for whom commits wait, how far each is behind, the versions of its server and agent, and
-what it waits for. This one is marked with *. One that has not answered lately is silent.
+what it waits for; of a cluster that follows another one, how old the last commit is that
+each has applied. This one is marked with *. One that has not answered lately is silent.
 
 ` + agentExits(exitHeld),
 		Example: `  drover members
@@ -52,7 +53,7 @@ func membersPage(d client.DatabaseCluster, now time.Time, p painter) []string {
 		entries = append(entries, entry{
 			row: []cell{
 				{mark + printable(m.Name), bold, false}, {m.Role, roleColour(m.Role), false}, {yes(m.Sync), plainText, false}, {"● " + state, shade, false},
-				{m.Timeline, plainText, true}, {lagOf(m), plainText, true}, {agoOf(m.LastBackup, now), plainText, true}, {strings.Join(m.Tags, ","), plainText, false},
+				{m.Timeline, plainText, true}, {lagOf(m, now), plainText, true}, {agoOf(m.LastBackup, now), plainText, true}, {strings.Join(m.Tags, ","), plainText, false},
 				{printable(m.Server), plainText, false}, {printable(m.Version), plainText, false},
 				{fmt.Sprintf("%s:%d", m.Host, m.Port), plainText, false},
 			},
@@ -123,6 +124,9 @@ func backupLines(b *client.DatabaseBackups, now time.Time) []note {
 
 func clusterLine(d client.DatabaseCluster) string {
 	line := fmt.Sprintf("%s cluster %s, epoch %d: ", d.Engine, printable(d.Cluster), d.Epoch)
+	if d.Standby {
+		return line + "it follows another cluster"
+	}
 	if d.Primary == "" {
 		line += "no primary"
 	} else {
@@ -167,6 +171,8 @@ func memberState(m client.DatabaseMember) (string, colour) {
 		return m.State, green
 	case m.Receiving:
 		return "receiving", green
+	case m.Role == "standby":
+		return "applying", green
 	}
 	return m.State, yellow
 }
@@ -175,6 +181,9 @@ func memberNotes(m client.DatabaseMember) []note {
 	var notes []note
 	if m.Why != "" {
 		notes = append(notes, note{m.Why, yellow})
+	}
+	if m.Position != "" {
+		notes = append(notes, note{"it has applied up to " + m.Position, plainText})
 	}
 	if m.Restart {
 		notes = append(notes, note{restartLine(m.Pending), yellow})
@@ -213,8 +222,11 @@ func yes(b bool) string {
 	return ""
 }
 
-func lagOf(m client.DatabaseMember) string {
+// lagOf is what a member lacks: in bytes, or of a standby, which cannot know, the age of the last commit that it has.
+func lagOf(m client.DatabaseMember, now time.Time) string {
 	switch {
+	case m.LastCommit != nil:
+		return brief(max(now.Sub(*m.LastCommit), 0))
 	case m.Role == "primary" || m.State == "silent":
 		return ""
 	case m.Lag == nil:

@@ -21,7 +21,7 @@ type Database struct {
 	API     string `yaml:"api" doc:"TCP address, host:port, where load balancers ask (Patroni's paths) and members talk to one another."`
 	Address Names  `yaml:"address" doc:"How the address is found that others reach this member at; as a service's."`
 
-	Service string `yaml:"service" doc:"Name of the service that this member is in the coordinator's catalog: with the tag primary or replica while it is one, and epoch and timeline as meta. Default: none."`
+	Service string `yaml:"service" doc:"Name of the service that this member is in the coordinator's catalog: with the tag primary, replica or standby (of another cluster) while it is one, and epoch and timeline as meta. Default: none."`
 
 	PasswordFile string `yaml:"password_file" doc:"File with the cluster's secret: the superuser's password. Those of replication and of the members' talk are derived from it."`
 	Superuser    string `yaml:"superuser" doc:"Name of the superuser."`
@@ -39,10 +39,49 @@ type Database struct {
 
 	RestoreTest DatabaseRestoreTest `yaml:"restore_test" doc:"Restoring the newest base backup and the log on a schedule: a backup counts only after a restore."`
 
+	CopyFrom CopyFrom `yaml:"copy_from" doc:"Where a new replica's files come from. peer: from the primary. store: from the newest base backup and the log, if that leads to the primary, else as peer. auto: as store if the database has 1 GiB or more and there is at most half as much log since the backup, else as peer."`
+
+	StandbyOf StandbyOf `yaml:"standby_of" doc:"Another cluster that this one follows, by what that one backs up, and no other way. It is read-only until drover failover makes it one of its own; from then on this is ignored."`
+
 	Parameters map[string]string `yaml:"parameters" doc:"Parameters of the server."`
 	HBA        Names             `yaml:"hba" doc:"Lines of pg_hba.conf, for clients. Default: all of them, by password."`
 	Restart    RestartMode       `yaml:"restart" doc:"What becomes of parameters that need a restart of the server. manual: drover members shows them, and drover restart postgres --pending restarts. roll: the primary's agent restarts one member after another, itself by a switchover, as long as all are well."`
 	Tags       DatabaseTags      `yaml:"tags" doc:"What this member is for."`
+}
+
+// StandbyOf says where the backups and the log of another cluster are.
+type StandbyOf struct {
+	Store  Store  `yaml:"store" doc:"The store of that cluster, as store. It is only read. Credentials of its own: credentials=FILE and profile=NAME in an S3 URL."`
+	Volume string `yaml:"volume" doc:"Name of that cluster's volume there. Default: as this one's."`
+}
+
+// SourceConfig is the configuration of the volume of the cluster that this one follows; nil: it follows none.
+func (c *Config) SourceConfig() *Config {
+	m := c.elsewhere("database.standby_of.", c.Database.StandbyOf.Store, c.Database.StandbyOf.Volume)
+	if m != nil {
+		m.Lease.Head = HeadStore // that one's coordinator is not this one's
+	}
+	return m
+}
+
+// checkSource says whether another cluster can be followed.
+func (c *Config) checkSource() error {
+	m := c.SourceConfig()
+	if m == nil {
+		return nil
+	}
+	for _, check := range []func() error{m.checkNames, m.checkURL, m.checkPassword} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case m.Store.hasNoPassword():
+		return c.origin.at("database.standby_of.store", "no password given for the store of the cluster that is followed", "write database.standby_of.store.password_file")
+	case m.Store.URL == c.Store.URL && m.Volume == c.Volume:
+		return c.origin.at("database.standby_of", "the cluster would follow itself", "give its own backups another store or volume")
+	}
+	return nil
 }
 
 // DatabaseTags say what a member is for.
@@ -131,11 +170,26 @@ func (RestartMode) choices() []string { return words(RestartManual, RestartRoll)
 // UnmarshalText takes one of the words.
 func (r *RestartMode) UnmarshalText(text []byte) error { return choose(r, text) }
 
+// CopyFrom says where the files of a new replica come from.
+type CopyFrom string
+
+// Its values.
+const (
+	CopyFromAuto  CopyFrom = "auto"
+	CopyFromStore CopyFrom = "store"
+	CopyFromPeer  CopyFrom = "peer"
+)
+
+func (CopyFrom) choices() []string { return words(CopyFromAuto, CopyFromStore, CopyFromPeer) }
+
+// UnmarshalText takes one of the words.
+func (f *CopyFrom) UnmarshalText(text []byte) error { return choose(f, text) }
+
 // DefaultDatabase is a member that nothing is said of but its engine.
 func DefaultDatabase() Database {
 	return Database{
 		Cluster: "main", Data: "/var/lib/postgresql/drover/data", Listen: "0.0.0.0:5432", API: "0.0.0.0:8008", Superuser: "postgres", TLS: DatabaseTLS{Verify: VerifyCA},
-		Synchronous: SynchronousOn, Acknowledgements: 1, Restart: RestartManual,
+		Synchronous: SynchronousOn, Acknowledgements: 1, Restart: RestartManual, CopyFrom: CopyFromAuto,
 		Backup:      DatabaseBackup{Every: Duration(24 * time.Hour), From: FromAny, Keep: Duration(7 * 24 * time.Hour)},
 		RestoreTest: DatabaseRestoreTest{Database: "postgres", Timeout: Duration(6 * time.Hour)},
 		TTL:         Duration(5 * time.Second), Forget: Duration(10 * time.Minute), RestoreAfter: Duration(5 * time.Minute),
@@ -192,7 +246,10 @@ func (c *Config) checkDatabase() error {
 			return c.origin.at("jobs."+name, fmt.Sprintf("job %s stands in the place of the database's server", name), "the server is the main job, and named as its engine")
 		}
 	}
-	return c.checkDatabaseTLS()
+	if err := c.checkDatabaseTLS(); err != nil {
+		return err
+	}
+	return c.checkSource()
 }
 
 func (c *Config) checkDatabaseTest(at func(key, what, hint string) error) error {

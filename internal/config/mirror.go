@@ -9,18 +9,23 @@ import (
 // MirrorConfig is the configuration of the mirror as a volume: this one's, with another
 // store, password and name. Nil if there is no mirror.
 func (c *Config) MirrorConfig() *Config {
-	if c.Mirror.Store.URL == "" {
+	return c.elsewhere("mirror.", c.Mirror.Store, c.Mirror.Volume)
+}
+
+// elsewhere is the configuration of another volume, which the keys below path give; nil if they do not.
+func (c *Config) elsewhere(path string, store Store, volume string) *Config {
+	if store.URL == "" {
 		return nil
 	}
 	m := *c
-	m.Store = c.Mirror.Store
-	if c.Mirror.Volume != "" {
-		m.Volume = c.Mirror.Volume
+	m.Store = store
+	if volume != "" {
+		m.Volume = volume
 	}
-	m.origin = maps.Clone(c.origin) // what is wrong with its store is mirror.store's
+	m.origin = maps.Clone(c.origin) // what is wrong with its store is path's
 	maps.DeleteFunc(m.origin, func(path, _ string) bool { return strings.HasPrefix(path, "store") })
-	for path, where := range c.origin {
-		if inner, ok := strings.CutPrefix(path, "mirror."); ok {
+	for full, where := range c.origin {
+		if inner, ok := strings.CutPrefix(full, path); ok {
 			m.origin[inner] = where
 		}
 	}

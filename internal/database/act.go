@@ -140,6 +140,8 @@ func pause(a failover.Action) time.Duration {
 	switch a.(type) {
 	case failover.Init, failover.Restore, failover.Clone, failover.Rewind, failover.Start, failover.Keep:
 		return 2 * time.Second
+	case failover.Seed: // which asks another cluster's store
+		return 10 * time.Second
 	}
 	return 100 * time.Millisecond
 }
@@ -168,9 +170,11 @@ func (m *Member) hand(ctx context.Context, a failover.Action) error {
 	case failover.Restore:
 		return m.opt.Backup.Restore(ctx)
 	case failover.Clone:
-		return m.renew(ctx, a.ID, a.From, d.Clone)
+		return m.renew(ctx, a.ID, a.From, m.clone)
 	case failover.Rewind:
 		return m.renew(ctx, a.ID, a.From, d.Rewind)
+	case failover.Seed:
+		return m.remake(ctx, a.ID, func(ctx context.Context) error { return m.seed(ctx, a.System) })
 	}
 	ctx, cancel := m.quick(ctx)
 	defer cancel()
@@ -211,27 +215,33 @@ func (m *Member) hand(ctx context.Context, a failover.Action) error {
 	return fmt.Errorf("nobody knows how to do %T", a)
 }
 
-// renew makes the files another copy. From the moment on at which they may be touched nothing
-// counts any more that was said of them under their former ID.
+// renew makes the files another copy, of another member's.
 func (m *Member) renew(ctx context.Context, id, from string, how func(context.Context, Peer) error) error {
 	source := m.peer(from)
 	if source == nil {
 		return errors.New("the primary's address is not known")
 	}
+	return m.remake(ctx, id, func(ctx context.Context) error {
+		err := how(ctx, *source)
+		if errors.Is(err, ErrDiverged) {
+			m.opt.Log.Info("database: going back is not enough, the files are copied anew", "reason", err)
+			err = m.clone(ctx, *source)
+		}
+		return err
+	})
+}
+
+// remake makes the files another copy. From the moment on at which they may be touched nothing
+// counts any more that was said of them under their former ID.
+func (m *Member) remake(ctx context.Context, id string, how func(context.Context) error) error {
 	m.mu.Lock()
 	m.state = m.state.Renewing(id)
 	m.mu.Unlock()
 	if err := m.persist(); err != nil {
 		return err
 	}
-	if err := how(ctx, *source); err != nil {
-		if errors.Is(err, ErrDiverged) {
-			m.opt.Log.Info("database: going back is not enough, the files are copied anew", "reason", err)
-			err = m.opt.Driver.Clone(ctx, *source)
-		}
-		if err != nil {
-			return err
-		}
+	if err := how(ctx); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	m.copies++
@@ -240,12 +250,43 @@ func (m *Member) renew(ctx context.Context, id, from string, how func(context.Co
 	return m.persist()
 }
 
+// clone copies from a backup, where that is to be done and goes, and else from the source itself. What came from a backup
+// and has received nothing since was none to go on from: then it is the source's turn.
+func (m *Member) clone(ctx context.Context, source Peer) error {
+	m.mu.Lock()
+	again := m.seeded
+	m.seeded = false
+	m.mu.Unlock()
+	if m.opt.Backup != nil && !again {
+		err := m.opt.Backup.Seed(ctx, source)
+		if err == nil {
+			m.mu.Lock()
+			m.seeded = true
+			m.mu.Unlock()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		m.opt.Log.Info("database: the files are copied from the primary, not from a backup", "reason", err)
+	}
+	return m.opt.Driver.Clone(ctx, source)
+}
+
+// seed makes the files a replica's of the cluster that this one follows.
+func (m *Member) seed(ctx context.Context, system string) error {
+	if m.opt.Source == nil {
+		return errors.New("nothing says which cluster is followed")
+	}
+	return m.opt.Source.Seed(ctx, system)
+}
+
 // start configures the server, and has it started.
 func (m *Member) start(ctx context.Context, a failover.Start) error {
 	m.mu.Lock()
 	id := m.state.ID
 	m.mu.Unlock()
-	c := Configuration{ID: id, Standby: a.Standby, Upstream: m.peer(a.Upstream), Set: a.Set}
+	c := Configuration{ID: id, Standby: a.Standby, Archive: a.Archive, Upstream: m.peer(a.Upstream), Set: a.Set}
 	if a.Upstream != "" && c.Upstream == nil {
 		return errors.New("the primary's address is not known")
 	}

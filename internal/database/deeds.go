@@ -149,7 +149,7 @@ func (m *Member) Reinit(ctx context.Context, name string) (Outcome, error) {
 	switch {
 	case r.Members[name].ID == r.Primary:
 		return Outcome{}, unsafe("%s is the primary: drover switchover first", name)
-	case v.Primary == "":
+	case v.Primary == "" && r.Phase != failover.Standby:
 		return Outcome{}, unsafe("there is no primary to copy from")
 	}
 	if err := m.spare(v, r, name, "copying anew"); err != nil {
@@ -159,7 +159,9 @@ func (m *Member) Reinit(ctx context.Context, name string) (Outcome, error) {
 }
 
 // likeBefore reports whether a replica is one again, and waited for if it was.
-func (v View) likeBefore(s Sighting) bool { return v.Role == RoleReplica && (v.Sync || !s.Sync) }
+func (v View) likeBefore(s Sighting) bool {
+	return v.Role == RoleStandby || v.Role == RoleReplica && (v.Sync || !s.Sync)
+}
 
 // EndSegment has the primary end the part of its log that it writes.
 func (m *Member) EndSegment(ctx context.Context) error {
@@ -342,7 +344,7 @@ func (m *Member) obey(o order) error {
 		m.occupy(ctx, func() { m.reports("restart", m.restartServer(ctx)) })
 	case reinit:
 		m.turning = true
-		m.occupy(ctx, func() { m.reports("copy anew", m.copyAnew(ctx, r.Primary)) })
+		m.occupy(ctx, func() { m.reports("copy anew", m.copyAnew(ctx, r)) })
 	default:
 		return refuse(RefusedBusy, "%s does not know how to %s", name, o.Do)
 	}
@@ -364,10 +366,14 @@ func (m *Member) restartServer(ctx context.Context) error {
 	return m.stop(ctx)
 }
 
-// copyAnew replaces the files by a copy of the primary's.
-func (m *Member) copyAnew(ctx context.Context, primary string) error {
+// copyAnew replaces the files by a copy of the primary's, or from the archive of the cluster that is followed.
+func (m *Member) copyAnew(ctx context.Context, r *failover.Record) error {
 	m.does("Clone")
 	m.opt.Processes.Kill("its files are copied anew, as asked for")
 	m.forgetServer()
-	return m.renew(ctx, newID(m.opt.Failover.Name), primary, m.opt.Driver.Clone)
+	id := newID(m.opt.Failover.Name)
+	if r.Phase == failover.Standby {
+		return m.remake(ctx, id, func(ctx context.Context) error { return m.seed(ctx, r.System) })
+	}
+	return m.renew(ctx, id, r.Primary, m.clone)
 }

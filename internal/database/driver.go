@@ -19,6 +19,8 @@ var (
 	ErrDiverged = errors.New("local data has diverged")
 	// ErrNotRunning: the server does not run, or does not accept connections yet.
 	ErrNotRunning = errors.New("database is not running")
+	// ErrPassword: the server runs, and the agent's password is not the one that it knows.
+	ErrPassword = errors.New("the database knows another password than database.password_file has")
 )
 
 // Peer is another member, as a driver reaches it.
@@ -63,12 +65,12 @@ type Driver interface {
 	Rewind(ctx context.Context, source Peer) error
 
 	// Configure writes what the server reads at its start: to follow upstream as id; or, with a nil
-	// upstream and standby, to be read-only and to follow nobody; or, without standby, to be a primary which
+	// upstream and standby, to be read-only and to follow nobody, or another cluster's archive; or, without standby, to be a primary which
 	// admits no client. Set is who acknowledges its commits, if it is, or becomes, a primary.
 	// A replica's files are made a primary's by Promote only: without standby they are an error.
 	Configure(ctx context.Context, c Configuration) error
 
-	// Status asks the running server. Errors: ErrNotRunning; any other says that nothing is known.
+	// Status asks the running server. Errors: ErrNotRunning, ErrPassword; any other says that nothing is known.
 	Status(ctx context.Context) (failover.Database, error)
 
 	// Follow has a running replica follow another member; nil: nobody, and then, as soon as
@@ -103,7 +105,9 @@ type Configuration struct {
 	ID       string // under which it acknowledges; unique for each copy of the files
 	Standby  bool
 	Upstream *Peer // of a standby; nil: nobody
-	Set      failover.SyncSet
+	// Archive: of a standby without upstream: it applies what another cluster's archive has, until it is to follow somebody, or nobody.
+	Archive bool
+	Set     failover.SyncSet
 }
 
 // Gauge is what a driver may be able to do besides: tell positions as numbers.

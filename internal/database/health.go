@@ -96,18 +96,21 @@ func (v View) ready(q url.Values) bool {
 		received := max(*lag-(*v.ReceivedBytes-*v.AppliedBytes), 0)
 		lag = &received
 	}
-	return v.Role == RolePrimary || v.Role == RoleReplica && within(lag, limit)
+	return v.Role == RolePrimary || v.Role == RoleStandby || v.Role == RoleReplica && within(lag, limit)
 }
 
 // is reports whether the member is what a path asks for; known is false if that is none of the paths.
 func (v View) is(path string, q url.Values) (ok, known bool) {
 	primary := v.Role == RolePrimary
-	replica := v.Role == RoleReplica && !v.Tags.NoLoadBalance && v.near(q)
+	// What a standby cluster's members lack is not known: who asks for a limit is not answered by them.
+	replica := (v.Role == RoleReplica || v.Role == RoleStandby) && !v.Tags.NoLoadBalance && v.near(q)
 	switch path {
-	case "", "/primary", "/master", "/leader", "/read-write":
+	case "", "/primary", "/master", "/read-write":
 		return primary, true
+	case "/leader":
+		return primary || v.Foremost, true
 	case "/standby-leader", "/standby_leader":
-		return false, true // there are no standby clusters
+		return v.Foremost, true
 	case "/replica":
 		ok = replica
 	case "/read-only":
@@ -128,11 +131,22 @@ func (v View) is(path string, q url.Values) (ok, known bool) {
 
 // near reports whether a replica is as near to the primary as was asked for. What cannot be read asks for nothing.
 func (v View) near(q url.Values) bool {
-	if state := q.Get("replication_state"); state != "" && (state != "streaming" || !v.Receiving) {
+	if state := q.Get("replication_state"); state != "" && state != v.replication() {
 		return false
 	}
 	limit, ok := parseSize(q.Get("lag"))
 	return !ok || q.Get("lag") == "" || within(v.Lag, limit)
+}
+
+// replication is Patroni's replication_state.
+func (v View) replication() string {
+	switch {
+	case v.Role == RoleReplica && v.Receiving:
+		return "streaming"
+	case v.Role == RoleStandby:
+		return "in archive recovery"
+	}
+	return ""
 }
 
 func within(lag *int64, limit int64) bool { return lag != nil && *lag <= limit }

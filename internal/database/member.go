@@ -26,16 +26,26 @@ type Processes interface {
 	Running() bool
 }
 
-// Restorer makes the first database from a backup; nil in Options: there are none.
+// Restorer makes the first database, and replicas, from a backup; nil in Options: there are none.
 type Restorer interface {
 	// Available reports whether there is a backup; an error says that it is not known.
 	Available(ctx context.Context) (bool, error)
 	// Restore makes the empty files a database as far as the newest one and the log since lead: a primary's, which
 	// was stopped in order. Interrupted, it is called again.
 	Restore(ctx context.Context) error
+	// Seed makes the files those of a replica that can follow source, as Driver.Clone does, without asking source for more than
+	// where its history goes. Errors: whatever speaks for Clone.
+	Seed(ctx context.Context, source Peer) error
 }
 
-// Options of New. All but Backup, Backups, Changed, Relieved and Roll are needed.
+// Source is the cluster that a standby cluster follows.
+type Source interface {
+	// Seed makes the files those of a replica, from the newest backup of a database of the source's; of whichever is the
+	// newest, if system is empty. Interrupted, it is called again.
+	Seed(ctx context.Context, system string) error
+}
+
+// Options of New. All but Backup, Source, Backups, Changed, Relieved and Roll are needed.
 type Options struct {
 	Failover  failover.Config
 	Driver    Driver
@@ -47,6 +57,7 @@ type Options struct {
 	Secret    []byte // what members know one another by; nil: whoever asks
 	Log       *slog.Logger
 	Backup    Restorer
+	Source    Source                 // nil: no standby cluster is followed from here
 	Backups   func() json.RawMessage // what the others are told of backups, at most some KiB; quick. nil: nothing
 	Changed   func(Change)           // told of each change of role and primary; quick. nil: nobody
 	// Relieved is told, before and after, of a stop of the server after which another member has all that it had, so
@@ -73,6 +84,7 @@ type Role string
 const (
 	RolePrimary Role = "primary" // it admits clients who write
 	RoleReplica Role = "replica" // it receives from the primary
+	RoleStandby Role = "standby" // it applies another cluster's archive
 	RoleNone    Role = "none"    // it is neither, yet or any more
 )
 
@@ -115,6 +127,7 @@ type Member struct {
 	// Since the member began:
 	runs      int           // starts of the server
 	copies    int           // how often the files were made a replica's anew
+	seeded    bool          // the last time from a backup, and it has received nothing since
 	elections int           // that it has heard of
 	election  uint64        // the epoch of the last
 	led       time.Duration // when it last knew that there is a primary
@@ -346,9 +359,14 @@ func (m *Member) change() Change {
 		c.Role, c.Timeline = RolePrimary, db.Timeline
 	case !db.Primary && db.Receiving:
 		c.Role, c.Timeline = RoleReplica, db.Timeline
+	case !db.Primary && db.Archive && db.Open && m.shadows():
+		c.Role, c.Timeline = RoleStandby, db.Timeline
 	}
 	return c
 }
+
+// shadows reports whether the cluster follows another one. m.mu is held.
+func (m *Member) shadows() bool { return m.obs.Record != nil && m.obs.Record.Phase == failover.Standby }
 
 // closing reports whether it was decided that clients are to leave: others are told so before it is done, and
 // not otherwise while it is. m.mu is held.

@@ -31,6 +31,7 @@ type cluster struct {
 	roll    time.Duration
 	ttl     time.Duration
 	version string // of the agents; empty: test
+	standby bool   // the members to come are told to follow another cluster
 	members map[string]*instance
 }
 
@@ -84,11 +85,11 @@ func (c *cluster) addAs(key, name string, tags failover.Tags) *instance {
 	log := slog.New(slog.NewTextHandler(c.Output(), nil)).With("member", name)
 	i.Member, err = New(Options{
 		Failover: failover.Config{
-			Name: name, Mode: c.mode, Acks: 1, TTL: c.ttl, Missing: time.Second, Forget: time.Minute, Compare: n.Compare,
+			Name: name, Mode: c.mode, Acks: 1, TTL: c.ttl, Missing: time.Second, Forget: time.Minute, Compare: n.Compare, Standby: c.standby,
 			Self: failover.Member{Host: "127.0.0.1", Port: 1, API: listener.Addr().String(), Version: cmp.Or(c.version, "test"), Tags: tags},
 		},
 		Driver: n, Processes: processes{n}, KV: i.kv, Prefix: "db", StateFile: filepath.Join(c.TempDir(), "state"), Listener: listener,
-		Secret: []byte("secret"), Log: log, Roll: c.roll, Backups: func() json.RawMessage { return json.RawMessage(`"` + name + `'s"`) },
+		Secret: []byte("secret"), Log: log, Source: source{n}, Roll: c.roll, Backups: func() json.RawMessage { return json.RawMessage(`"` + name + `'s"`) },
 		Changed: func(change Change) {
 			select {
 			case i.changes <- change:

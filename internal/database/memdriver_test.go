@@ -22,6 +22,7 @@ type engine struct {
 	nodes   map[string]*node
 	words   int
 	starts  []string // of servers, by name
+	archive []string // of another one, that a standby cluster follows
 }
 
 func newEngine() *engine { return &engine{nodes: map[string]*node{}, changed: make(chan struct{})} }
@@ -43,6 +44,7 @@ type node struct {
 	primary  bool
 	open     bool
 	upstream string // ID
+	archive  bool   // it applies the archive
 	set      failover.SyncSet
 	streamed map[string]bool
 	slow     bool // it receives, and does not apply
@@ -85,6 +87,10 @@ func (e *engine) change(do func()) {
 // flow has replicas receive. e.mu is held.
 func (e *engine) flow() {
 	for _, n := range e.nodes {
+		if n.running && n.archive && !n.slow {
+			n.log = slices.Clone(e.archive)
+			n.applied = len(n.log)
+		}
 		up := e.byID(n.upstream)
 		if !n.running || n.primary || n.frozen || up == nil || !up.running || up.frozen || !up.primary {
 			continue
@@ -215,7 +221,7 @@ func (n *node) Rewind(_ context.Context, source Peer) (err error) {
 }
 
 func (n *node) Configure(_ context.Context, c Configuration) error {
-	n.e.change(func() { n.conf, n.set, n.open, n.upstream = c, c.Set, false, "" })
+	n.e.change(func() { n.conf, n.set, n.open, n.upstream, n.archive = c, c.Set, false, "", c.Archive })
 	if c.Upstream != nil {
 		n.e.change(func() { n.upstream = c.Upstream.ID })
 	}
@@ -230,7 +236,7 @@ func (n *node) Status(context.Context) (db failover.Database, err error) {
 		}
 		db = failover.Database{
 			Primary: n.primary, Received: position(n.log), Applied: position(n.log[:min(n.applied, len(n.log))]), Upstream: n.upstream, Open: n.open, Set: n.set,
-			Detached: !n.primary && n.upstream == "", Version: cmp.Or(n.version, "1"), Settings: n.settings, Pending: n.pending, Lowers: n.lowers, Outgrown: n.outgrown,
+			Detached: !n.primary && n.upstream == "" && !n.archive, Archive: n.archive, Version: cmp.Or(n.version, "1"), Settings: n.settings, Pending: n.pending, Lowers: n.lowers, Outgrown: n.outgrown,
 		}
 		for _, w := range n.log {
 			if t, is := strings.CutPrefix(w, "t"); is {
@@ -250,6 +256,7 @@ func (n *node) Status(context.Context) (db failover.Database, err error) {
 
 func (n *node) Follow(_ context.Context, upstream *Peer) error {
 	n.e.change(func() {
+		n.archive = false
 		if n.upstream = ""; upstream != nil {
 			n.upstream = upstream.ID
 		}
@@ -292,6 +299,17 @@ func (n *node) Admit(ctx context.Context, clients bool) error {
 
 func (n *node) EndSegment(context.Context) error {
 	n.e.change(func() { n.segments++ })
+	return nil
+}
+
+// source is the archive of another cluster's database.
+type source struct{ *node }
+
+func (s source) Seed(_ context.Context, system string) error {
+	if system != "" && system != "theirs" {
+		return errors.New("that is another database")
+	}
+	s.e.change(func() { s.system, s.log, s.replica = "theirs", slices.Clone(s.e.archive), true })
 	return nil
 }
 

@@ -215,7 +215,10 @@ func (m *Member) pollOnce(ctx context.Context) {
 	defer cancel()
 	asked := m.now()
 	db, err := m.opt.Driver.Status(call)
-	if err != nil && !errors.Is(err, ErrNotRunning) && ctx.Err() == nil {
+	switch {
+	case errors.Is(err, ErrPassword):
+		m.complain("ask the server", err) // it does not mend by itself
+	case err != nil && !errors.Is(err, ErrNotRunning) && ctx.Err() == nil:
 		m.opt.Log.Debug("database: ask the server", "err", err)
 	}
 	m.mu.Lock()
@@ -226,6 +229,7 @@ func (m *Member) pollOnce(ctx context.Context) {
 	m.obs.Database, m.obs.Asked = nil, asked // of a failure, too: what was asked before and is answered later is older
 	if err == nil && m.opt.Processes.Running() {
 		m.obs.Database, m.answered = &db, true
+		m.seeded = m.seeded && !db.Receiving
 	}
 	m.nudge()
 }

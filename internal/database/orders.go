@@ -98,6 +98,8 @@ func done(before, now *failover.Record, wish failover.Switchover) bool {
 func (m *Member) mayHandOver(r *failover.Record, to string, later bool) error {
 	v := m.View()
 	switch s := r.Switchover; {
+	case r.Phase == failover.Standby:
+		return unsafe("this cluster follows another one, and has no primary: drover failover makes it one of its own")
 	case s != nil:
 		return refuse(RefusedBusy, "another switchover is pending%s: drover switchover --cancel withdraws it", planned(s))
 	case r.Paused:
@@ -195,6 +197,9 @@ func (m *Member) Failover(ctx context.Context, to string, force bool) (Outcome, 
 		if risk := m.risk(v, r, name); !force {
 			return false, unsafe("%s; repeat it with --force if that is what you want", risk)
 		}
+		if r.Phase == failover.Standby && to == "" {
+			name = "" // when all have come to rest they know better who has most
+		}
 		wish = failover.Switchover{To: name, Force: true}
 		before = r.Clone()
 		r.Switchover, r.Withdrawn = &wish, nil
@@ -252,6 +257,13 @@ func value(n *int64) int64 {
 
 // risk is what a failover by hand may cost, in one line.
 func (m *Member) risk(v View, r *failover.Record, name string) string {
+	if r.Phase == failover.Standby {
+		until := ""
+		if s, ok := m.Named(v, name); ok && !s.Committed.IsZero() {
+			until = "; the last commit of that one's that " + name + " has is of " + s.Committed.UTC().Format(time.RFC3339)
+		}
+		return "this cluster follows another one, and would be one of its own for good, whether that one lives or not" + until
+	}
 	if v.Primary != "" && r.Phase == failover.Running {
 		if m.canLead(v, r, name) == nil {
 			return v.Primary + " leads, and drover switchover hands over from it without any loss; a failover kills it"
@@ -327,7 +339,7 @@ func (m *Member) late(ctx context.Context, wish failover.Switchover) error {
 	defer cancel()
 	withdrawn := false
 	err := m.edit(call, func(r *failover.Record) (bool, error) {
-		withdrawn = r.Switchover != nil && *r.Switchover == wish && r.Phase == failover.Running
+		withdrawn = r.Switchover != nil && *r.Switchover == wish && (r.Phase == failover.Running || r.Phase == failover.Standby)
 		if withdrawn {
 			r.Switchover = nil
 		}

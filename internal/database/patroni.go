@@ -58,17 +58,17 @@ func number(timeline string) json.RawMessage {
 func (m *Member) patroni(v View) patroniStatus {
 	s := patroniStatus{
 		State: v.State, Role: "replica", Timeline: number(v.Timeline), PendingRestart: v.Restart, Tags: tags(v.Tags),
-		Patroni: patroniSelf{m.opt.Failover.Self.Version, m.opt.Prefix, v.Name}, Drover: v, SyncStandby: v.Sync, Unlocked: v.Primary == "",
+		ReplicationState: v.replication(), Patroni: patroniSelf{m.opt.Failover.Self.Version, m.opt.Prefix, v.Name}, Drover: v, SyncStandby: v.Sync, Unlocked: v.Primary == "",
 	}
 	switch {
 	case v.Role == RolePrimary:
 		s.Role = "primary"
 		s.Xlog = &patroniLog{Location: v.ReceivedBytes}
+	case v.Foremost:
+		s.Role = "standby_leader"
+		fallthrough
 	case v.ReceivedBytes != nil:
 		s.Xlog = &patroniLog{Received: v.ReceivedBytes, Replayed: v.AppliedBytes}
-	}
-	if v.Role == RoleReplica && v.Receiving {
-		s.ReplicationState = "streaming"
 	}
 	for _, id := range v.Replicas {
 		kind := "async"
@@ -140,9 +140,11 @@ func (m *Member) patroniMember(v View, name string, member failover.Member) patr
 		return p
 	case s.Sync:
 		p.Role = "quorum_standby"
+	case s.Foremost:
+		p.Role = "standby_leader"
 	}
-	if s.Receiving {
-		p.State = "streaming"
+	if state := s.replication(); state != "" {
+		p.State = state
 	}
 	p.Lag = "unknown"
 	if s.Lag != nil {

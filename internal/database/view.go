@@ -25,7 +25,9 @@ type View struct {
 	ReceivedBytes *int64        `json:"received_bytes,omitempty"`
 	AppliedBytes  *int64        `json:"applied_bytes,omitempty"`
 	Lag           *int64        `json:"lag_bytes,omitempty"`
+	Committed     time.Time     `json:"committed,omitzero"`  // of a replica: when the last commit that it has applied was made, by its primary's clock
 	Receiving     bool          `json:"receiving,omitempty"` // it is connected to its upstream, and gets what it can use
+	Foremost      bool          `json:"foremost,omitempty"`  // of a standby cluster: it answers where one of its members is to
 	Sync          bool          `json:"sync,omitempty"`      // commits wait for it
 	Restart       bool          `json:"restart,omitempty"`   // some setting needs a restart
 	Pending       []string      `json:"pending,omitempty"`   // the parameters that it would change
@@ -65,7 +67,7 @@ type Sighting struct {
 func (m *Member) View() View {
 	v := *m.seen.Load()
 	now := m.now()
-	if v.Role == RolePrimary && now >= v.until || v.Role == RoleReplica && now-v.stepped > 2*m.opt.Failover.TTL {
+	if v.Role == RolePrimary && now >= v.until || (v.Role == RoleReplica || v.Role == RoleStandby) && now-v.stepped > 2*m.opt.Failover.TTL {
 		v.Role, v.Why = RoleNone, "the agent is held up"
 	}
 	if v.Vacant != 0 {
@@ -99,6 +101,7 @@ func (m *Member) publish() {
 		v.Timeline, v.Received, v.Applied, v.Receiving = db.Timeline, db.Received, db.Applied, db.Receiving && !db.Primary
 		v.Pending, v.Restart, v.Lowers, v.Settings, v.Server = db.Pending, len(db.Pending) > 0, db.Lowers, db.Settings, db.Version
 		v.outgrown = db.Outgrown && !db.Primary
+		v.Committed = db.Committed
 		if db.Primary {
 			v.Applied, v.set = db.Received, db.Set
 			for _, r := range db.Replicas {
@@ -115,7 +118,7 @@ func (m *Member) publish() {
 // condition is how the server stands, in Patroni's words. m.mu is held.
 func (m *Member) condition() string {
 	switch {
-	case m.doing == "Clone" || m.doing == "Rewind":
+	case m.doing == "Clone" || m.doing == "Rewind" || m.doing == "Seed":
 		return "creating replica"
 	case m.doing == "Init" || m.doing == "Restore":
 		return "initializing new cluster"
@@ -149,7 +152,23 @@ func (m *Member) follow(v *View) {
 		m.led, v.Primary = m.now(), r.Name(r.Primary)
 		return
 	}
+	if r.Phase == failover.Standby { // which has none
+		v.Foremost = m.foremost(v, r)
+		return
+	}
 	v.Vacant = max(m.led, 1)
+}
+
+// foremost reports whether this member is, by its name, the first of a standby cluster's that apply; and so who is asked for where
+// one is to be. m.mu is held.
+func (m *Member) foremost(v *View, r *failover.Record) bool {
+	for name, member := range r.Members {
+		s, ok := m.views[member.ID]
+		if name < v.Name && ok && m.now()-s.Age <= m.opt.Failover.TTL && s.Role == RoleStandby {
+			return false
+		}
+	}
+	return v.Role == RoleStandby
 }
 
 // measure tells positions in bytes, where the driver can. m.mu is held.
@@ -165,7 +184,7 @@ func (m *Member) measure(v *View) {
 		return nil
 	}
 	v.ReceivedBytes, v.AppliedBytes = bytes(v.Received), bytes(v.Applied)
-	if v.Record == nil || v.AppliedBytes == nil || v.Record.Primary == v.ID {
+	if v.Record == nil || v.AppliedBytes == nil || v.Record.Primary == v.ID || v.Record.Primary == "" {
 		return
 	}
 	if front := bytes(m.obs.Answers[v.Record.Primary].Received); front != nil {

@@ -83,7 +83,7 @@ func (t *step) detached() bool {
 		t.start(Start{Standby: true})
 	case db == nil || t.o.Busy:
 		t.hung()
-	case db.Upstream != "":
+	case db.Upstream != "" || db.Archive:
 		t.do(Follow{""})
 	}
 	return db != nil && !t.o.Busy && !db.Primary && db.Upstream == "" && db.Detached && t.o.Asked >= t.s.sign && db.Received != ""

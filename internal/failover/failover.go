@@ -26,6 +26,8 @@ type Config struct {
 	Lost time.Duration
 	// Adopt: files that were no cluster's member's may found one.
 	Adopt bool
+	// Standby: the cluster that this member founds follows another one, by that one's archive.
+	Standby bool
 	// Compare orders positions, as database.Driver does.
 	Compare func(a, b string) (order int, ok bool)
 }
@@ -61,7 +63,9 @@ type Database struct {
 	// that it has written. Empty: not known yet, as after a restart.
 	Received string
 	Applied  string
-	Timeline string
+	// Committed is when the last commit that a replica has applied was made, by its primary's clock; zero: it is not known. For people.
+	Committed time.Time
+	Timeline  string
 	// Began is where the history of a primary leaves that of the one before, if that is known better than
 	// by what it had received when it was elected (whose end may be half a record).
 	Began    string
@@ -70,6 +74,8 @@ type Database struct {
 	Receiving bool
 	// Detached: it follows nobody, and nothing more can be received from anybody, not even after a restart.
 	Detached bool
+	// Archive: it follows nobody, and applies what another cluster's archive has.
+	Archive  bool
 	Set      SyncSet // who acknowledges the commits of a primary, as in effect
 	Open     bool    // it admits clients
 	Replicas []Replica

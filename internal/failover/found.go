@@ -7,6 +7,8 @@ func (t *step) found() {
 	switch {
 	case t.s.leads != 0 && t.s.last != nil:
 		t.restore()
+	case t.s.last != nil && t.s.last.Phase == Standby:
+		t.refoundStandby()
 	case t.o.Disk == nil:
 		t.d.Why = "the local files cannot be looked at"
 		t.unled()
@@ -19,6 +21,8 @@ func (t *step) found() {
 	case t.o.Backup && t.o.Now-t.since() < 2*t.cfg.TTL:
 		// There was a cluster, and there may be one: who leads it writes the record again.
 		t.d.Why = "there is a backup, but no record of its cluster in the coordinator: waiting whether somebody leads"
+	case t.cfg.Standby && !t.o.Backup: // with a backup of its own it was one of its own
+		t.foundStandby()
 	default:
 		r := &Record{Epoch: t.s.Epoch + 1, Phase: Bootstrapping, Mode: t.cfg.Mode, Primary: t.s.ID}
 		enrol(r, t.cfg.Name, t.own())

@@ -18,6 +18,7 @@ const (
 	Bootstrapping Phase = "bootstrapping" // Primary makes the first database
 	Running       Phase = "running"       // Primary is, or is about to be, the primary of Epoch
 	Electing      Phase = "electing"      // nobody may lead; Candidate asks the others how far they are
+	Standby       Phase = "standby"       // nobody leads: the members follow another cluster by its archive, until a forced switchover is asked for
 )
 
 // Mode of replication.
@@ -160,7 +161,7 @@ func ParseRecord(text []byte) (*Record, error) {
 }
 
 func (r *Record) check() error {
-	phases, modes, ids := []Phase{Bootstrapping, Running, Electing}, []Mode{Off, On, Strict}, r.Set.Members
+	phases, modes, ids := []Phase{Bootstrapping, Running, Electing, Standby}, []Mode{Off, On, Strict}, r.Set.Members
 	once := slices.IsSorted(ids) && len(slices.Compact(slices.Clone(ids))) == len(ids)
 	if r.Format < 1 || r.Epoch == 0 || !slices.Contains(phases, r.Phase) || !slices.Contains(modes, r.Mode) || !once ||
 		r.Set.Acks < 0 || r.Set.Acks > len(ids) {

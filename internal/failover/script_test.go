@@ -15,9 +15,10 @@ import (
 //
 // A line is one of:
 //
-//	cluster NAME... [mode=M] [acks=N] [lost=D] [backup]   boots these; TTL 2s, Missing 2s, Forget 60s
+//	cluster NAME... [mode=M] [acks=N] [lost=D] [backup] [standby]   boots these; TTL 2s, Missing 2s, Forget 60s
 //	formed NAME... [the same]         the same, and 4s later; what they do meanwhile is not told
 //	run DURATION                      time passes: a step of each member every 100ms
+//	archive N                         another cluster's archive, which a standby cluster follows, has so much more
 //	commit N                          the primary's clients write so much: told is which is acknowledged
 //	crash|boot|destroy NAME...        an instance ends at once | starts again | ends with its disk; it may be a new one
 //	kill|hang|wake NAME               the server dies | does not answer | answers again
@@ -26,6 +27,7 @@ import (
 //	full|empty NAME                   its disk is full | is not any more
 //	broken|whole NAME                 no server can be started from its files | one can
 //	deaf|hearing NAME                 it receives nothing, though it asks | it does again
+//	fed|unfed NAME                    it applies more and more of an archive | it does not any more
 //	cut|join NAME NAME|store          neither reaches the other | both do again
 //	coordinator away|back|lost        does not answer | does | has no record any more
 //	coordinator old NAME              shows this one, once, the record before
@@ -34,6 +36,7 @@ import (
 //	tags NAME [nofailover] [nosync] [priority=N]
 //	config NAME [mode=M] [acks=N]     its configuration is another one
 //	switchover [NAME] [force]         somebody asks for it
+//	withdraw                          it is taken back
 //	failover paused|resumed
 //	sluggish NAME                     what it does to its server takes a second from now on
 //	odd NAME                          its log cannot be compared with another's
@@ -62,20 +65,21 @@ func TestScripts(t *testing.T) {
 
 // story is a small cluster.
 type story struct {
-	out    strings.Builder
-	now    time.Duration
-	nodes  []*node
-	record *Record
-	before *Record
-	stale  string // who is shown, once, the record before
-	beats  map[uint64]uint64
-	away   bool
-	cut    map[string]bool
-	slow   bool
-	late   []func()
-	values int // of commits
-	forks  int
-	acked  int
+	out     strings.Builder
+	now     time.Duration
+	nodes   []*node
+	record  *Record
+	before  *Record
+	stale   string // who is shown, once, the record before
+	beats   map[uint64]uint64
+	away    bool
+	cut     map[string]bool
+	slow    bool
+	late    []func()
+	values  int   // of commits
+	archive []int // another cluster's
+	forks   int
+	acked   int
 }
 
 func (s *story) tell(format string, args ...any) {
@@ -117,6 +121,13 @@ func (s *story) line(f []string) error {
 			s.tick()
 		}
 		return err
+	case "archive":
+		n, err := strconv.Atoi(args[0])
+		for range n {
+			s.values++
+			s.archive = append(s.archive, s.values)
+		}
+		return err
 	case "commit":
 		return s.commit(args[0])
 	case "cut", "join":
@@ -133,6 +144,8 @@ func (s *story) line(f []string) error {
 			}
 		}
 		s.wish(func(r *Record) { r.Switchover = &w })
+	case "withdraw":
+		s.wish(func(r *Record) { r.Switchover = nil })
 	case "failover":
 		s.wish(func(r *Record) { r.Paused = args[0] == "paused" })
 	case "show":
@@ -153,7 +166,7 @@ func (s *story) cluster(args []string) {
 	s.beats = map[uint64]uint64{}
 	var names, options []string
 	for _, a := range args {
-		if strings.Contains(a, "=") || a == "backup" {
+		if strings.Contains(a, "=") || a == "backup" || a == "standby" {
 			options = append(options, a)
 		} else {
 			names = append(names, a)

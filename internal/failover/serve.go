@@ -136,8 +136,8 @@ func (t *step) starve(up bool, newID string) {
 		t.s.unfed = 0
 		return
 	}
-	if t.s.unfed == 0 {
-		t.s.unfed = t.o.Now
+	if applied := t.o.Database.Applied; t.s.unfed == 0 || applied != t.s.reached {
+		t.s.unfed, t.s.reached = t.o.Now, applied // what it takes from an archive feeds it, too
 	}
 	_, strayed := t.within(t.s.Lineage, t.o.Database.Received)
 	patience := 5 * t.cfg.TTL // it may be a primary with much to do, and this copy may be needed yet

@@ -90,7 +90,8 @@ type State struct {
 
 	sign    time.Duration // when the primary, or the election, was last seen to live
 	mark    mark          // what that was
-	unfed   time.Duration // since when the replica receives nothing although its upstream leads; 0: it does
+	unfed   time.Duration // since when the replica gets nothing although its upstream leads; 0: it does
+	reached string        // what it had applied by then
 	rewound bool          // going back has been tried since it received last
 	kept    []string      // for whom the log is kept
 	last    *Record       // the newest that was obeyed
@@ -140,9 +141,13 @@ type (
 	// written down first, State.Renewed when they are whole. Where Rewind is not enough it clones.
 	Clone  struct{ From, ID string }
 	Rewind struct{ From, ID string }
+	// Seed makes them those of a replica of another cluster's database, from its newest backup; System is empty as long as
+	// it is not known which database that is.
+	Seed struct{ System, ID string }
 	// Start starts the server, see database.Configuration.
 	Start struct {
 		Standby  bool
+		Archive  bool // of a standby that follows nobody: it applies another cluster's archive
 		Upstream string
 		Set      SyncSet
 	}
@@ -166,6 +171,7 @@ func (Init) action()        {}
 func (Restore) action()     {}
 func (Clone) action()       {}
 func (Rewind) action()      {}
+func (Seed) action()        {}
 func (Start) action()       {}
 func (Follow) action()      {}
 func (Synchronize) action() {}
@@ -211,6 +217,8 @@ func Step(cfg Config, s State, o Observation, newID string) (State, Decision) {
 		t.restore()
 	case t.s.leads == t.r.Epoch:
 		t.reign()
+	case t.r.Phase == Standby:
+		t.shadow(newID)
 	case t.r.Primary == t.s.ID:
 		t.reclaim()
 	case t.r.Phase == Bootstrapping:

@@ -22,6 +22,8 @@ type node struct {
 	system                   string
 	replica, full, deaf, odd bool
 	broken, sluggish         bool
+	fed, archive             bool
+	applied                  int
 	backup, unsure           bool
 	log                      []int
 
@@ -45,7 +47,7 @@ func (n *node) boot() {
 }
 
 func (n *node) kill() {
-	n.up, n.hung, n.primary, n.open, n.upstream, n.set = false, false, false, false, "", SyncSet{}
+	n.up, n.hung, n.primary, n.open, n.upstream, n.set, n.archive = false, false, false, false, "", SyncSet{}, false
 }
 
 func (n *node) configure(options []string) {
@@ -61,6 +63,8 @@ func (n *node) configure(options []string) {
 			n.cfg.Lost, _ = time.ParseDuration(value)
 		case "backup":
 			n.backup = true
+		case "standby":
+			n.cfg.Standby = true
 		case "nofailover":
 			n.cfg.Self.Tags.NoFailover = true
 		case "nosync":
@@ -98,6 +102,8 @@ func (n *node) happen(what string) bool {
 		n.unsure = what == "unsure"
 	case "broken", "whole":
 		n.broken = what == "broken"
+	case "fed", "unfed":
+		n.fed = what == "fed"
 	case "sluggish":
 		n.sluggish = true
 	case "odd":
@@ -125,6 +131,9 @@ func (n *node) serve() {
 	if up := n.source(); up != nil && n.s.now >= n.answers {
 		n.log = slices.Clone(up.log)
 		up.flushed[n.disk.ID] = len(n.log)
+	}
+	if n.up && !n.hung && !n.deaf && n.archive && n.s.now >= n.answers {
+		n.log = slices.Clone(n.s.archive)
 	}
 	if !n.up || n.hung || !n.primary || !n.open {
 		return
@@ -160,7 +169,11 @@ func (n *node) observe() {
 	}
 	db := &Database{
 		Primary: n.primary, Received: strconv.Itoa(len(n.log)), Upstream: n.upstream, Receiving: n.source() != nil,
-		Detached: n.upstream == "", Set: n.set, Open: n.open,
+		Detached: n.upstream == "" && !n.archive, Archive: n.archive, Set: n.set, Open: n.open,
+	}
+	if n.fed {
+		n.applied++
+		db.Applied = strconv.Itoa(n.applied)
 	}
 	if n.odd {
 		db.Received += "?"
@@ -274,7 +287,13 @@ func (n *node) act(a Action) {
 		n.renew(a.From, a.ID)
 	case Rewind:
 		n.renew(a.From, a.ID)
+	case Seed:
+		n.remake(a.ID, func() bool {
+			n.system, n.log, n.replica = "the source's", slices.Clone(n.s.archive), true
+			return true
+		})
 	case Start:
+		n.archive = a.Archive
 		n.up, n.answers, n.primary, n.upstream, n.set = true, n.s.now+300*time.Millisecond, !a.Standby, a.Upstream, a.Set
 		n.replica, n.flushed = n.replica || a.Standby, map[string]int{}
 		if n.broken {
@@ -298,7 +317,7 @@ func (n *node) change(a Action) {
 	case Stop:
 		n.kill()
 	case Follow:
-		n.upstream = a.Upstream
+		n.upstream, n.archive = a.Upstream, false
 	case Synchronize:
 		n.set = a.Set
 		n.state = n.state.Synchronized(strconv.Itoa(len(n.log)))
@@ -314,13 +333,23 @@ func (n *node) change(a Action) {
 }
 
 func (n *node) renew(from, id string) {
+	n.remake(id, func() bool {
+		up := n.s.byID(from)
+		if up == nil || !up.primary {
+			return false
+		}
+		n.system, n.log, n.replica = up.system, slices.Clone(up.log), true
+		return true
+	})
+}
+
+func (n *node) remake(id string, how func() bool) {
 	n.ids++
 	n.state = n.state.Renewing(id)
 	n.disk = n.state.Persistent
 	n.kill()
 	n.during(300*time.Millisecond, func() {
-		if up := n.s.byID(from); up != nil && up.primary {
-			n.system, n.log, n.replica = up.system, slices.Clone(up.log), true
+		if how() {
 			n.state = n.state.Renewed(id)
 			n.disk = n.state.Persistent
 		}
@@ -335,6 +364,8 @@ func (n *node) String() string {
 		return fmt.Sprintf("%s, down, log %d", n.disk.ID, len(n.log))
 	case n.primary:
 		return fmt.Sprintf("%s, primary, open %v, log %d, waits for %s", n.disk.ID, n.open, len(n.log), text(n.set))
+	case n.archive:
+		return fmt.Sprintf("%s, applies the archive, log %d", n.disk.ID, len(n.log))
 	}
 	return fmt.Sprintf("%s, replica of %q, log %d", n.disk.ID, n.upstream, len(n.log))
 }
@@ -361,6 +392,8 @@ func (n *node) text(a Action) string {
 		switch {
 		case !a.Standby:
 			return "start as primary, wait for " + text(a.Set)
+		case a.Archive:
+			return "start, applying the archive"
 		case a.Upstream == "":
 			return "start, following nobody"
 		}
@@ -372,6 +405,8 @@ func (n *node) text(a Action) string {
 		return "follow " + a.Upstream
 	case Clone:
 		return "clone " + a.From + " as " + a.ID
+	case Seed:
+		return "seed as " + a.ID
 	case Rewind:
 		return "rewind to " + a.From + " as " + a.ID
 	case Admit:

@@ -45,10 +45,8 @@ func (d *Driver) clone(ctx context.Context, source database.Peer) error {
 		"--no-password", "-c", "fast", "-X", "stream", "--no-estimate-size"); err != nil {
 		return err
 	}
-	for _, ours := range []string{"standby.signal"} { // nothing starts as a primary from a copy
-		if err := d.writeFile(filepath.Join(dir, ours), ""); err != nil {
-			return err
-		}
+	if err := d.writeFile(filepath.Join(dir, standbySignal), ""); err != nil { // nothing starts as a primary from a copy
+		return err
 	}
 	if err := exchange(dir, d.o.Data); err != nil {
 		return err

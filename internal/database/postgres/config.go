@@ -103,7 +103,13 @@ func (d *Driver) reloadable(w *wanted) []setting {
 	} else if w.Standby {
 		restore = "" // who follows nobody receives nothing, from the archive neither
 	}
-	archive := "off"
+	archive, command := "off", d.o.ArchiveCommand
+	if w.Archive {
+		restore = d.o.SourceCommand
+		if command != "" {
+			command = "true" // it is archived already: where it comes from
+		}
+	}
 	if d.o.ArchiveCommand != "" {
 		// Replicas, too: what a lost primary had not archived is removed by the first checkpoint after a promotion else.
 		archive = "always"
@@ -118,7 +124,7 @@ func (d *Driver) reloadable(w *wanted) []setting {
 		{"synchronous_standby_names", syncNames(w.Set)},
 		{"restore_command", restore},
 		{"archive_mode", archive},
-		{"archive_command", d.o.ArchiveCommand},
+		{"archive_command", command},
 		{"archive_library", ""},
 		{"archive_cleanup_command", ""},
 		{"recovery_end_command", ""},
@@ -156,6 +162,9 @@ func (d *Driver) conf(w *wanted) string {
 		}
 	}
 	put(d.defaults())
+	if w.Archive { // each try asks a store
+		put([]setting{{"wal_retrieve_retry_interval", "5s"}})
+	}
 	for _, more := range []map[string]string{d.o.Parameters, w.Floor} {
 		for _, name := range slices.Sorted(maps.Keys(more)) {
 			put([]setting{{name, more[name]}})

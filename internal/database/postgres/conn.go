@@ -72,6 +72,8 @@ func ailing(err error) error {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist),
 		errors.As(err, &said) && said.Code == "57P03": // cannot_connect_now: it starts, or ends
 		return fmt.Errorf("%w: %w", database.ErrNotRunning, err)
+	case errors.As(err, &said) && said.Code == "28P01": // invalid_password
+		return fmt.Errorf("%w: %w", database.ErrPassword, err)
 	}
 	return err
 }

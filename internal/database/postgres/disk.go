@@ -49,7 +49,7 @@ func (d *Driver) Disk(context.Context) (failover.Disk, error) {
 	if err != nil {
 		return failover.Disk{}, fmt.Errorf("look at the database's files: %s is not empty, and holds no whole database: %w", d.o.Data, err)
 	}
-	_, err = os.Lstat(filepath.Join(d.o.Data, "standby.signal"))
+	_, err = os.Lstat(filepath.Join(d.o.Data, standbySignal))
 	return failover.Disk{System: system, Replica: err == nil}, nil
 }
 

@@ -213,7 +213,7 @@ func (d *Driver) Configure(ctx context.Context, c database.Configuration) error 
 	if !c.Standby && (files.replica() || d.copied()) {
 		return errors.New("configure PostgreSQL: the files are a replica's, and become a primary's by promotion only")
 	}
-	signals := map[string]bool{"standby.signal": c.Standby, "recovery.signal": false, "promote": false}
+	signals := map[string]bool{standbySignal: c.Standby, recoverySignal: false, "promote": false}
 	for name, there := range signals {
 		path := filepath.Join(d.o.Data, name)
 		if there {
@@ -253,6 +253,9 @@ func (d *Driver) checkConfiguration(c database.Configuration) error {
 		if err := checkPeer(*c.Upstream); err != nil {
 			return err
 		}
+	}
+	if c.Archive && (!c.Standby || c.Upstream != nil || d.o.SourceCommand == "") {
+		return errors.New("nothing says which archive it is to apply, or it is no standby that follows nobody")
 	}
 	return checkSet(c.Set)
 }

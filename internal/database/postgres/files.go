@@ -114,20 +114,28 @@ func mountHint(path string, err error) error {
 // fresh makes a new directory beside the database, and removes what earlier ones left. Its name is another one
 // each time: a program that outlived its agent writes into none that is in use.
 func (d *Driver) fresh() (string, error) {
-	left, err := filepath.Glob(escapeGlob(d.o.Data) + freshSuffix + "*")
-	if err != nil {
+	if err := d.removeFresh(); err != nil {
 		return "", err
-	}
-	for _, dir := range left {
-		if err := os.RemoveAll(dir); err != nil {
-			return "", err
-		}
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(d.o.Data), filepath.Base(d.o.Data)+freshSuffix+"*")
 	if err != nil {
 		return "", err
 	}
 	return dir, d.own(dir)
+}
+
+// removeFresh removes what unfinished copies have left beside the database.
+func (d *Driver) removeFresh() error {
+	left, err := filepath.Glob(escapeGlob(d.o.Data) + freshSuffix + "*")
+	if err != nil {
+		return err
+	}
+	for _, dir := range left {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func escapeGlob(s string) string {

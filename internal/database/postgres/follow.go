@@ -38,7 +38,7 @@ func (d *Driver) follow(upstream *database.Peer) error {
 	if !w.Standby {
 		return errors.New("a primary follows nobody")
 	}
-	w.Upstream = upstream
+	w.Upstream, w.Archive = upstream, false
 	if upstream != nil {
 		if err := checkPeer(*upstream); err != nil {
 			return err
@@ -136,7 +136,7 @@ func (d *Driver) promote(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.Standby && w.Upstream != nil {
+	if w.Standby && (w.Upstream != nil || w.Archive) {
 		return errors.New("it is not detached")
 	}
 	if w.Open { // its readers would become writers
@@ -151,7 +151,7 @@ func (d *Driver) promote(ctx context.Context) error {
 	if err != nil {
 		return ailing(err)
 	}
-	w.Standby, w.Open, w.Floor = false, false, nil
+	w.Standby, w.Archive, w.Open, w.Floor = false, false, false, nil
 	if err := d.apply(w); err != nil {
 		return err
 	}

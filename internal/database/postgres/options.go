@@ -44,6 +44,8 @@ type Options struct {
 	// ArchiveCommand and RestoreCommand, as PostgreSQL runs them. Empty: none.
 	ArchiveCommand string
 	RestoreCommand string
+	// SourceCommand is the restore command of a server that applies another cluster's archive. Empty: there is none to apply.
+	SourceCommand string
 	// ArchivePending stores what an ended server left unarchived, before Rewind throws it away. Nil: nothing is done.
 	ArchivePending func(ctx context.Context) error
 	// InitArgs are further arguments of initdb.
@@ -135,7 +137,7 @@ func (o *Options) checkParameters() error {
 	if err := o.checkTogether(); err != nil {
 		return err
 	}
-	for what, command := range map[string]string{"archive": o.ArchiveCommand, "restore": o.RestoreCommand} {
+	for what, command := range map[string]string{"archive": o.ArchiveCommand, "restore": o.RestoreCommand, "source": o.SourceCommand} {
 		if strings.ContainsAny(command, "\x00") {
 			return fmt.Errorf("the %s command has a NUL in it", what)
 		}

@@ -30,23 +30,26 @@ func (d *Driver) EndSegment(ctx context.Context) error {
 // recoveryEnd is how long an ended recovery may take to stop.
 const recoveryEnd = 2 * time.Minute
 
-// recoverySignal is in files whose recovery has not come to its end.
-const recoverySignal = "recovery.signal"
+// recoverySignal is in files whose recovery has not come to its end, standbySignal in those of a replica.
+const (
+	recoverySignal = "recovery.signal"
+	standbySignal  = "standby.signal"
+)
 
-// How far a Restore has come, as the file beside the database says while it is not whole. Of what any
+// How far a Restore or a Seed has come, as the file beside the database says while it is not whole. Of what any
 // other text says nothing can be used.
 const (
 	fetching   = "a backup is being brought here\n"
 	recovering = "a backup that was brought here is being recovered\n"
 )
 
-// Backup is what Restore begins with.
+// Backup is what Restore and Seed begin with.
 type Backup struct {
-	// Fetch fills a directory, which is empty or as an interrupted Fetch has left it, with files that have a recovery.signal.
+	// Fetch fills a directory, which is empty, or as a Fetch or what came before one has left it, with files that have a recovery.signal.
 	Fetch func(ctx context.Context, dir string) error
 	// Settle takes away what Fetch has set for the recovery.
 	Settle func(dir string) error
-	Env    []string // added to the environment of the server that recovers, for restore_command
+	Env    []string // added to the environment of the server that recovers, for restore_command; of no use to Seed
 	// Look is called when the server has become a primary, before it is stopped. With it the database is on trial: it is for
 	// Look alone, who may connect as it likes (Ask), on little memory, and does nothing by itself. nil: it is no trial.
 	Look func(ctx context.Context) error
@@ -80,6 +83,9 @@ func (d *Driver) restore(ctx context.Context, b Backup) error {
 		if err := d.fetch(ctx, b, string(stage) == fetching); err != nil {
 			return err
 		}
+		if err := d.writeFile(d.unfinished(), recovering); err != nil {
+			return err
+		}
 	}
 	if err := d.recoverFiles(ctx, b); err != nil {
 		return err
@@ -106,10 +112,7 @@ func (d *Driver) fetch(ctx context.Context, b Backup, again bool) error {
 	if err := errors.Join(d.makeDir(d.o.Run), b.Fetch(ctx, d.o.Data)); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Chmod(d.o.Data, 0o700), d.ownAll(d.o.Data)); err != nil {
-		return err
-	}
-	return d.writeFile(d.unfinished(), recovering)
+	return errors.Join(os.Chmod(d.o.Data, 0o700), d.ownAll(d.o.Data))
 }
 
 func (d *Driver) recoverFiles(ctx context.Context, b Backup) error {

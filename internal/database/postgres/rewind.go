@@ -76,46 +76,58 @@ func (d *Driver) dialRewind(ctx context.Context, source database.Peer) (*pgx.Con
 
 // target is the history that files are to be brought to.
 type target struct {
-	conn *pgx.Conn
-	at   position // as far as it is flushed, with all of its ancestors
-	size lsn      // of a log segment
+	conn    *pgx.Conn
+	at      position // as far as it is flushed, with all of its ancestors
+	size    lsn      // of a log segment
+	history string   // the timeline's history file
 }
 
 // newTarget asks the source, whose control file names its timeline afterwards: pg_rewind believes that.
 func newTarget(ctx context.Context, conn *pgx.Conn, system string) (*target, error) {
-	var itself, flush, file string
-	var recovering bool
-	var size int64
-	err := conn.QueryRow(ctx, `SELECT (SELECT system_identifier::text FROM pg_control_system()), pg_is_in_recovery(),
-		pg_size_bytes(current_setting('wal_segment_size'))`).Scan(&itself, &recovering, &size)
+	t, itself, err := askTarget(ctx, conn)
 	switch {
 	case err != nil:
 		return nil, err
 	case itself != system:
 		return nil, fmt.Errorf("it is another database (%s) than this one (%s)", itself, system)
+	}
+	return t, t.control(ctx)
+}
+
+// askTarget asks the source, which has to be a primary, and which database it is.
+func askTarget(ctx context.Context, conn *pgx.Conn) (t *target, system string, err error) {
+	var flush, file string
+	var recovering bool
+	var size int64
+	err = conn.QueryRow(ctx, `SELECT (SELECT system_identifier::text FROM pg_control_system()), pg_is_in_recovery(),
+		pg_size_bytes(current_setting('wal_segment_size'))`).Scan(&system, &recovering, &size)
+	switch {
+	case err != nil:
+		return nil, "", err
 	case recovering:
-		return nil, errors.New("it is no primary")
+		return nil, "", errors.New("it is no primary")
 	}
 	if err := conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text, pg_walfile_name(pg_current_wal_flush_lsn())").Scan(&flush, &file); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	t := &target{conn: conn, size: lsn(size)}
+	t = &target{conn: conn, size: lsn(size)}
 	end, err1 := parseLSN(flush)
 	timeline, err2 := parseHex(file[:min(8, len(file))])
 	if err := errors.Join(err1, err2); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	t.at = position{span: span{timeline, end}}
 	if timeline > 1 {
 		var text []byte
 		if err := conn.QueryRow(ctx, "SELECT pg_read_binary_file($1::text)", fmt.Sprintf("pg_wal/%08X.history", timeline)).Scan(&text); err != nil {
-			return nil, err
+			return nil, "", err
 		}
-		if t.at.before, err = parseHistory(string(text)); err != nil {
-			return nil, err
+		t.history = string(text)
+		if t.at.before, err = parseHistory(t.history); err != nil {
+			return nil, "", err
 		}
 	}
-	return t, t.control(ctx)
+	return t, system, nil
 }
 
 // control waits until the source's control file names its timeline.

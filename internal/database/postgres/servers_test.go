@@ -38,6 +38,7 @@ func TestServers(t *testing.T) {
 		"outgrown":                         outgrown,
 		"rewind of what is gone":           rewindOfWhatIsGone,
 		"encrypted":                        encrypted,
+		"seeded":                           seeded,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

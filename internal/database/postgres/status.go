@@ -94,10 +94,11 @@ type receiver struct {
 }
 
 type following struct {
-	Replay   string
-	Receive  string
-	Receiver *receiver
-	WAL      []string // histories, and the segments of all timelines in which the last byte is
+	Replay    string
+	Receive   string
+	Committed *time.Time
+	Receiver  *receiver
+	WAL       []string // histories, and the segments of all timelines in which the last byte is
 }
 
 // followingQuery asks a replica. Its parameter says whether what was received beyond what was applied counts.
@@ -106,7 +107,7 @@ const followingQuery = `WITH l AS MATERIALIZED (
 			pg_size_bytes(current_setting('wal_segment_size')) AS size),
 	s AS (SELECT (pg_wal_lsn_diff(CASE WHEN $1 THEN greatest(replay, receive) ELSE replay END, '0/0')::bigint - 1) / size AS n,
 			4294967296 / size AS per FROM l)
-	SELECT json_build_object('replay', l.replay, 'receive', l.receive,
+	SELECT json_build_object('replay', l.replay, 'receive', l.receive, 'committed', pg_last_xact_replay_timestamp(),
 		'receiver', (SELECT row_to_json(r) FROM (SELECT status, received_tli AS timeline, greatest(receive_start_lsn, latest_end_lsn) AS end,
 			coalesce(sender_host, '') AS host, coalesce(sender_port, 0) AS port, coalesce(conninfo, '') AS conninfo
 			FROM pg_stat_wal_receiver) r),
@@ -304,8 +305,12 @@ func (d *Driver) askReplica(ctx context.Context, a *asker, s *failover.Database,
 		return err
 	}
 	s.Timeline, s.Applied = fmt.Sprint(p.timeline), p.back(replay).String()
-	if a.known == g.Start {
+	s.Archive = current && w.Archive && g.Restore != ""
+	if a.known == g.Start || s.Archive { // what the archive has can be had again
 		s.Received = p.String()
+	}
+	if f.Committed != nil {
+		s.Committed = *f.Committed
 	}
 	if !current || w.Upstream == nil || !slices.ContainsFunc(d.reloadable(&w), func(x setting) bool { return x.name == "primary_conninfo" && x.value == g.Conninfo }) {
 		return nil
