@@ -169,8 +169,9 @@ func (m *minder) revive(t *testing.T) {
 	}
 }
 
-func (m *minder) postmaster(i int) int {
-	text, err := os.ReadFile(filepath.Join(m.data[i], "postmaster.pid"))
+// postmaster is the process of the server that has a directory; 0: none.
+func postmaster(data string) int {
+	text, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
 	if err != nil {
 		return 0
 	}
@@ -181,7 +182,7 @@ func (m *minder) postmaster(i int) int {
 
 func (m *minder) killServer(t *testing.T, i int) {
 	t.Helper()
-	if pid := m.postmaster(i); pid > 0 {
+	if pid := postmaster(m.data[i]); pid > 0 {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
@@ -208,18 +209,7 @@ func (m *minder) primary(ctx context.Context) int {
 }
 
 func (m *minder) answers(ctx context.Context, i int, path string) bool {
-	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.apis[i]+path, nil)
-	if err != nil {
-		return false
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	return answers(ctx, "http://"+m.apis[i]+path)
 }
 
 // whole waits for a primary and two replicas, one of them at least synchronous.
