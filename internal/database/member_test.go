@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -303,4 +304,28 @@ func TestCannotBeKilled(t *testing.T) {
 	c.engine.change(func() { first.node.wedged = nil })
 	loose()
 	c.formed()
+}
+
+// TestReadinessElectsNobody: a replica that load balancers leave out, and that applies nothing of what it receives, leads when
+// nobody else may; what it had received it has.
+func TestReadinessElectsNobody(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On)
+	c.add("a", failover.Tags{NoLoadBalance: true})
+	c.add("b", failover.Tags{NoLoadBalance: true})
+	first := c.formed()
+	next := c.other(first)
+	c.add("c", failover.Tags{NoFailover: true})
+	c.formed()
+	c.engine.change(func() { next.node.slow = true })
+	word := c.writes()
+	for _, path := range []string{"/replica", "/read-only"} {
+		if got := next.get(http.MethodGet, path).Code; got != http.StatusServiceUnavailable {
+			t.Errorf("%s says %d of a replica that is not to be asked", path, got)
+		}
+	}
+	first.kill()
+	delete(c.members, first.name())
+	c.until("the other one leads", func() bool { return next.View().Role == RolePrimary })
+	c.kept(next, word)
 }

@@ -39,6 +39,7 @@ func TestServers(t *testing.T) {
 		"rewind of what is gone":           rewindOfWhatIsGone,
 		"encrypted":                        encrypted,
 		"seeded":                           seeded,
+		"search path":                      searchPath,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
