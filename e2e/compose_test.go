@@ -88,8 +88,11 @@ func awaitMembers(t *testing.T, containers []*dockertest.Container, n int) *dock
 	return primary
 }
 
-// project prepares the compose file of an example, as it stands.
-func project(t *testing.T, example string) *dockertest.Project {
+// exampleSecret is the superuser's password in an example's database.
+const exampleSecret = "another one of this test"
+
+// project prepares the compose file of an example, as it stands; more are variables of the command.
+func project(t *testing.T, example string, more ...string) *dockertest.Project {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), example)
 	if err := os.CopyFS(dir, os.DirFS("../examples/"+example)); err != nil {
@@ -98,13 +101,16 @@ func project(t *testing.T, example string) *dockertest.Project {
 	if err := os.WriteFile(filepath.Join(dir, "password"), []byte("a password of this test\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("another one of this test\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(exampleSecret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	dockertest.BaseImage(t)
-	return dockertest.New(t).Compose(dir, map[string]string{
-		"DROVER_IMAGE": droverImage(t), "S3_IMAGE": storeImage(t),
-	})
+	env := map[string]string{"DROVER_IMAGE": droverImage(t), "S3_IMAGE": storeImage(t)}
+	for _, v := range more {
+		name, value, _ := strings.Cut(v, "=")
+		env[name] = value
+	}
+	return dockertest.New(t).Compose(dir, env)
 }
 
 // awaitHolder waits for one of the instances to be the holder.

@@ -146,12 +146,7 @@ func (c *cluster) add() *dbMember {
 // find finds the member's address, which another start may have changed.
 func (m *dbMember) find() {
 	m.c.t.Helper()
-	out, err := exec.CommandContext(m.c.t.Context(), "docker", "inspect", "--format",
-		"{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", m.ID).Output()
-	if err != nil {
-		m.c.t.Fatal(err)
-	}
-	m.ip = strings.TrimSpace(string(out))
+	m.ip = address(m.c.t, m.Container)
 }
 
 // is asks the member's health path.
