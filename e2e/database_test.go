@@ -185,12 +185,12 @@ type view struct {
 	Role, Why string
 }
 
-// awaitWhole waits until there is one primary and so many replicas, and returns the primary.
+// awaitWhole waits until there is one primary and so many replicas, for which it waits unless that is off, and returns the primary.
 func (c *cluster) awaitWhole(replicas int, within time.Duration) *dbMember {
 	c.t.Helper()
 	var primary *dbMember
 	took := dockertest.Await(c.t, within, fmt.Sprintf("a primary and %d replicas", replicas), func(ctx context.Context) error {
-		var primaries, others int
+		var primaries, others, waited int
 		var said []string
 		for _, m := range c.members {
 			switch v := m.view(ctx); {
@@ -198,12 +198,15 @@ func (c *cluster) awaitWhole(replicas int, within time.Duration) *dbMember {
 				primaries, primary = primaries+1, m
 			case m.is(ctx, "/replica"):
 				others++
+				if m.is(ctx, "/sync") {
+					waited++
+				}
 			default:
 				said = append(said, fmt.Sprintf("%s: %s %q", m.Name, v.Role, v.Why))
 			}
 		}
-		if primaries != 1 || others < replicas {
-			return fmt.Errorf("%d primaries, %d replicas; %s", primaries, others, strings.Join(said, "; "))
+		if primaries != 1 || others < replicas || waited < replicas && c.env["SYNCHRONOUS"] != "off" {
+			return fmt.Errorf("%d primaries, %d replicas, of which %d are waited for; %s", primaries, others, waited, strings.Join(said, "; "))
 		}
 		return nil
 	})
