@@ -315,7 +315,7 @@ func (m *Member) ended() bool {
 			return m.obs.Sent+m.opt.Failover.TTL < m.now()
 		}
 	}
-	return m.decision.Beat == 0
+	return m.decision.LeadUntil == 0
 }
 
 // tell says what has changed, to people and to others.

@@ -332,10 +332,11 @@ func (t *step) proof() time.Duration {
 	return max(proof, agreed)
 }
 
-// kill ends the server, if it may run.
+// kill ends the server, if it may run. Until it has ended this member shows no sign of life: it might be that it cannot be.
 func (t *step) kill(reason string) {
 	if t.o.Process != Down {
 		t.do(Kill{reason})
+		t.d.Beat = 0
 	}
 }
 
