@@ -209,7 +209,7 @@ func (r rates) String() string {
 func (r rates) fives() string {
 	var all []string
 	for part := range slices.Chunk(r, 5) {
-		all = append(all, fmt.Sprintf("%.0f", rates(part).mean()))
+		all = append(all, fmt.Sprintf("%.0f", part.mean()))
 	}
 	return strings.Join(all, " ")
 }

@@ -298,7 +298,7 @@ func (b *backups) look(ctx context.Context, m *database.Member) error {
 	view := m.View()
 	system, err := strconv.ParseUint(view.System, 10, 64)
 	if err != nil {
-		return nil // there is no database yet
+		return nil //nolint:nilerr // there is no database yet
 	}
 	if r := view.Record; r != nil && r.Phase == failover.Standby || r == nil && b.cfg.SourceConfig() != nil {
 		return nil // what there is has been backed up: by the cluster that is followed

@@ -195,7 +195,7 @@ func TestReloadWhileJobsWait(t *testing.T) {
 	dir := t.TempDir()
 	put(t, other, "shop/level", "1")
 	text := fmt.Sprintf(templated, dir)
-	s := runsWith(t, strings.Replace(text, "shop/level", "shop/levle", 1), co)
+	s := runsWith(t, strings.Replace(text, "shop/level", "shop/heights", 1), co)
 	s.event("ready", "early")
 	s.until("blocked", func(st client.Status) bool { return st.Templates[0].State == "blocked" })
 	if state := s.job("app").State; state != "waiting" {

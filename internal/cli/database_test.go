@@ -137,7 +137,7 @@ database:
 // answers is what one of a member's health paths answers; 0: nothing does.
 func (m *dbMember) answers(path string) (status int, body map[string]any) {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Get("http://" + m.api + path) //nolint:noctx // it has a timeout
+	resp, err := client.Get("http://" + m.api + path)
 	if err != nil {
 		return 0, nil
 	}
@@ -219,18 +219,6 @@ func (c *dbCluster) formed(n int) (primary *dbMember) {
 // others are all but one.
 func (c *dbCluster) others(m *dbMember) []*dbMember {
 	return slices.DeleteFunc(slices.Clone(c.members), func(o *dbMember) bool { return o == m })
-}
-
-// named is the member of that name.
-func (c *dbCluster) named(name string) *dbMember {
-	c.t.Helper()
-	for _, m := range c.members {
-		if m.name == name {
-			return m
-		}
-	}
-	c.t.Fatalf("there is no member %q", name)
-	return nil
 }
 
 // session is a client's, of these members the one that accepts writes.

@@ -24,7 +24,7 @@ import (
 // listed are the passing members in Consul's catalog, as "role port", sorted.
 func listed(t *testing.T, consul string) []string {
 	t.Helper()
-	resp, err := http.Get(consul + "/v1/health/service/db?passing") //nolint:noctx // Consul answers at once
+	resp, err := http.Get(consul + "/v1/health/service/db?passing")
 	if err != nil {
 		t.Fatal(err)
 	}

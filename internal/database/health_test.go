@@ -158,7 +158,7 @@ func TestBodies(t *testing.T) {
 	c := newCluster(t, failover.On, "a", "b", "c")
 	first := c.formed()
 	get := func(i *instance, path string) string {
-		resp, err := http.Get("http://" + i.opt.Failover.Self.API + path) //nolint:noctx // it answers at once
+		resp, err := http.Get("http://" + i.opt.Failover.Self.API + path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,7 +16,7 @@ import (
 // all obey, or asks the member that is meant.
 
 // Refused: an order was not carried out, and nothing has changed.
-type Refused struct {
+type Refused struct { //nolint:errname // it says what became of an order
 	Kind RefusalKind
 	Why  string // one line
 }

@@ -325,7 +325,7 @@ func TestOrdersAreMembersOnly(t *testing.T) {
 	only := c.formed()
 	api := only.opt.Failover.Self.API
 	for _, path := range []string{askPath, orderPath} {
-		resp, err := http.Post("http://"+api+path, "application/json", strings.NewReader(`{"do":"restart","id":"`+only.View().ID+`"}`)) //nolint:noctx // it answers at once
+		resp, err := http.Post("http://"+api+path, "application/json", strings.NewReader(`{"do":"restart","id":"`+only.View().ID+`"}`))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -188,7 +188,7 @@ func unicodeEscape(s string) (r rune, n int, err error) {
 	}
 	low, bad := one(s[6:])
 	if bad != nil {
-		return utf8.RuneError, 6, nil // half of a pair
+		return utf8.RuneError, 6, nil //nolint:nilerr // half of a pair
 	}
 	return utf16.DecodeRune(r, low), 12, nil
 }

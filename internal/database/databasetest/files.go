@@ -153,7 +153,7 @@ func closing(c *cluster) {
 	b.sees("ahead", func(s failover.Database) bool { return s.Receiving })
 	c.must(a.Stop(c.ctx()))
 	a.stopped()
-	<-done
+	<-done //nolint:errcheck // it has ended, that is all
 	cancel()
 	c.must(b.Follow(c.ctx(), nil))
 	end := b.detached().Received

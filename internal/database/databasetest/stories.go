@@ -114,7 +114,7 @@ func promoting(c *cluster, a, b, d *member) {
 	tail := a.attempt("lost")
 	c.hangs("a commit on a fenced primary", tail)
 	a.kill()
-	<-tail
+	<-tail //nolint:errcheck // it has ended, that is all
 	times = c.clock()
 	b.synchronize(set(1, d))
 	times("synchronize")

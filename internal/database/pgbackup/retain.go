@@ -119,7 +119,9 @@ func (s *Store) lines(ctx context.Context, all []Record, stored []wal.Stored) (m
 		}
 	}
 	for _, r := range all {
-		last[r.Timeline] = last[r.Timeline] // known by a backup alone, too
+		if _, ok := last[r.Timeline]; !ok { // known by a backup alone
+			last[r.Timeline] = time.Time{}
+		}
 	}
 	lines := map[wal.Timeline]history{}
 	parents := map[wal.Timeline]bool{}

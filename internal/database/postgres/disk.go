@@ -91,8 +91,6 @@ func (c control) replica() bool {
 	return c.state == stateShutDownRecovery || c.state == stateInRecovery
 }
 
-func (c control) clean() bool { return c.state == stateShutDown || c.state == stateShutDownRecovery }
-
 func (d *Driver) control(ctx context.Context) (control, error) {
 	out, err := d.run(ctx, "", nil, "pg_controldata", "-D", d.o.Data)
 	if err != nil {

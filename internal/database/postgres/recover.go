@@ -213,7 +213,7 @@ func (d *Driver) recoverer(ctx context.Context, b Backup) (*exec.Cmd, *tail, err
 		args = append(args, "-c", s.name+"="+s.value)
 	}
 	argv := d.argv(filepath.Join(bin, "postgres"), args...)
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it is stopped in order when the context ends
 	cmd.Dir = d.o.Data
 	cmd.Env = append([]string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + d.o.Run, "LC_ALL=C", "TZ=UTC"}, b.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: d.o.User, Setpgid: true, Pdeathsig: syscall.SIGKILL}

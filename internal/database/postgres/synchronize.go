@@ -202,7 +202,7 @@ func (d *Driver) seenWaiting(ctx context.Context, conn *pgx.Conn) (bool, error) 
 		err := conn.QueryRow(ctx, "SELECT coalesce((SELECT wait_event FROM pg_stat_activity WHERE pid = $1), '')", pid).Scan(&event)
 		if err != nil || event == "SyncRep" {
 			cancel()
-			<-done
+			<-done //nolint:errcheck // it was canceled
 			if err == nil {
 				_, err = conn.Exec(context.WithoutCancel(ctx), "SELECT pg_terminate_backend($1)", pid)
 			}

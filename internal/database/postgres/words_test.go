@@ -142,11 +142,10 @@ func FuzzQuoting(f *testing.F) {
 			t.Errorf("confValue(%q) is read as %q", s, got)
 		}
 		info := infoValue(s) // libpq: backslashes, and nothing else
-		body, quoted := info[1:len(info)-1], false
+		body := info[1 : len(info)-1]
 		var out strings.Builder
 		for i := 0; i < len(body); i++ {
-			quoted = body[i] == '\\'
-			if quoted {
+			if body[i] == '\\' {
 				i++
 			} else if body[i] == '\'' {
 				t.Fatalf("infoValue(%q) ends early: %s", s, info)

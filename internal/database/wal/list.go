@@ -35,7 +35,7 @@ func (a *Archive) list(ctx context.Context, prefix string) ([]Stored, error) {
 	err := a.st.List(ctx, prefix, func(i objstore.Info) error {
 		n, err := ParseName(i.Key[strings.LastIndexByte(i.Key, '/')+1:])
 		if err != nil || a.key(n) != i.Key {
-			return nil
+			return nil //nolint:nilerr // it is somebody else's
 		}
 		all = append(all, Stored{Name: n, Size: i.Size, Time: i.ModTime})
 		return nil

@@ -144,9 +144,6 @@ func (n Name) Begin(size int64) LSN { return LSN(n.Number(size) * uint64(size)) 
 // Next is the segment that follows on the same timeline.
 func (n Name) Next(size int64) Name { return numbered(n.Timeline, n.Number(size)+1, size) }
 
-// headSize is that of the long page header at a segment's begin.
-const headSize = 40
-
 // check says whether content is what the name says, and of the system.
 func (n Name) check(content []byte, system uint64) error {
 	switch n.Kind {
