@@ -268,7 +268,7 @@ func (a *agent) runDatabase(ctx context.Context, co *coordinator) error {
 		Failover: settings, Driver: a.member.driver, Processes: a.jobs, KV: co.kv,
 		Prefix:    a.cfg.CoordinatorPrefix() + "/database/" + a.cfg.Database.Cluster,
 		StateFile: filepath.Join(a.member.stateDir(), "member.json"), Listener: listener,
-		Secret: a.member.secret, Log: a.log, Changed: a.roleChanged, Relieved: a.relief.set, Roll: a.member.roll(),
+		Secret: a.member.secret, Log: a.log, Changed: a.roleChanged, Relieved: a.relieved.set, Detached: a.detached.set, Roll: a.member.roll(),
 	})
 	if err != nil {
 		return err

@@ -37,7 +37,7 @@ func (a *agent) PushWAL(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	ctx, end := a.relief.within(ctx)
+	ctx, end := a.relieved.within(ctx, errRelieved)
 	defer end()
 	if err = w.Store(ctx, path); err != nil && errors.Is(context.Cause(ctx), errRelieved) {
 		return refused(client.KindHeld, "%s", errRelieved.Error())
@@ -45,43 +45,55 @@ func (a *agent) PushWAL(ctx context.Context, path string) error {
 	return explainedWAL(err)
 }
 
-// errRelieved is why a server that is being stopped need not wait for its log to be stored.
-var errRelieved = errors.New("this server ends, and another member has its log, and stores it")
+var (
+	// errRelieved is why a server that is being stopped need not wait for its log to be stored: it does not end before its
+	// archiver has.
+	errRelieved = errors.New("this server ends, and another member has its log, and stores it")
+	// errDetached is why a server that receives nothing gets nothing from the archive either: it reads its configuration, and is
+	// promoted, only between two files.
+	errDetached = errors.New("this member receives nothing, from the archive neither")
+)
 
-// relief ends pushes of the log while it is on: PostgreSQL does not end before its archiver has.
-type relief struct {
+// gate ends calls while it is shut.
+type gate struct {
 	mu    sync.Mutex
-	on    bool
-	calls map[*context.CancelCauseFunc]bool
+	shut  bool
+	calls map[*call]bool
 }
 
-func (r *relief) set(on bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.on = on
-	if on {
-		for cancel := range r.calls {
-			(*cancel)(errRelieved)
+type call struct {
+	why    error
+	cancel context.CancelCauseFunc
+}
+
+func (g *gate) set(shut bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = shut
+	if shut {
+		for c := range g.calls {
+			c.cancel(c.why)
 		}
 	}
 }
 
-// within is a context that ends when it is on.
-func (r *relief) within(ctx context.Context) (context.Context, func()) {
+// within is a context that ends when the gate is shut, with that cause.
+func (g *gate) within(ctx context.Context, why error) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.on {
-		cancel(errRelieved)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.shut {
+		cancel(why)
 	}
-	if r.calls == nil {
-		r.calls = map[*context.CancelCauseFunc]bool{}
+	if g.calls == nil {
+		g.calls = map[*call]bool{}
 	}
-	r.calls[&cancel] = true
+	c := &call{why, cancel}
+	g.calls[c] = true
 	return ctx, func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.calls, &cancel)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.calls, c)
 		cancel(nil)
 	}
 }
@@ -92,7 +104,12 @@ func (a *agent) FetchWAL(ctx context.Context, name, path string) error {
 	if err != nil {
 		return err
 	}
-	return explainedWAL(w.Bring(ctx, name, path))
+	ctx, end := a.detached.within(ctx, errDetached)
+	defer end()
+	if err = w.Bring(ctx, name, path); err != nil && errors.Is(context.Cause(ctx), errDetached) {
+		return refused(client.KindAbsent, "%s", errDetached.Error())
+	}
+	return explainedWAL(err)
 }
 
 // explainedWAL gives the errors of the log their kinds. What is not named here is not known, and has failed.

@@ -103,13 +103,44 @@ func TestRelief(t *testing.T) {
 	done := make(chan error)
 	go func() { done <- a.PushWAL(t.Context(), "x") }()
 	<-h.begun
-	a.relief.set(true)
+	a.relieved.set(true)
 	relieved(<-done)
 	relieved(a.PushWAL(t.Context(), "x"))
 	<-h.begun
-	a.relief.set(false)
+	a.relieved.set(false)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { done <- a.PushWAL(ctx, "x") }()
+	<-h.begun
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+func (h hungArchive) Bring(ctx context.Context, _, _ string) error { return h.Store(ctx, "") }
+
+// A server that is to receive nothing waits for no store: it could not be promoted before.
+func TestDetachedServerFetchesNothing(t *testing.T) {
+	a := &agent{}
+	h := hungArchive{begun: make(chan struct{}, 1)}
+	a.setWALArchive(h)
+	absent := func(err error) {
+		t.Helper()
+		var r *client.Error
+		if !errors.As(err, &r) || r.Kind != client.KindAbsent {
+			t.Errorf("want that the log ends here, got: %v", err)
+		}
+	}
+	done := make(chan error)
+	go func() { done <- a.FetchWAL(t.Context(), "x", "y") }()
+	<-h.begun
+	a.detached.set(true)
+	absent(<-done)
+	absent(a.FetchWAL(t.Context(), "x", "y"))
+	<-h.begun
+	a.detached.set(false)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { done <- a.FetchWAL(ctx, "x", "y") }()
 	<-h.begun
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {

@@ -217,7 +217,8 @@ type agent struct {
 	mu         sync.Mutex
 	tenure     *tenure    // nil until a volume is open, and while no slot is tried
 	walArchive walArchive // of the instance's database; nil: none
-	relief     relief     // of pushes of its log
+	relieved   gate       // of pushes of its log: another member makes them
+	detached   gate       // of fetches of it: the server is to receive nothing
 	waits      string     // why none is, for people
 	told       string     // the phase and reason last logged
 	volume     happenings

@@ -164,6 +164,7 @@ func (m *Member) quick(ctx context.Context) (context.Context, context.CancelFunc
 // hand does one thing to the files or to the server.
 func (m *Member) hand(ctx context.Context, a failover.Action) error {
 	d := m.opt.Driver
+	m.detach(a)
 	switch a := a.(type) {
 	case failover.Init:
 		return d.Init(ctx)
@@ -213,6 +214,21 @@ func (m *Member) hand(ctx context.Context, a failover.Action) error {
 		return err
 	}
 	return fmt.Errorf("nobody knows how to do %T", a)
+}
+
+// detach says whether the server is to receive nothing, if this changes it.
+func (m *Member) detach(a failover.Action) {
+	if m.opt.Detached == nil {
+		return
+	}
+	switch a := a.(type) {
+	case failover.Follow:
+		m.opt.Detached(a.Upstream == "")
+	case failover.Start:
+		m.opt.Detached(a.Standby && !a.Archive && a.Upstream == "")
+	case failover.Init, failover.Restore, failover.Clone, failover.Rewind, failover.Seed:
+		m.opt.Detached(false)
+	}
 }
 
 // renew makes the files another copy, of another member's.

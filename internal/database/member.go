@@ -45,7 +45,7 @@ type Source interface {
 	Seed(ctx context.Context, system string) error
 }
 
-// Options of New. All but Backup, Source, Backups, Changed, Relieved and Roll are needed.
+// Options of New. All but Backup, Source, Backups, Changed, Relieved, Detached and Roll are needed.
 type Options struct {
 	Failover  failover.Config
 	Driver    Driver
@@ -63,6 +63,9 @@ type Options struct {
 	// Relieved is told, before and after, of a stop of the server after which another member has all that it had, so
 	// that it need not wait for its log to be archived; quick. nil: nobody.
 	Relieved func(bool)
+	// Detached is told before each start, copy and change of upstream whether the server is to receive nothing afterwards,
+	// from an archive neither; quick. nil: nobody.
+	Detached func(bool)
 	// Roll has the primary's agent restart servers, one at a time, whose parameters wait for it: that is how long one may take to be
 	// what it was. 0: nobody is restarted unasked.
 	Roll time.Duration
