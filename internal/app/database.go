@@ -97,7 +97,7 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 		o.User = m.user.Credential()
 	}
 	if cfg.BacksUpDatabase() {
-		o.ArchiveCommand, o.RestoreCommand = archiveCommand(), replicaCommand()
+		o.ArchiveCommand, o.RestoreCommand, o.Taken = archiveCommand(), replicaCommand(), m.taken
 	}
 	if cfg.SourceConfig() != nil {
 		o.SourceCommand = sourceCommand()

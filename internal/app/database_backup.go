@@ -120,6 +120,31 @@ func (b *backups) open(v *volume.Volume, system uint64) (*pgbackup.Store, error)
 	return at, nil
 }
 
+// taken are the timelines after one that is known whose histories are in the archive, and these; none, if it is not open yet.
+func (m *member) taken(ctx context.Context, known uint32) (map[uint32]string, error) {
+	if m.store == nil {
+		return nil, nil
+	}
+	m.store.mu.Lock()
+	at := m.store.at
+	m.store.mu.Unlock()
+	if at == nil {
+		return nil, nil
+	}
+	all := map[uint32]string{}
+	for {
+		known++
+		text, err := at.Archive.Fetch(ctx, wal.Name{Kind: wal.History, Timeline: wal.Timeline(known)})
+		if errors.Is(err, wal.ErrNotFound) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all[known] = string(text)
+	}
+}
+
 // claim is how the volume is held while a base backup commits.
 func (b *backups) claim() volume.Options { return claimOf(b.cfg) }
 

@@ -139,6 +139,10 @@ func (d *Driver) promote(ctx context.Context) error {
 	if w.Standby && (w.Upstream != nil || w.Archive) {
 		return errors.New("it is not detached")
 	}
+	settle, err := d.passOver(ctx)
+	if err != nil {
+		return err
+	}
 	if w.Open { // its readers would become writers
 		w.Open = false
 		if err := d.apply(w); err != nil {
@@ -148,7 +152,7 @@ func (d *Driver) promote(ctx context.Context) error {
 	} else {
 		err = d.with(ctx, func(conn *pgx.Conn) error { return d.promoteIn(ctx, conn) })
 	}
-	if err != nil {
+	if err = errors.Join(err, settle()); err != nil {
 		return ailing(err)
 	}
 	w.Standby, w.Archive, w.Open, w.Floor = false, false, false, nil

@@ -48,6 +48,9 @@ type Options struct {
 	SourceCommand string
 	// ArchivePending stores what an ended server left unarchived, before Rewind throws it away. Nil: nothing is done.
 	ArchivePending func(ctx context.Context) error
+	// Taken tells of the timelines that follow one which is known, and are taken elsewhere, the texts of their histories. It is asked
+	// before a promotion. Nil: nobody is asked.
+	Taken func(ctx context.Context, known uint32) (map[uint32]string, error)
 	// InitArgs are further arguments of initdb.
 	InitArgs []string
 	// Nice is the nice value of the programs that the driver itself runs.

@@ -27,6 +27,7 @@ func TestServers(t *testing.T) {
 		"what was received is known again": whatWasReceivedIsKnownAgain,
 		"settled":                          settled,
 		"two with the same timeline":       twoWithTheSameTimeline,
+		"taken timelines":                  takenTimelines,
 		"ALTER SYSTEM":                     alterSystem,
 		"slots":                            slots,
 		"agent killed":                     agentKilled,
@@ -208,6 +209,41 @@ func settled(t *testing.T, e *engine) {
 	})
 	if s := b.sees(func(s failover.Database) bool { return s.Detached }); s.Received != s.Applied {
 		t.Errorf("it has applied all that it can, and says %+v", s)
+	}
+}
+
+// takenTimelines: a timeline that another member has made, of which this one knows only by the archive, is passed over; replicas follow.
+func takenTimelines(t *testing.T, e *engine) {
+	const theirs = "1\t0/7654321\tno recovery target specified\n"
+	asked := uint32(0)
+	a, b := newMember(t, e, 0, nil), newMember(t, e, 1, nil)
+	c := newMember(t, e, 2, func(o *Options) {
+		o.Taken = func(_ context.Context, known uint32) (map[uint32]string, error) {
+			asked = known
+			return map[uint32]string{2: theirs, 3: "2\t0/7654321\tno recovery target specified\n"}, nil
+		}
+	})
+	a.found()
+	b.join(a)
+	c.join(a)
+	for _, m := range []*member{b, c} {
+		m.must(m.Follow(m.ctx(), nil))
+		m.sees(func(s failover.Database) bool { return s.Detached })
+	}
+	a.process.Kill()
+	c.must(c.Promote(c.ctx()))
+	c.sees(func(s failover.Database) bool { return s.Primary && s.Timeline == "4" })
+	if asked != 1 {
+		t.Errorf("asked for what follows timeline %d", asked)
+	}
+	if have, err := os.ReadFile(c.history(2)); err != nil || string(have) != theirs {
+		t.Errorf("the history of timeline 2 is %q (%v)", have, err)
+	}
+	c.must(c.Replicas(c.ctx(), []database.Peer{*b.peer()}))
+	b.must(b.Follow(b.ctx(), c.peer()))
+	b.sees(func(s failover.Database) bool { return s.Receiving && s.Timeline == "4" })
+	if have, err := os.ReadFile(c.history(4)); err != nil || !strings.HasPrefix(string(have), "1\t") || strings.Count(string(have), "\n1\t")+strings.Count(string(have), "\n2\t") > 0 {
+		t.Errorf("the new timeline's history is %q (%v)", have, err)
 	}
 }
 
