@@ -3,6 +3,7 @@ package failover
 import (
 	"maps"
 	"slices"
+	"time"
 )
 
 // reign is what the member does that leads.
@@ -121,12 +122,22 @@ func (t *step) configured() bool {
 
 // swept reports whether the record has no member that has been gone for long; else it is taken out.
 func (t *step) swept() bool {
+	entered := map[string]time.Duration{}
+	for _, m := range t.r.Members {
+		since, known := t.s.entered[m.ID]
+		if !known {
+			since = t.o.Now
+		}
+		entered[m.ID] = since
+	}
+	t.s.entered = entered // who enters again begins anew: it may reach the coordinator, and not this member
 	for _, name := range slices.Sorted(maps.Keys(t.r.Members)) {
 		m := t.r.Members[name]
-		if m.ID == t.s.ID || t.r.Set.Has(m.ID) || t.o.Now-t.s.began < t.cfg.Forget || t.s.streamed[m.ID] == t.o.Now {
+		if m.ID == t.s.ID || t.r.Set.Has(m.ID) || t.o.Now-entered[m.ID] < t.cfg.Forget || t.s.streamed[m.ID] == t.o.Now {
 			continue
 		}
 		if a, ok := t.o.Answers[m.ID]; !ok || t.o.Now-a.Sent >= t.cfg.Forget {
+			entered[m.ID] = t.o.Now // if it enters again at once
 			t.write(func(r *Record) { delete(r.Members, name) })
 			return false
 		}

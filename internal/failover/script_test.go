@@ -42,6 +42,7 @@ import (
 //	odd NAME                          its log cannot be compared with another's
 //	foreign NAME                      its files are another database's
 //	show                              the record, and how each member is
+//	revision                          how often the record was written in its epoch
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		if strings.Contains(path, "fuzz") {
@@ -148,6 +149,8 @@ func (s *story) line(f []string) error {
 		s.wish(func(r *Record) { r.Switchover = nil })
 	case "failover":
 		s.wish(func(r *Record) { r.Paused = args[0] == "paused" })
+	case "revision":
+		s.out.WriteString(fmt.Sprintf("    revision %d\n", s.record.Revision))
 	case "show":
 		s.show()
 	case "tags", "config":

@@ -88,15 +88,16 @@ type State struct {
 
 	starts int // of the server, since it last answered
 
-	sign    time.Duration // when the primary, or the election, was last seen to live
-	mark    mark          // what that was
-	unfed   time.Duration // since when the replica gets nothing although its upstream leads; 0: it does
-	reached string        // what it had applied by then
-	rewound bool          // going back has been tried since it received last
-	kept    []string      // for whom the log is kept
-	last    *Record       // the newest that was obeyed
-	asked   []SyncSet     // that the record has, instead of last's, if a write upon last has been done
-	vacant  time.Duration // since when it could stand for election; 0: it could not
+	sign    time.Duration            // when the primary, or the election, was last seen to live
+	mark    mark                     // what that was
+	unfed   time.Duration            // since when the replica gets nothing although its upstream leads; 0: it does
+	reached string                   // what it had applied by then
+	rewound bool                     // going back has been tried since it received last
+	kept    []string                 // for whom the log is kept
+	entered map[string]time.Duration // since when a member's entry is in the record, as far as this reign has seen
+	last    *Record                  // the newest that was obeyed
+	asked   []SyncSet                // that the record has, instead of last's, if a write upon last has been done
+	vacant  time.Duration            // since when it could stand for election; 0: it could not
 }
 
 // mark is what changes while somebody leads or is elected.
@@ -285,7 +286,7 @@ func (t *step) lead() {
 		case mine && t.s.leads != t.r.Epoch && t.s.tried == t.r.Epoch && t.o.Now < t.s.triedAt+t.cfg.TTL:
 			t.s.leads, t.s.began, t.s.claimed, t.s.vacant = t.r.Epoch, t.o.Now, t.s.triedAt, 0
 			t.s.was, t.s.settled, t.s.change, t.s.leaving, t.s.starts = false, false, "", false, 0
-			t.s.streamed, t.s.kept, t.s.sworn = map[string]time.Duration{}, nil, nil
+			t.s.streamed, t.s.kept, t.s.sworn, t.s.entered = map[string]time.Duration{}, nil, nil, nil
 			for _, id := range t.attending() {
 				t.s.streamed[id] = t.o.Now
 			}
