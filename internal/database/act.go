@@ -185,7 +185,7 @@ func (m *Member) hand(ctx context.Context, a failover.Action) error {
 	case failover.Stop:
 		return m.stop(ctx)
 	case failover.Follow:
-		return d.Follow(ctx, m.peer(a.Upstream))
+		return d.Follow(ctx, m.follows(m.peer(a.Upstream)))
 	case failover.Promote:
 		return d.Promote(ctx)
 	case failover.Admit:
@@ -309,6 +309,7 @@ func (m *Member) start(ctx context.Context, a failover.Start) error {
 	if err := m.opt.Driver.Configure(ctx, c); err != nil {
 		return err
 	}
+	m.follows(c.Upstream)
 	if left := m.fence.left(m.now()); !a.Standby && (left <= 0 || left > m.opt.Failover.TTL) {
 		return errors.New("the time to lead is over")
 	}
@@ -331,6 +332,16 @@ func (m *Member) stop(ctx context.Context) error {
 	m.opt.Processes.Stop(ctx)
 	m.forgetServer()
 	return err
+}
+
+// follows notes whom the server is told to follow, and where.
+func (m *Member) follows(p *Peer) *Peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.upstream = (Peer{}); p != nil {
+		m.upstream = *p
+	}
+	return p
 }
 
 // peer is how another member is reached; nil: it is not known.

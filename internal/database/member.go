@@ -119,6 +119,7 @@ type Member struct {
 	why      string
 	whySince time.Duration
 	peers    map[string]failover.Member // by ID, as last known
+	upstream Peer                       // whom the server was told to follow, and where; zero: nobody
 	views    map[string]Sighting        // of the others, by ID; Age is when they were asked
 	life     context.Context            // of Run; nil: it does not run
 	doing    string                     // what is being done, while busy
@@ -290,7 +291,19 @@ func (m *Member) observation() failover.Observation {
 	if o.Process = m.process(); o.Process == failover.Down {
 		o.Database = nil
 	}
+	if db := o.Database; db != nil && db.Upstream != "" && m.moved(db.Upstream) {
+		elsewhere := *db
+		elsewhere.Upstream += " where it was" // it is not what is to be followed
+		o.Database = &elsewhere
+	}
 	return o
+}
+
+// moved reports whether a member that is followed is at another address than when that was told to the server, as instances that were started
+// again can be. m.mu is held.
+func (m *Member) moved(id string) bool {
+	p, known := m.peers[id]
+	return known && m.upstream.ID == id && (p.Host != m.upstream.Host || p.Port != m.upstream.Port)
 }
 
 // process is how the server stands. m.mu is held.

@@ -329,3 +329,24 @@ func TestReadinessElectsNobody(t *testing.T) {
 	c.until("the other one leads", func() bool { return next.View().Role == RolePrimary })
 	c.kept(next, word)
 }
+
+// TestUpstreamThatMoved: a primary that was started again at another address is followed there, although it is the same one.
+func TestUpstreamThatMoved(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, failover.On, "a", "b")
+	first := c.formed()
+	second := c.other(first)
+	followed := func() int {
+		c.engine.mu.Lock()
+		defer c.engine.mu.Unlock()
+		return second.node.told.Port
+	}
+	if n := followed(); n != 1 {
+		t.Fatalf("it follows at port %d", n)
+	}
+	first.Member.mu.Lock()
+	first.opt.Failover.Self.Port = 2
+	first.Member.mu.Unlock()
+	c.until("it is followed where it is now", func() bool { return followed() == 2 })
+	c.formed()
+}

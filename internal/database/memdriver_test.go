@@ -44,6 +44,7 @@ type node struct {
 	primary  bool
 	open     bool
 	upstream string // ID
+	told     Peer   // whom it was told to follow last
 	archive  bool   // it applies the archive
 	set      failover.SyncSet
 	streamed map[string]bool
@@ -223,7 +224,7 @@ func (n *node) Rewind(_ context.Context, source Peer) (err error) {
 func (n *node) Configure(_ context.Context, c Configuration) error {
 	n.e.change(func() { n.conf, n.set, n.open, n.upstream, n.archive = c, c.Set, false, "", c.Archive })
 	if c.Upstream != nil {
-		n.e.change(func() { n.upstream = c.Upstream.ID })
+		n.e.change(func() { n.upstream, n.told = c.Upstream.ID, *c.Upstream })
 	}
 	return nil
 }
@@ -258,7 +259,7 @@ func (n *node) Follow(_ context.Context, upstream *Peer) error {
 	n.e.change(func() {
 		n.archive = false
 		if n.upstream = ""; upstream != nil {
-			n.upstream = upstream.ID
+			n.upstream, n.told = upstream.ID, *upstream
 		}
 	})
 	return nil
