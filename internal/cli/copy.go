@@ -22,8 +22,8 @@ profile=NAME in its URL.
 
 The same command brings what is missing, and goes on after an interruption. A history
 only goes forward: what is older than the newest one there is not copied. Where somebody
-else has committed, nothing is written. Of a database the log and base backups come along. An agent does the same in the background: see
-mirror in the configuration.
+else has committed, nothing is written. Of a database the log and base backups come
+along. An agent does the same in the background: see mirror in the configuration.
 
 ` + storeExits(exitIncomplete),
 		Example: `  DROVER_TO_PASSWORD=… drover copy --to-store s3://elsewhere/wiki

@@ -17,7 +17,8 @@ func (s *session) forgetCommand() *cobra.Command {
 		Short: "Remove snapshots that a policy does not keep",
 		Long: `Removes committed snapshots that no --keep rule keeps, and those that are named. The
 newest committed state and base backups of databases always stay; diverged snapshots go
-only by name. The data goes with prune. Refuses while an agent holds the volume (not with --dry-run).
+only by name. The data goes with prune. Refuses while an agent holds the volume (not with
+--dry-run).
 
 ` + storeExits(),
 		Example: `  drover forget --keep-daily 7 --keep-weekly 5 --prune

@@ -25,8 +25,9 @@ The check runs in the directory of the restored files ($DROVER_RESTORED), where 
 at its absolute path: $DROVER_RESTORED/srv/git for /srv/git. The test fails if it ends
 with another status than 0.
 
-Of a database, the newest base backup and all of the log are restored. A server that nobody
-reaches recovers them, is asked database.restore_test.query, and stopped; every page is read.
+Of a database, the newest base backup and all of the log are restored. A server that
+nobody reaches recovers them, is asked database.restore_test.query, and stopped; every
+page is read.
 
 The outcome is kept in the store: ` + "`drover status`" + ` shows the last one, whoever made it.
 An agent makes such tests by itself: see --restore-test-every of ` + "`drover run`" + `.

@@ -498,11 +498,14 @@ func TestManyShortJobsLeakNothing(t *testing.T) {
 		}
 		<-s.Done()
 	}
-	if now := openFiles(t); now > fds {
-		t.Errorf("%d open files, %d before", now, fds)
-	}
-	if now := runtime.NumGoroutine(); now > goroutines {
-		t.Errorf("%d goroutines, %d before", now, goroutines)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); openFiles(t) > fds || runtime.NumGoroutine() > goroutines; {
+		select {
+		case <-tick.C: // who has told of its end may not be gone yet
+		case <-deadline:
+			t.Fatalf("%d open files, %d before; %d goroutines, %d before", openFiles(t), fds, runtime.NumGoroutine(), goroutines)
+		}
 	}
 	table := proctree.NewTable()
 	if err := table.Read(); err != nil {
