@@ -83,7 +83,6 @@ func newWorldOf(t *testing.T, image string, ttl time.Duration, env map[string]st
 		"AWS_SECRET_ACCESS_KEY": secret,
 	}
 	maps.Copy(w.env, env)
-	w.s3.NoVolumes(t)
 	w.client.NoVolumes(t)
 	return w
 }

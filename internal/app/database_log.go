@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+	"time"
 
 	"drover/client"
 	"drover/internal/database/wal"
@@ -106,10 +108,50 @@ func (a *agent) FetchWAL(ctx context.Context, name, path string) error {
 	}
 	ctx, end := a.detached.within(ctx, errDetached)
 	defer end()
-	if err = w.Bring(ctx, name, path); err != nil && errors.Is(context.Cause(ctx), errDetached) {
+	if err := a.silence.lately(); err != nil {
+		return fmt.Errorf("the store is not asked again yet: %w", err)
+	}
+	began := time.Now()
+	err = w.Bring(ctx, name, path)
+	if err != nil && errors.Is(context.Cause(ctx), errDetached) {
 		return refused(client.KindAbsent, "%s", errDetached.Error())
 	}
+	a.silence.note(err, time.Since(began))
 	return explainedWAL(err)
+}
+
+// storeSilence remembers that the store did not answer: a replica asks for several files before it asks its primary, and would wait for each.
+type storeSilence struct {
+	mu  sync.Mutex
+	err error
+	at  time.Time
+}
+
+// silenceBegins is from when on a call that failed is one that was not answered, and silenceLasts is for how long the store is
+// not asked again then.
+const (
+	silenceBegins = time.Second
+	silenceLasts  = 10 * time.Second
+)
+
+// note remembers what the last call brought, which took so long.
+func (s *storeSilence) note(err error, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err = err; errors.Is(err, wal.ErrNotFound) || took < silenceBegins {
+		s.err = nil // it answered
+	}
+	s.at = time.Now()
+}
+
+// lately is what the store did instead of an answer; nil: it answered, or that is long ago.
+func (s *storeSilence) lately() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil || time.Since(s.at) >= silenceLasts {
+		return nil
+	}
+	return s.err
 }
 
 // explainedWAL gives the errors of the log their kinds. What is not named here is not known, and has failed.

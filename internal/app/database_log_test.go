@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"drover/client"
 	"drover/internal/database/wal"
@@ -146,4 +148,39 @@ func TestDetachedServerFetchesNothing(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
+}
+
+// countedArchive answers with an error, and counts.
+type countedArchive struct {
+	walArchive
+	err   error
+	calls int
+}
+
+func (c *countedArchive) Bring(context.Context, string, string) error {
+	c.calls++
+	time.Sleep(5 * time.Second)
+	return c.err
+}
+
+// A store that did not answer is not asked for the next file at once; that a file is not there is an answer.
+func TestSilentStoreIsLetAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, c := &agent{}, &countedArchive{err: wal.ErrNotFound}
+		a.setWALArchive(c)
+		fetch := func(calls int) {
+			t.Helper()
+			if err := a.FetchWAL(t.Context(), "x", "y"); err == nil || c.calls != calls {
+				t.Errorf("%v, after %d calls of %d", err, c.calls, calls)
+			}
+		}
+		fetch(1)
+		fetch(2)
+		c.err = errors.New("it does not answer")
+		fetch(3)
+		fetch(3)
+		time.Sleep(silenceLasts)
+		fetch(4)
+		fetch(4)
+	})
 }

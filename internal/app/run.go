@@ -215,12 +215,13 @@ type agent struct {
 	stop     context.CancelFunc
 
 	mu         sync.Mutex
-	tenure     *tenure    // nil until a volume is open, and while no slot is tried
-	walArchive walArchive // of the instance's database; nil: none
-	relieved   gate       // of pushes of its log: another member makes them
-	detached   gate       // of fetches of it: the server is to receive nothing
-	waits      string     // why none is, for people
-	told       string     // the phase and reason last logged
+	tenure     *tenure      // nil until a volume is open, and while no slot is tried
+	walArchive walArchive   // of the instance's database; nil: none
+	relieved   gate         // of pushes of its log: another member makes them
+	detached   gate         // of fetches of it: the server is to receive nothing
+	silence    storeSilence // of the store, to fetches
+	waits      string       // why none is, for people
+	told       string       // the phase and reason last logged
 	volume     happenings
 }
 
