@@ -54,7 +54,7 @@ func TestComposePostgres(t *testing.T) {
 	}
 }
 
-// awaitMembers waits until one of the containers leads so many that receive, itself among them, and admits clients.
+// awaitMembers waits until one of the containers leads so many that receive and are waited for, itself among them, and admits clients.
 func awaitMembers(t *testing.T, containers []*dockertest.Container, n int) *dockertest.Container {
 	t.Helper()
 	var primary *dockertest.Container
@@ -76,7 +76,7 @@ func awaitMembers(t *testing.T, containers []*dockertest.Container, n int) *dock
 			if st.Database.Role == "primary" {
 				primary = c
 			}
-			if st.Database.Role == "primary" || st.Database.Role == "replica" {
+			if st.Database.Role == "primary" || st.Database.Role == "replica" && st.Database.Sync {
 				working++
 			}
 		}
