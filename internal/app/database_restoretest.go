@@ -138,7 +138,12 @@ const (
 // whole looks that everything is there which the newest base backup and the log need, and says up to where that leads,
 // and how many bytes it takes.
 func (d databaseTest) whole(ctx context.Context, at *databaseAt, t *volume.RestoreTest) (to wal.Cover, need uint64, err error) {
-	for {
+	var missing wal.Name
+	var since time.Time // when it was first missed
+	for ; ; err = sleep(ctx, gapLook) {
+		if err != nil {
+			return to, 0, err
+		}
 		list, err := d.store.Statuses(ctx)
 		if err != nil {
 			return to, 0, err
@@ -160,23 +165,30 @@ func (d databaseTest) whole(ctx context.Context, at *databaseAt, t *volume.Resto
 		if !to.Gap && to.End >= at.record.Stop {
 			return to, at.size(stored), nil
 		}
-		if time.Since(firstAfter(stored, to.Missing, at.record.Segment)) > gapPatience {
-			return to, 0, fmt.Errorf("the log archive lacks %s: the database can be restored up to %s, and not to its end", to.Missing, to.End)
+		if missing != to.Missing {
+			missing, since = to.Missing, time.Now()
 		}
-		if err := sleep(ctx, gapLook); err != nil {
-			return to, 0, err
+		if overtaken(stored, missing, at.record.Segment) > gapPatience || time.Since(since) > gapPatience {
+			return to, 0, fmt.Errorf("the log archive lacks %s: the database can be restored up to %s, and not to its end", to.Missing, to.End)
 		}
 	}
 }
 
-// firstAfter is when the first of the segments after a missing one was stored; zero: there are none.
-func firstAfter(stored []wal.Stored, missing wal.Name, size int64) (first time.Time) {
+// overtaken is for how long something has been stored since a segment that comes after a missing one was, all by the store's clock.
+func overtaken(stored []wal.Stored, missing wal.Name, size int64) time.Duration {
+	var first, last time.Time
 	for _, f := range stored {
 		if f.Kind == wal.Segment && f.Number(size) > missing.Number(size) && (first.IsZero() || f.Time.Before(first)) {
 			first = f.Time
 		}
+		if f.Time.After(last) {
+			last = f.Time
+		}
 	}
-	return first
+	if first.IsZero() {
+		return 0
+	}
+	return last.Sub(first)
 }
 
 // size is how many bytes a restore takes.

@@ -152,7 +152,10 @@ func (d *Driver) promote(ctx context.Context) error {
 	} else {
 		err = d.with(ctx, func(conn *pgx.Conn) error { return d.promoteIn(ctx, conn) })
 	}
-	if err = errors.Join(err, settle()); err != nil {
+	if err == nil {
+		err = settle()
+	}
+	if err != nil {
 		return ailing(err)
 	}
 	w.Standby, w.Archive, w.Open, w.Floor = false, false, false, nil

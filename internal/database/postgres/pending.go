@@ -31,8 +31,8 @@ func (d *Driver) settings(pending map[string]string) (name string, lowers bool) 
 
 // outgrown says what a replica that has paused has less of than its primary; empty: nothing.
 func (d *Driver) outgrown(ctx context.Context, conn *pgx.Conn) string {
-	files, err := d.control(ctx)
-	if err != nil {
+	var files control
+	if err := d.quick(ctx, func() (err error) { files, err = d.control(ctx); return err }); err != nil {
 		return ""
 	}
 	for _, s := range floors {

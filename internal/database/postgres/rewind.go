@@ -239,13 +239,13 @@ func (d *Driver) forgetFutures(files control) error {
 	if err != nil {
 		return err
 	}
-	found, err := filepath.Glob(filepath.Join(escapeGlob(d.o.Data), "pg_wal", "*.history"))
+	here, err := d.histories(true)
 	if err != nil {
 		return err
 	}
-	for _, f := range found {
-		if timeline, err := parseHex(strings.TrimSuffix(filepath.Base(f), ".history")); err == nil && timeline > newest {
-			if err := removeFile(f); err != nil {
+	for _, timeline := range here {
+		if timeline > newest {
+			if err := removeFile(d.historyFile(timeline)); err != nil {
 				return err
 			}
 		}

@@ -231,18 +231,26 @@ func takenTimelines(t *testing.T, e *engine) {
 		m.sees(func(s failover.Database) bool { return s.Detached })
 	}
 	a.process.Kill()
+	late, cancel := context.WithCancel(c.ctx())
+	cancel()
+	if err := c.Promote(late); err == nil {
+		t.Fatal("promoted in no time")
+	}
+	if have, err := os.ReadFile(c.historyFile(2)); err != nil || len(have) > 0 { // a replica would aim at it
+		t.Errorf("before it is a primary the history of timeline 2 is %q (%v)", have, err)
+	}
 	c.must(c.Promote(c.ctx()))
 	c.sees(func(s failover.Database) bool { return s.Primary && s.Timeline == "4" })
 	if asked != 1 {
 		t.Errorf("asked for what follows timeline %d", asked)
 	}
-	if have, err := os.ReadFile(c.history(2)); err != nil || string(have) != theirs {
+	if have, err := os.ReadFile(c.historyFile(2)); err != nil || string(have) != theirs {
 		t.Errorf("the history of timeline 2 is %q (%v)", have, err)
 	}
 	c.must(c.Replicas(c.ctx(), []database.Peer{*b.peer()}))
 	b.must(b.Follow(b.ctx(), c.peer()))
 	b.sees(func(s failover.Database) bool { return s.Receiving && s.Timeline == "4" })
-	if have, err := os.ReadFile(c.history(4)); err != nil || !strings.HasPrefix(string(have), "1\t") || strings.Count(string(have), "\n1\t")+strings.Count(string(have), "\n2\t") > 0 {
+	if have, err := os.ReadFile(c.historyFile(4)); err != nil || !strings.HasPrefix(string(have), "1\t") || strings.Count(string(have), "\n1\t")+strings.Count(string(have), "\n2\t") > 0 {
 		t.Errorf("the new timeline's history is %q (%v)", have, err)
 	}
 }

@@ -135,6 +135,10 @@ func (c *Courier) store(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
+	if name.Kind == History && len(content) == 0 {
+		_, err := c.archive.sealed(ctx, name) // it stood in for this one while somebody was promoted
+		return err
+	}
 	if name.Kind != Segment {
 		return c.put(ctx, name, content)
 	}

@@ -72,3 +72,24 @@ func TestStoreWhatWasLeft(t *testing.T) {
 		})
 	}
 }
+
+// An empty history stands in for one that is archived, and for nothing else.
+func TestStoreAnEmptyHistory(t *testing.T) {
+	a, dir := open(t, newStore(t)), newDirectory(t, 1, 0)
+	history := Name{Kind: History, Timeline: 2}
+	write(t, dir, history, nil)
+	c := carry(t, a, dir)
+	if err := c.Store(t.Context(), at(dir, history)); !errors.Is(err, ErrNotFound) {
+		t.Errorf("an empty history of a timeline that nobody knows: %v", err)
+	}
+	real := []byte("1\t0/120000\tno recovery target specified\n")
+	if err := a.Push(t.Context(), history, real); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Store(t.Context(), at(dir, history)); err != nil {
+		t.Error(err)
+	}
+	if have, err := a.Fetch(t.Context(), history); err != nil || string(have) != string(real) {
+		t.Errorf("archived: %q, %v", have, err)
+	}
+}
