@@ -185,19 +185,12 @@ func (f *followed) database(ctx context.Context, v *volume.Volume, system string
 
 // run brings the log as long as the cluster is a standby, until ctx ends.
 func (f *followed) run(ctx context.Context, member *database.Member) {
-	tick := time.NewTicker(backupLook)
-	defer tick.Stop()
-	for {
+	repeat(ctx, backupLook, func() {
 		if err := f.look(ctx, member.View(), member.Reinit); err != nil && ctx.Err() == nil && err.Error() != f.problem {
 			f.problem = err.Error()
 			f.log.Error("follow another cluster", "err", err)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+	})
 }
 
 // look follows what there is to follow. reinit has a member's files made anew.

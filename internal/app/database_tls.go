@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"drover/internal/config"
@@ -51,28 +52,20 @@ func (a *agent) certify(ctx context.Context) error {
 // followCertificates has the member's files take effect when they change, until ctx ends. Files that cannot be used twice in a
 // row are told of: one after the other is being exchanged at first.
 func (a *agent) followCertificates(ctx context.Context) {
-	tick := time.NewTicker(certificateEvery)
-	defer tick.Stop()
 	seen, told := "", ""
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
+	repeat(ctx, certificateEvery, func() {
 		renewed, err := a.member.driver.Renew()
 		if renewed {
 			a.log.Info("the database has other certificates")
 		}
-		if err == nil {
+		switch said := fmt.Sprint(err); {
+		case err == nil:
 			seen, told = "", ""
-			continue
-		}
-		if said := err.Error(); said == seen && said != told {
+		case said != seen:
+			seen = said
+		case said != told:
 			a.log.Error("the database's certificates stay as they were", "err", err)
 			told = said
-		} else {
-			seen = said
 		}
-	}
+	})
 }
