@@ -62,6 +62,7 @@ func (m *Member) Switchover(ctx context.Context, to string, at time.Time) (Outco
 	if at.IsZero() || !later {
 		wish.At = time.Time{}
 	}
+	m.askNow(ctx)
 	var before *failover.Record
 	err := m.edit(ctx, func(r *failover.Record) (bool, error) {
 		if done(before, r, wish) {
@@ -183,6 +184,7 @@ func (m *Member) Withdraw(ctx context.Context) (found bool, err error) {
 // Failover has a member lead although nobody vouches for it: that one, or who has most, if to is empty. Without
 // force it only says what may be lost.
 func (m *Member) Failover(ctx context.Context, to string, force bool) (Outcome, error) {
+	m.askNow(ctx)
 	var before *failover.Record
 	var wish failover.Switchover
 	err := m.edit(ctx, func(r *failover.Record) (bool, error) {

@@ -43,25 +43,45 @@ func (m *Member) token() string {
 	return "Bearer " + hex.EncodeToString(mac.Sum(nil))
 }
 
-// askAll asks the other members again and again, all at the same time.
+// askAll asks the other members again and again.
 func (m *Member) askAll(ctx context.Context) {
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1, DisableCompression: true}}
+	client := peerClient()
 	defer client.CloseIdleConnections()
 	for {
-		var round sync.WaitGroup
-		sent := m.now() // before what the question says: that it leads is said for a moment that is not earlier
-		q, ids := m.question()
-		for _, id := range ids {
-			round.Go(func() {
-				if err := m.ask(ctx, client, id, q, sent); err != nil && ctx.Err() == nil {
-					m.opt.Log.Debug("database: ask a member", "member", id, "err", err)
-				}
-			})
-		}
-		round.Wait()
+		m.askRound(ctx, client)
 		if !m.rest(ctx, m.reask, m.pace(near)) {
 			return
 		}
+	}
+}
+
+func peerClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1, DisableCompression: true}}
+}
+
+// askRound asks the other members, all at the same time, and returns when they have answered or it has waited for long enough.
+func (m *Member) askRound(ctx context.Context, client *http.Client) {
+	var round sync.WaitGroup
+	sent := m.now() // before what the question says: that it leads is said for a moment that is not earlier
+	q, ids := m.question()
+	for _, id := range ids {
+		round.Go(func() {
+			if err := m.ask(ctx, client, id, q, sent); err != nil && ctx.Err() == nil {
+				m.opt.Log.Debug("database: ask a member", "member", id, "err", err)
+			}
+		})
+	}
+	round.Wait()
+}
+
+// askNow has the view be of now: what was seen a second ago may be why an order is refused, or who is chosen.
+func (m *Member) askNow(ctx context.Context) {
+	client := peerClient()
+	defer client.CloseIdleConnections()
+	m.askRound(ctx, client)
+	asked := m.now()
+	m.nudge()
+	for m.seen.Load().stepped < asked && m.now() < asked+m.askTimeout() && m.rest(ctx, nil, 5*time.Millisecond) {
 	}
 }
 
