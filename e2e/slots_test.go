@@ -93,7 +93,9 @@ func TestSlots(t *testing.T) {
 	}
 	two := func(m *server) {
 		sh(m.Container, `sed -i "s/^slots: 3/slots: 2/" /etc/drover/drover.yaml`)
-		m.Restart(0)
+		m.Kill() // a stop would back up what is left there
+		m.AwaitExit(soon)
+		m.StartAgain()
 	}
 	for _, m := range []*server{paused, third} {
 		two(m)
