@@ -88,7 +88,7 @@ func newMember(cfg *config.Config, log *slog.Logger) (*member, error) {
 		Replication: postgres.Role{Name: "drover_replication", Password: m.derived("replication")},
 		Rewind:      postgres.Role{Name: "drover_rewind", Password: m.derived("rewind")},
 		Parameters:  parameters(cfg), HBA: d.HBA, DiskTimeout: max(d.TTL.Std(), 3*time.Second),
-		TLS: memberTLS(cfg),
+		TLS: memberTLS(cfg), Delay: d.Tags.Delayed.Std(),
 	}
 	if host == "0.0.0.0" || host == "::" {
 		o.Listen = "*"
@@ -196,11 +196,18 @@ func (m *member) settings() (failover.Config, error) {
 		Compare: m.driver.Compare,
 		Self: failover.Member{
 			Host: address, Port: number, API: net.JoinHostPort(address, api), Version: Version,
-			Tags: failover.Tags{
-				NoFailover: d.Tags.NoFailover, NoSync: d.Tags.NoSync, Priority: d.Tags.Priority, NoLoadBalance: d.Tags.NoLoadBalance,
-			},
+			Tags: tagsOf(d.Tags),
 		},
 	}, nil
+}
+
+// tagsOf are a member's: who is delayed is there for the past alone.
+func tagsOf(t config.DatabaseTags) failover.Tags {
+	late := t.Delayed != 0
+	return failover.Tags{
+		NoFailover: t.NoFailover || late, NoSync: t.NoSync || late || t.ReplicateFrom != "", NoLoadBalance: t.NoLoadBalance || late,
+		Priority: t.Priority, CloneFrom: t.CloneFrom, ReplicateFrom: t.ReplicateFrom, Delayed: t.Delayed.Std(),
+	}
 }
 
 // roll is how long a server that is restarted unasked may take; 0: none is.

@@ -307,7 +307,7 @@ func worker(m *database.Member, from config.From) string {
 	v := m.View()
 	if from != config.FromPrimary {
 		for _, name := range v.Names() {
-			if s, ok := m.Named(v, name); ok && s.Role == database.RoleReplica && s.Receiving {
+			if s, ok := m.Named(v, name); ok && s.Role == database.RoleReplica && s.Receiving && s.Tags.Delayed == 0 {
 				return name
 			}
 		}

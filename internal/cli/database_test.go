@@ -21,15 +21,16 @@ import (
 
 // clusterOptions of newCluster.
 type clusterOptions struct {
-	binary      string // empty: built
-	coordinator string // URL; empty: the store, which is a directory; else there is no store
-	ttl         string // empty: 4s
-	synchronous string // on, off, strict; empty: on
-	backups     bool   // the store has a password, and so gets backups
-	boxed       bool   // each agent is PID 1 of a namespace: all in it die with it
-	parameters  string // of the server, after a comma
-	more        string // lines of the configuration, under database:
-	top         string // lines of the configuration, at its top
+	binary      string   // empty: built
+	coordinator string   // URL; empty: the store, which is a directory; else there is no store
+	ttl         string   // empty: 4s
+	synchronous string   // on, off, strict; empty: on
+	backups     bool     // the store has a password, and so gets backups
+	boxed       bool     // each agent is PID 1 of a namespace: all in it die with it
+	parameters  string   // of the server, after a comma
+	more        string   // lines of the configuration, under database:
+	tags        []string // of m1, m2, …, in YAML
+	top         string   // lines of the configuration, at its top
 }
 
 // dbCluster is a PostgreSQL cluster of real agents on the loopback interface, m1 to mn.
@@ -105,6 +106,10 @@ func (c *dbCluster) add() *dbMember {
 	} else if c.opt.coordinator != "" {
 		store = "" // it would have a password, for backups
 	}
+	tags := ""
+	if i := len(c.members); i < len(c.opt.tags) {
+		tags = c.opt.tags[i]
+	}
 	config := fmt.Sprintf(`service: app
 id: %s
 %s
@@ -123,8 +128,9 @@ database:
   ttl: %s
   synchronous: %q
   parameters: {fsync: "off", shared_buffers: 16MB, max_connections: "40"%s}
+  tags: {%s}
 %s
-`, name, store, or(c.opt.coordinator, "store"), m.dir, m.dir, c.opt.top, m.dir, at[0], at[1], c.dir, or(c.opt.ttl, "4s"), or(c.opt.synchronous, "on"), c.opt.parameters, c.opt.more)
+`, name, store, or(c.opt.coordinator, "store"), m.dir, m.dir, c.opt.top, m.dir, at[0], at[1], c.dir, or(c.opt.ttl, "4s"), or(c.opt.synchronous, "on"), c.opt.parameters, tags, c.opt.more)
 	env := slices.DeleteFunc(slices.Clone(m.env), func(v string) bool {
 		return strings.HasPrefix(v, "DROVER_") && !strings.HasPrefix(v, "DROVER_SOCKET=")
 	})

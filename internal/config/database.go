@@ -90,6 +90,10 @@ type DatabaseTags struct {
 	NoSync        bool `yaml:"nosync" doc:"No commit waits for it."`
 	NoLoadBalance bool `yaml:"noloadbalance" doc:"It answers /replica with 503."`
 	Priority      int  `yaml:"failover_priority" doc:"Of members that are equally far the one with the highest is elected."`
+	CloneFrom     bool `yaml:"clonefrom" doc:"Other members are copied from it rather than from the primary, while it is a replica that receives."`
+	// ReplicateFrom is a member's name.
+	ReplicateFrom string   `yaml:"replicatefrom" doc:"Name of the member that it takes the log from while that one is a replica that receives, instead of from the primary. Implies nosync."`
+	Delayed       Duration `yaml:"delayed" doc:"How long after their commit it applies transactions. Implies nofailover, nosync and noloadbalance."`
 }
 
 // DatabaseRestoreTest says when and how a database's backup is restored into scratch space.
@@ -202,6 +206,9 @@ func (c *Config) HasDatabase() bool { return c.Database.Engine != "" }
 // DatabaseJob is the name of the job that the server is.
 func (c *Config) DatabaseJob() string { return string(c.Database.Engine) }
 
+// maxDelay is PostgreSQL's.
+const maxDelay = Duration(24 * 24 * time.Hour)
+
 var roleForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 
 func (c *Config) checkDatabase() error {
@@ -228,6 +235,10 @@ func (c *Config) checkDatabase() error {
 		return at("superuser", fmt.Sprintf("superuser %q is not valid", d.Superuser), "use lower-case letters, digits and _")
 	case d.Acknowledgements < 1 || d.Acknowledgements > 16:
 		return at("acknowledgements", fmt.Sprintf("%d acknowledgements are out of range", d.Acknowledgements), "write one from 1 to 16")
+	case d.Tags.ReplicateFrom != "" && (!validName(d.Tags.ReplicateFrom) || d.Tags.ReplicateFrom == c.ID):
+		return at("tags.replicatefrom", fmt.Sprintf("%q is no other member", d.Tags.ReplicateFrom), "write the name (id) of one, or take it out")
+	case d.Tags.Delayed < 0 || d.Tags.Delayed > maxDelay:
+		return at("tags.delayed", fmt.Sprintf("delay %s is out of range", d.Tags.Delayed), fmt.Sprintf("write one up to %s, or 0 for none", maxDelay))
 	case d.TTL < MinTTL || d.TTL > MaxTTL:
 		return at("ttl", fmt.Sprintf("TTL %s is out of range", d.TTL), fmt.Sprintf("write one from %s to %s", MinTTL, MaxTTL))
 	case c.CoordinatorKind() == "" || c.CoordinatorKind() == CoordinatorFile || c.CoordinatorKind() == CoordinatorDNS:

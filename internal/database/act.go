@@ -266,8 +266,8 @@ func (m *Member) remake(ctx context.Context, id string, how func(context.Context
 	return m.persist()
 }
 
-// clone copies from a backup, where that is to be done and goes, and else from the source itself. What came from a backup
-// and has received nothing since was none to go on from: then it is the source's turn.
+// clone copies from a backup, where that is to be done and goes, else from a replica that is for that, and else from the source itself.
+// What came from a backup or a replica and has received nothing since was none to go on from: then it is the source's turn.
 func (m *Member) clone(ctx context.Context, source Peer) error {
 	m.mu.Lock()
 	again := m.seeded
@@ -284,9 +284,37 @@ func (m *Member) clone(ctx context.Context, source Peer) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		m.opt.Log.Info("database: the files are copied from the primary, not from a backup", "reason", err)
+		m.opt.Log.Info("database: the files are copied from another member, not from a backup", "reason", err)
+	}
+	if donor := m.donor(); donor != nil && !again {
+		m.opt.Log.Info("database: the files are copied from a replica", "member", donor.Name)
+		err := m.opt.Driver.Clone(ctx, *donor)
+		if err == nil {
+			m.mu.Lock()
+			m.seeded = true
+			m.mu.Unlock()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		m.opt.Log.Info("database: the files are copied from the primary", "not from", donor.Name, "reason", err)
 	}
 	return m.opt.Driver.Clone(ctx, source)
+}
+
+// donor is the first replica by name that others are to be copied from, and that follows the primary; nil: there is none.
+func (m *Member) donor() *Peer {
+	v := m.View()
+	for _, name := range v.Names() {
+		member := v.Record.Members[name]
+		s, ok := m.Named(v, name)
+		if name != v.Name && member.Tags.CloneFrom && member.Tags.Delayed == 0 && ok && s.ID == member.ID &&
+			s.Role == RoleReplica && s.Receiving && s.Epoch == v.Record.Epoch {
+			return m.peer(member.ID)
+		}
+	}
+	return nil
 }
 
 // seed makes the files a replica's of the cluster that this one follows.
@@ -356,5 +384,5 @@ func (m *Member) peer(id string) *Peer {
 	if r := m.obs.Record; r != nil {
 		name = r.Name(id)
 	}
-	return &Peer{Name: name, ID: id, Host: p.Host, Port: p.Port}
+	return &Peer{Name: name, ID: id, Host: p.Host, Port: p.Port, NoSlot: m.opt.Failover.Self.Tags.ReplicateFrom != ""}
 }

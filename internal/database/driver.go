@@ -29,6 +29,8 @@ type Peer struct {
 	ID   string // of its incarnation, see failover.Member
 	Host string
 	Port int
+	// NoSlot: as an upstream, it keeps nothing for who follows it, which takes what it misses from elsewhere.
+	NoSlot bool `json:",omitempty"`
 }
 
 // Driver is one engine's hands on one member's files and server. Methods are called from one

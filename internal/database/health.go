@@ -173,13 +173,16 @@ func textOf(v any) string {
 // tags are those that a member has; Patroni shows no others.
 func tags(t failover.Tags) map[string]any {
 	all := map[string]any{}
-	for name, set := range map[string]bool{"nofailover": t.NoFailover, "nosync": t.NoSync, "noloadbalance": t.NoLoadBalance} {
+	for name, set := range map[string]bool{"nofailover": t.NoFailover, "nosync": t.NoSync, "noloadbalance": t.NoLoadBalance, "clonefrom": t.CloneFrom} {
 		if set {
 			all[name] = true
 		}
 	}
 	if t.Priority != 0 {
 		all["failover_priority"] = t.Priority
+	}
+	if t.ReplicateFrom != "" {
+		all["replicatefrom"] = t.ReplicateFrom
 	}
 	return all
 }

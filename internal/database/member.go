@@ -373,7 +373,7 @@ func (m *Member) change() Change {
 	case m.closing():
 	case db.Primary && db.Open && m.decision.LeadUntil != 0:
 		c.Role, c.Timeline = RolePrimary, db.Timeline
-	case !db.Primary && db.Receiving:
+	case !db.Primary && (db.Receiving || db.Open && m.opt.Failover.Self.Tags.Delayed != 0):
 		c.Role, c.Timeline = RoleReplica, db.Timeline
 	case !db.Primary && db.Archive && db.Open && m.shadows():
 		c.Role, c.Timeline = RoleStandby, db.Timeline

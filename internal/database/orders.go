@@ -156,6 +156,8 @@ func (m *Member) canLead(v View, r *failover.Record, name string) error {
 	switch {
 	case member.Tags.NoFailover:
 		return unsafe("%s has the tag nofailover", name)
+	case member.Tags.NoSync:
+		return unsafe("%s is not synchronous (tag nosync): it may lack commits", name)
 	case !ok:
 		return unsafe("%s does not answer", name)
 	case !s.Receiving || s.ID != member.ID:

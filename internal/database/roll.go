@@ -204,7 +204,7 @@ func (m *Member) unfit(v View) string {
 		switch s, ok := m.Of(v, member.ID); {
 		case !ok:
 			return name + " does not answer"
-		case !s.Receiving:
+		case !s.Receiving && member.Tags.Delayed == 0: // that one does not, for as long, after each start
 			return name + " does not receive from the primary" + because(s.Why)
 		case r.Mode != failover.Off && !member.Tags.NoSync && !r.Set.Has(member.ID):
 			return name + " is not synchronous"

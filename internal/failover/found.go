@@ -23,6 +23,8 @@ func (t *step) found() {
 		t.d.Why = "there is a backup, but no record of its cluster in the coordinator: waiting whether somebody leads"
 	case t.cfg.Standby && !t.o.Backup: // with a backup of its own it was one of its own
 		t.foundStandby()
+	case t.cfg.Self.Tags.NoFailover:
+		t.d.Why = "there is no cluster yet, and a member with the tag nofailover makes none"
 	default:
 		r := &Record{Epoch: t.s.Epoch + 1, Phase: Bootstrapping, Mode: t.cfg.Mode, Primary: t.s.ID}
 		enrol(r, t.cfg.Name, t.own())
@@ -106,7 +108,7 @@ func (t *step) first() Action {
 func (t *step) awaitFirst() {
 	t.d.Why = "another member makes the first database"
 	t.unled()
-	if !t.enrolled() || t.o.Stopping || t.r.Paused || t.silent() < t.cfg.TTL {
+	if !t.enrolled() || t.o.Stopping || t.r.Paused || t.silent() < t.cfg.TTL || t.cfg.Self.Tags.NoFailover {
 		return
 	}
 	if t.o.Disk == nil || !t.o.Disk.Empty && !t.leftover() {

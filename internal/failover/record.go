@@ -81,14 +81,23 @@ type Tags struct {
 	NoSync     bool `json:"nosync,omitempty"`     // nobody waits for it
 	// Priority: of equals the highest is elected.
 	Priority int `json:"failover_priority,omitempty"`
-	// Without meaning here; for load balancers.
+	// ReplicateFrom names the member that it takes the log from while that one is a replica that does well, instead of from the
+	// primary. It implies NoSync: the primary does not see how far it is.
+	ReplicateFrom string `json:"replicatefrom,omitempty"`
+	// Delayed is how long after their commit it applies transactions: after each start it may receive nothing for as long.
+	Delayed time.Duration `json:"delayed,omitempty"`
+	// Without meaning here: others are copied from it rather than from the primary, and what load balancers are told.
+	CloneFrom     bool `json:"clonefrom,omitempty"`
 	NoLoadBalance bool `json:"noloadbalance,omitempty"`
 }
 
 // List names those that are set, with the priority if it is not 0.
 func (t Tags) List() []string {
 	var list []string
-	for name, set := range map[string]bool{"nofailover": t.NoFailover, "noloadbalance": t.NoLoadBalance, "nosync": t.NoSync} {
+	for name, set := range map[string]bool{
+		"nofailover": t.NoFailover, "noloadbalance": t.NoLoadBalance, "nosync": t.NoSync, "clonefrom": t.CloneFrom,
+		"replicatefrom=" + t.ReplicateFrom: t.ReplicateFrom != "", "delayed=" + t.Delayed.String(): t.Delayed != 0,
+	} {
 		if set {
 			list = append(list, name)
 		}

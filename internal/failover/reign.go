@@ -160,7 +160,7 @@ func (t *step) open() {
 func (t *step) keep() {
 	var ids []string
 	for _, m := range t.r.Members {
-		if m.ID != t.s.ID {
+		if m.ID != t.s.ID && m.Tags.ReplicateFrom == "" { // what is kept for nobody who comes fills the disk
 			ids = append(ids, m.ID)
 		}
 	}

@@ -33,7 +33,7 @@ import (
 //	coordinator old NAME              shows this one, once, the record before
 //	coordinator mute NAME             what it is told by this one is done, but it does not answer; join ends that
 //	coordinator slow|quick            what it is told is done later | now, and what was told until now
-//	tags NAME [nofailover] [nosync] [priority=N]
+//	tags NAME [nofailover] [nosync] [priority=N] [replicatefrom=NAME] [delayed=D]
 //	config NAME [mode=M] [acks=N]     its configuration is another one
 //	switchover [NAME] [force]         somebody asks for it
 //	withdraw                          it is taken back

@@ -65,7 +65,7 @@ func (t *step) renew(up bool, a Action, newID string) {
 // revive begins again with the newest backup, when all members have been gone for so long that
 // nobody is waited for any more.
 func (t *step) revive() {
-	if !t.o.Backup || t.r.Paused || t.cfg.Lost == 0 || t.silent() < t.cfg.Lost || t.o.Disk == nil || !t.o.Disk.Empty {
+	if !t.o.Backup || t.r.Paused || t.cfg.Self.Tags.NoFailover || t.cfg.Lost == 0 || t.silent() < t.cfg.Lost || t.o.Disk == nil || !t.o.Disk.Empty {
 		return
 	}
 	for _, m := range t.r.Members {
@@ -98,21 +98,21 @@ func (s State) Renewed(id string) State {
 
 // follow has the server follow the primary.
 func (t *step) follow(up bool, newID string) {
-	db := t.o.Database
+	db, upstream := t.o.Database, t.upstream()
 	switch {
 	case t.o.Process == Down && t.s.starts >= 20 && up && !t.r.Set.Has(t.s.ID):
 		t.s.starts = 0
 		t.renew(up, Clone{t.r.Primary, newID}, newID) // nobody counts on this copy, and it is none that can be started
 		return
 	case t.o.Process == Down:
-		t.start(Start{Standby: true, Upstream: t.r.Primary})
+		t.start(Start{Standby: true, Upstream: upstream})
 		return
 	case db == nil:
 		t.d.Why = "the server does not answer"
 		t.hung()
 		return
-	case db.Upstream != t.r.Primary:
-		t.do(Follow{t.r.Primary})
+	case db.Upstream != upstream:
+		t.do(Follow{upstream})
 		return
 	}
 	if db.Receiving {
@@ -127,7 +127,39 @@ func (t *step) follow(up bool, newID string) {
 		return
 	}
 	t.d.Why = "it receives nothing from the primary"
+	if d := t.cfg.Self.Tags.Delayed; d != 0 {
+		t.d.Why += " before it has applied what it has, " + d.String() + " late"
+		if !db.Open { // it is there to be looked at
+			t.do(Admit{true})
+		}
+	}
+	if relay := upstream != t.r.Primary; relay {
+		t.d.Why = "it receives nothing from " + t.cfg.Self.Tags.ReplicateFrom
+		if t.s.unfed == 0 {
+			t.s.unfed, t.s.reached = t.o.Now, db.Applied
+		}
+		if t.o.Now-t.s.unfed >= t.cfg.TTL+t.cfg.Self.Tags.Delayed {
+			t.s.unfed, t.s.shunned = 0, t.o.Now
+		}
+		return
+	}
 	t.starve(up, newID)
+}
+
+// upstream is whom a replica takes the log from: the primary, or the replica that its tag names, as long as that one lives and
+// has this reign's history: then what is received from it is that, too. Who takes it from another one itself is passed over,
+// and for a while who does not give it.
+func (t *step) upstream() string {
+	relay, is := t.r.Members[t.cfg.Self.Tags.ReplicateFrom]
+	a, ok := t.o.Answers[relay.ID]
+	switch {
+	case !is || relay.ID == t.s.ID || relay.Tags.ReplicateFrom != "":
+	case !ok || t.o.Now-a.Sent > t.cfg.TTL || a.Lineage != t.r.Epoch || a.Led != 0 || a.Down || a.Leaving:
+	case t.s.shunned != 0 && t.o.Now-t.s.shunned < 20*t.cfg.TTL:
+	default:
+		return relay.ID
+	}
+	return t.r.Primary
 }
 
 // starve goes back, or copies all anew, when the primary is there but does not feed this replica.
@@ -140,8 +172,9 @@ func (t *step) starve(up bool, newID string) {
 		t.s.unfed, t.s.reached = t.o.Now, applied // what it takes from an archive feeds it, too
 	}
 	_, strayed := t.within(t.s.Lineage, t.o.Database.Received)
-	patience := 5 * t.cfg.TTL // it may be a primary with much to do, and this copy may be needed yet
-	if strayed {
+	delayed := t.cfg.Self.Tags.Delayed // it asks for more only when it has applied what it has
+	patience := 5*t.cfg.TTL + delayed  // it may be a primary with much to do, and this copy may be needed yet
+	if strayed && (delayed == 0 || t.o.Database.Received != "") {
 		patience = t.cfg.TTL / 4
 	}
 	switch {

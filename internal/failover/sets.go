@@ -14,7 +14,8 @@ import "slices"
 // syncable reports whether commits may wait for that member.
 func (t *step) syncable(id string) bool {
 	name := t.r.Name(id)
-	return name != "" && id != t.s.ID && !t.r.Members[name].Tags.NoSync
+	tags := t.r.Members[name].Tags
+	return name != "" && id != t.s.ID && !tags.NoSync && tags.ReplicateFrom == ""
 }
 
 // attend notes which replicas stream and have written down whose history they have. Others may

@@ -93,6 +93,7 @@ type State struct {
 	unfed   time.Duration            // since when the replica gets nothing although its upstream leads; 0: it does
 	reached string                   // what it had applied by then
 	rewound bool                     // going back has been tried since it received last
+	shunned time.Duration            // when a replica that is to feed this one was found not to; 0: never
 	kept    []string                 // for whom the log is kept
 	entered map[string]time.Duration // since when a member's entry is in the record, as far as this reign has seen
 	last    *Record                  // the newest that was obeyed

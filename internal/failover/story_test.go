@@ -69,6 +69,10 @@ func (n *node) configure(options []string) {
 			n.cfg.Self.Tags.NoFailover = true
 		case "nosync":
 			n.cfg.Self.Tags.NoSync = true
+		case "delayed":
+			n.cfg.Self.Tags.Delayed, _ = time.ParseDuration(value)
+		case "replicatefrom":
+			n.cfg.Self.Tags.ReplicateFrom = value
 		case "priority":
 			n.cfg.Self.Tags.Priority = number
 		}
@@ -119,7 +123,7 @@ func (n *node) happen(what string) bool {
 // source is where the server receives from now; nil: from nobody.
 func (n *node) source() *node {
 	up := n.s.byID(n.upstream)
-	if !n.up || n.hung || n.deaf || up == nil || !up.up || up.hung || !up.primary || !n.s.reaches(n.name, up.name) ||
+	if !n.up || n.hung || n.deaf || up == nil || !up.up || up.hung || !up.primary && n.cfg.Self.Tags.ReplicateFrom != up.name || !n.s.reaches(n.name, up.name) ||
 		len(n.log) > len(up.log) || !slices.Equal(n.log, up.log[:len(n.log)]) {
 		return nil
 	}

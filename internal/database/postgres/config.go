@@ -99,7 +99,9 @@ func (d *Driver) reloadable(w *wanted) []setting {
 	info, slot, restore := "", "", d.o.RestoreCommand
 	if w.Upstream != nil {
 		info = d.peerInfo(*w.Upstream, d.o.Replication.Name, d.passFile(w.Upstream.ID), w.ID)
-		slot = slotName(w.ID)
+		if !w.Upstream.NoSlot {
+			slot = slotName(w.ID)
+		}
 	} else if w.Standby {
 		restore = "" // who follows nobody receives nothing, from the archive neither
 	}
@@ -128,6 +130,7 @@ func (d *Driver) reloadable(w *wanted) []setting {
 		{"archive_library", ""},
 		{"archive_cleanup_command", ""},
 		{"recovery_end_command", ""},
+		{"recovery_min_apply_delay", strconv.FormatInt(d.o.Delay.Milliseconds(), 10)},
 		{"recovery_target", ""},
 		{"recovery_target_lsn", ""},
 		{"recovery_target_name", ""},

@@ -51,6 +51,8 @@ type Options struct {
 	// Taken tells of the timelines that follow one which is known, and are taken elsewhere, the texts of their histories. It is asked
 	// before a promotion. Nil: nobody is asked.
 	Taken func(ctx context.Context, known uint32) (map[uint32]string, error)
+	// Delay is how long after their commit a replica applies transactions.
+	Delay time.Duration
 	// InitArgs are further arguments of initdb.
 	InitArgs []string
 	// Nice is the nice value of the programs that the driver itself runs.
@@ -131,6 +133,8 @@ func (o *Options) checkParameters() error {
 			return badParameter(name, "%q is no name of a parameter", name)
 		case strings.HasPrefix(lower, "include"): // a directive, with or without an equals sign
 			return badParameter(name, "%s is no parameter: files are included by postgresql.conf in the data directory", name)
+		case lower == "recovery_min_apply_delay":
+			return badParameter(name, "the parameter %s is the tag delayed", name)
 		case o.forced(lower) || strings.HasPrefix(lower, namespace):
 			return badParameter(name, "the parameter %s is set by the agent", name)
 		case strings.ContainsAny(o.Parameters[name], "\x00"):

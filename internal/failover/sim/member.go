@@ -55,6 +55,9 @@ func (w *world) newMember(name string) *member {
 		Name: name, Self: failover.Member{Host: name, API: name}, Mode: w.opt.Mode, Acks: w.opt.Acks, TTL: ttl, Missing: ttl,
 		Forget: 10 * ttl, Compare: compare,
 	}
+	if w.opt.Relay && len(w.all) == w.opt.Members-1 {
+		m.cfg.Self.Tags.ReplicateFrom = w.all[len(w.all)-1].name
+	}
 	m.boot()
 	return m
 }
@@ -223,9 +226,10 @@ func (m *member) hand(a failover.Action) bool {
 		m.system, m.log, m.durable, m.replica = "db", nil, 0, false
 		return true
 	case failover.Clone:
-		return m.copy(a.From, a.ID)
+		return m.copy(m.w.cloneSource(m, a.From), a.ID)
 	case failover.Rewind:
-		return m.copy(a.From, a.ID)
+		up := m.w.byID(a.From)
+		return up != nil && up.server.primary && m.copy(up, a.ID)
 	case failover.Start:
 		m.start(a)
 		return true
@@ -261,10 +265,27 @@ func (m *member) hand(a failover.Action) bool {
 	return true
 }
 
-// copy has the files replaced by those of a primary.
-func (m *member) copy(from, id string) bool {
-	up := m.w.byID(from)
-	if up == nil || !up.server.running() || !up.server.primary || up.frozen() || !m.w.reaches(up.name, m.name) {
+// cloneSource is who a member is copied from: the primary, or, with Relay, sometimes any replica, however far.
+func (w *world) cloneSource(m *member, primary string) *member {
+	up := w.byID(primary)
+	if up == nil || !up.server.primary {
+		return nil
+	}
+	if !w.opt.Relay || w.rng.IntN(3) > 0 {
+		return up
+	}
+	all := []*member{up}
+	for _, o := range w.all {
+		if o != m && o.server.running() && !o.server.primary && !o.torn {
+			all = append(all, o)
+		}
+	}
+	return all[w.rng.IntN(len(all))]
+}
+
+// copy has the files replaced by those of a primary, or of a replica.
+func (m *member) copy(up *member, id string) bool {
+	if up == nil || !up.server.running() || up.frozen() || !m.w.reaches(up.name, m.name) {
 		return false
 	}
 	m.w.trace("%s is a copy of %s", m.name, up.name)

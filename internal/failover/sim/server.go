@@ -60,7 +60,7 @@ func (m *member) follows(up *member) bool {
 // receives is the member that this one's server gets its log from now; nil: nobody.
 func (m *member) receives() *member {
 	up := m.w.byID(m.server.upstream)
-	if up == nil || !up.server.running() || up.frozen() || !up.server.primary || up.server.id != m.server.upstream ||
+	if up == nil || !up.server.running() || up.frozen() || !up.server.primary && m.cfg.Self.Tags.ReplicateFrom != up.name || up.server.id != m.server.upstream ||
 		!m.w.reaches(up.name, m.name) || !m.w.reaches(m.name, up.name) || !m.follows(up) {
 		return nil
 	}

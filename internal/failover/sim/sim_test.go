@@ -29,6 +29,7 @@ func options(seed uint64) Options {
 	o := Options{
 		Seed: seed, Members: []int{3, 2, 3, 5}[seed/4%4], Mode: modes[seed%4], Acks: []int{1, 2, 1, 1}[seed/16%4], Faults: 30 * time.Second,
 	}
+	o.Relay = seed/3%4 == 0 && o.Members > 2 && o.Acks < o.Members-1
 	if o.Awake = seed/64%8 == 0; o.Mode == failover.Off {
 		o.Awake = !o.Awake
 	}

@@ -24,6 +24,7 @@ type Options struct {
 	Mode    failover.Mode
 	Acks    int
 	Faults  time.Duration // how long things go wrong, after the cluster has formed
+	Relay   bool          // the last member takes its log from another replica, and copies may be a replica's
 	Awake   bool          // nobody sleeps, no server outlives its agent: no two accept commits at the same moment, in any mode
 	Trace   func(string)  // nil: nobody
 }
