@@ -545,6 +545,7 @@ func (c *cluster) loseAll(t *testing.T) {
 	t.Run("all destroyed", func(t *testing.T) {
 		c.t = t
 		p := c.awaitWhole(2, 3*time.Minute)
+		p.awaitBackup()
 		a := c.write()
 		c.awaitWrites(a, 50, time.Minute)
 		a.Stop()
@@ -582,6 +583,18 @@ func (c *cluster) awaitArchived() {
 			return err
 		})
 	}
+}
+
+// awaitBackup waits until the cluster has a base backup.
+func (m *dbMember) awaitBackup() {
+	m.c.t.Helper()
+	dockertest.Await(m.c.t, 3*time.Minute, "a base backup", func(ctx context.Context) error {
+		out, err := m.Exec(ctx, "drover", "members", "--json")
+		if err != nil {
+			return err
+		}
+		return contains(out, `"last_backup"`)
+	})
 }
 
 // psql asks the member's server.

@@ -350,6 +350,9 @@ func (b *backups) look(ctx context.Context, m *database.Member) error {
 	}
 	b.due = time.Now().Add(backupAgain)
 	err = b.backUp(ctx, at, m)
+	if errors.Is(err, pgbackup.ErrInterrupted) {
+		b.due = time.Time{} // it is not the store that failed
+	}
 	if ctx.Err() == nil {
 		b.attempted(err)
 	}
@@ -393,6 +396,9 @@ func (b *backups) backUp(ctx context.Context, at *pgbackup.Store, m *database.Me
 	defer end()
 	record, err := at.Backup(staying, pgbackup.Source{Directory: b.cfg.Database.Data, Connect: b.driver.Session, Switch: m.EndSegment})
 	if err != nil {
+		if ctx.Err() == nil && staying.Err() != nil {
+			err = context.Cause(staying)
+		}
 		return err
 	}
 	b.due = time.Now().Add(every)

@@ -107,10 +107,12 @@ func (m *Member) ask(ctx context.Context, client *http.Client, id string, q ques
 	}
 	a := said.Answer
 	m.mu.Lock()
-	a.Sent, a.Got = sent, m.now()
-	m.obs.Answers = with(m.obs.Answers, a)
-	m.views[a.ID] = Sighting{View: said.View, Age: sent}
-	maps.DeleteFunc(m.views, func(_ string, s Sighting) bool { return sent-s.Age > oldest })
+	if last, is := m.obs.Answers[a.ID]; !is || last.Sent <= sent { // two rounds may be under way
+		a.Sent, a.Got = sent, m.now()
+		m.obs.Answers = with(m.obs.Answers, a)
+		m.views[a.ID] = Sighting{View: said.View, Age: sent}
+		maps.DeleteFunc(m.views, func(_ string, s Sighting) bool { return sent-s.Age > oldest })
+	}
 	m.mu.Unlock()
 	m.nudge()
 	return nil

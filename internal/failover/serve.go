@@ -65,13 +65,21 @@ func (t *step) renew(up bool, a Action, newID string) {
 // revive begins again with the newest backup, when all members have been gone for so long that
 // nobody is waited for any more.
 func (t *step) revive() {
-	if !t.o.Backup || t.r.Paused || t.cfg.Self.Tags.NoFailover || t.cfg.Lost == 0 || t.silent() < t.cfg.Lost || t.o.Disk == nil || !t.o.Disk.Empty {
+	if t.r.Paused || t.cfg.Self.Tags.NoFailover || t.cfg.Lost == 0 || t.silent() < t.cfg.Lost || t.o.Disk == nil || !t.o.Disk.Empty {
 		return
 	}
 	for _, m := range t.r.Members {
 		if a, ok := t.fresh(m.ID); ok && a.Lineage != 0 {
 			return
 		}
+	}
+	switch {
+	case t.o.Unsure:
+		t.d.Why += ", " + unsure
+		return
+	case !t.o.Backup:
+		t.d.Why += ", and there is no backup to begin with instead"
+		return
 	}
 	next := t.r.Clone()
 	next.Epoch++
