@@ -43,7 +43,8 @@ type backups struct {
 	at      *pgbackup.Store
 	problem string // what was last told to have gone wrong; empty: nothing has since
 	known   client.DatabaseBackups
-	due     time.Time // when the next base backup is, by the own clock; make's own
+	due     time.Time // when the next base backup is, by the own clock; look's own
+	tries   int       // how often one has failed in a row; look's own
 
 	tests  *restoreTests                   // nil: none
 	mirror *mirror                         // nil: none
@@ -250,7 +251,7 @@ func replicaCommand() string { return ownCommand("drover wal fetch --timeout 5s 
 func sourceCommand() string { return ownCommand("drover wal fetch %f %p") + " 2>/dev/null || exit 1" }
 
 // backupLook is how often it is looked whether there is something to do, which asks the store for nothing; and backupAgain
-// is after how long a base backup that failed is tried again.
+// is after how long at most a base backup that failed is tried again: at first sooner.
 const (
 	backupLook  = 5 * time.Second
 	backupAgain = time.Minute
@@ -341,17 +342,21 @@ func (b *backups) look(ctx context.Context, m *database.Member) error {
 		return err
 	}
 	if worker(m, b.cfg.Database.Backup.From) != b.cfg.ID {
-		b.due = time.Time{} // what others did meanwhile is to be seen first
+		b.due, b.tries = time.Time{}, 0 // what others did meanwhile is to be seen first
 		b.attempted(nil)
 		return nil
 	}
 	if time.Now().Before(b.due) {
 		return nil
 	}
-	b.due = time.Now().Add(backupAgain)
+	b.due = time.Now().Add(min(backupLook<<b.tries, backupAgain))
+	b.tries = min(b.tries+1, 10)
 	err = b.backUp(ctx, at, m)
-	if errors.Is(err, pgbackup.ErrInterrupted) {
+	switch {
+	case errors.Is(err, pgbackup.ErrInterrupted):
 		b.due = time.Time{} // it is not the store that failed
+	case err == nil:
+		b.tries = 0
 	}
 	if ctx.Err() == nil {
 		b.attempted(err)

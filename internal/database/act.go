@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"drover/internal/coord"
@@ -286,7 +288,7 @@ func (m *Member) clone(ctx context.Context, source Peer) error {
 		}
 		m.opt.Log.Info("database: the files are copied from another member, not from a backup", "reason", err)
 	}
-	if donor := m.donor(); donor != nil && !again {
+	if donor := m.donor(ctx); donor != nil && !again {
 		m.opt.Log.Info("database: the files are copied from a replica", "member", donor.Name)
 		err := m.opt.Driver.Clone(ctx, *donor)
 		if err == nil {
@@ -303,13 +305,19 @@ func (m *Member) clone(ctx context.Context, source Peer) error {
 	return m.opt.Driver.Clone(ctx, source)
 }
 
+func clonable(m failover.Member) bool { return m.Tags.CloneFrom && m.Tags.Delayed == 0 }
+
 // donor is the first replica by name that others are to be copied from, and that follows the primary; nil: there is none.
-func (m *Member) donor() *Peer {
+func (m *Member) donor(ctx context.Context) *Peer {
+	if r := m.View().Record; r == nil || !slices.ContainsFunc(slices.Collect(maps.Values(r.Members)), clonable) {
+		return nil
+	}
+	m.askNow(ctx) // who has just begun has heard of the primary alone
 	v := m.View()
 	for _, name := range v.Names() {
 		member := v.Record.Members[name]
 		s, ok := m.Named(v, name)
-		if name != v.Name && member.Tags.CloneFrom && member.Tags.Delayed == 0 && ok && s.ID == member.ID &&
+		if name != v.Name && clonable(member) && ok && s.ID == member.ID &&
 			s.Role == RoleReplica && s.Receiving && s.Epoch == v.Record.Epoch {
 			return m.peer(member.ID)
 		}
