@@ -123,15 +123,15 @@ func droverContender(t *testing.T, etcd, mode string, s3 *s3server.Server) *cont
 		if i == 0 {
 			m.await("/primary")
 			m.fill(*commitScale)
+			if s3 != nil {
+				m.awaitBackups(1) // before there is a replica, which would make it
+			}
 			continue
 		}
 		m.await("/replica")
 		if mode == "on" {
 			m.await("/sync")
 		}
-	}
-	if s3 != nil {
-		members[0].awaitBackups(1)
 	}
 	return &contender{name: "drover, " + mode, db: &members[0].database, agents: members}
 }
