@@ -349,14 +349,11 @@ func (b *backups) look(ctx context.Context, m *database.Member) error {
 	if time.Now().Before(b.due) {
 		return nil
 	}
-	b.due = time.Now().Add(min(backupLook<<b.tries, backupAgain))
-	b.tries = min(b.tries+1, 10)
-	err = b.backUp(ctx, at, m)
-	switch {
-	case errors.Is(err, pgbackup.ErrInterrupted):
-		b.due = time.Time{} // it is not the store that failed
-	case err == nil:
+	if err = b.backUp(ctx, at, m); err == nil {
 		b.tries = 0
+	} else {
+		b.due = time.Now().Add(min(backupLook<<b.tries, backupAgain))
+		b.tries = min(b.tries+1, 10)
 	}
 	if ctx.Err() == nil {
 		b.attempted(err)

@@ -33,7 +33,7 @@ func TestDatabaseReplicaOfABackup(t *testing.T) {
 	m3.begin()
 	c.formed(3)
 	m3.has("3", "SELECT count(*) FROM t")
-	m3.logs("copied from another member, not from a backup", true)
+	m3.logs("not from a backup", true)
 }
 
 // backedUp waits until a volume has a base backup.

@@ -275,34 +275,46 @@ func (m *Member) clone(ctx context.Context, source Peer) error {
 	again := m.seeded
 	m.seeded = false
 	m.mu.Unlock()
-	if m.opt.Backup != nil && !again {
-		err := m.opt.Backup.Seed(ctx, source)
-		if err == nil {
+	for _, copied := range []func(context.Context, Peer) (bool, error){m.fromBackup, m.fromReplica} {
+		if again {
+			break
+		}
+		is, err := copied(ctx, source)
+		if is && err == nil {
 			m.mu.Lock()
 			m.seeded = true
 			m.mu.Unlock()
 			return nil
 		}
 		if ctx.Err() != nil {
-			return err
+			return errors.Join(context.Cause(ctx), err)
 		}
-		m.opt.Log.Info("database: the files are copied from another member, not from a backup", "reason", err)
-	}
-	if donor := m.donor(ctx); donor != nil && !again {
-		m.opt.Log.Info("database: the files are copied from a replica", "member", donor.Name)
-		err := m.opt.Driver.Clone(ctx, *donor)
-		if err == nil {
-			m.mu.Lock()
-			m.seeded = true
-			m.mu.Unlock()
-			return nil
+		if is {
+			m.opt.Log.Info("database: the files are copied from elsewhere", "reason", err)
 		}
-		if ctx.Err() != nil {
-			return err
-		}
-		m.opt.Log.Info("database: the files are copied from the primary", "not from", donor.Name, "reason", err)
 	}
 	return m.opt.Driver.Clone(ctx, source)
+}
+
+// fromBackup copies from a backup; false: there are none.
+func (m *Member) fromBackup(ctx context.Context, source Peer) (bool, error) {
+	if m.opt.Backup == nil {
+		return false, nil
+	}
+	if err := m.opt.Backup.Seed(ctx, source); err != nil {
+		return true, fmt.Errorf("not from a backup: %w", err)
+	}
+	return true, nil
+}
+
+// fromReplica copies from a replica that is for that; false: there is none.
+func (m *Member) fromReplica(ctx context.Context, _ Peer) (bool, error) {
+	donor := m.donor(ctx)
+	if donor == nil {
+		return false, nil
+	}
+	m.opt.Log.Info("database: the files are copied from a replica", "member", donor.Name)
+	return true, m.opt.Driver.Clone(ctx, *donor)
 }
 
 func clonable(m failover.Member) bool { return m.Tags.CloneFrom && m.Tags.Delayed == 0 }

@@ -134,24 +134,30 @@ func (t *step) follow(up bool, newID string) {
 		}
 		return
 	}
-	t.d.Why = "it receives nothing from the primary"
-	if d := t.cfg.Self.Tags.Delayed; d != 0 {
-		t.d.Why += " before it has applied what it has, " + d.String() + " late"
+	relay, late := upstream != t.r.Primary, t.cfg.Self.Tags.Delayed
+	if t.d.Why = "it receives nothing from the primary"; relay {
+		t.d.Why = "it receives nothing from " + t.cfg.Self.Tags.ReplicateFrom
+	}
+	if late != 0 {
+		t.d.Why += " before it has applied what it has, " + late.String() + " late"
 		if !db.Open { // it is there to be looked at
 			t.do(Admit{true})
 		}
 	}
-	if relay := upstream != t.r.Primary; relay {
-		t.d.Why = "it receives nothing from " + t.cfg.Self.Tags.ReplicateFrom
-		if t.s.unfed == 0 {
-			t.s.unfed, t.s.reached = t.o.Now, db.Applied
-		}
-		if t.o.Now-t.s.unfed >= t.cfg.TTL+t.cfg.Self.Tags.Delayed {
-			t.s.unfed, t.s.shunned = 0, t.o.Now
-		}
-		return
+	switch {
+	case !relay:
+		t.starve(up, newID)
+	case t.hungry() >= t.cfg.TTL+late:
+		t.s.unfed, t.s.shunned = 0, t.o.Now
 	}
-	t.starve(up, newID)
+}
+
+// hungry is for how long a replica has got nothing.
+func (t *step) hungry() time.Duration {
+	if applied := t.o.Database.Applied; t.s.unfed == 0 || applied != t.s.reached {
+		t.s.unfed, t.s.reached = t.o.Now, applied // what it takes from an archive feeds it, too
+	}
+	return t.o.Now - t.s.unfed
 }
 
 // upstream is whom a replica takes the log from: the primary, or the replica that its tag names, as long as that one lives and
@@ -176,9 +182,7 @@ func (t *step) starve(up bool, newID string) {
 		t.s.unfed = 0
 		return
 	}
-	if applied := t.o.Database.Applied; t.s.unfed == 0 || applied != t.s.reached {
-		t.s.unfed, t.s.reached = t.o.Now, applied // what it takes from an archive feeds it, too
-	}
+	hungry := t.hungry()
 	_, strayed := t.within(t.s.Lineage, t.o.Database.Received)
 	delayed := t.cfg.Self.Tags.Delayed // it asks for more only when it has applied what it has
 	patience := 5*t.cfg.TTL + delayed  // it may be a primary with much to do, and this copy may be needed yet
@@ -186,7 +190,7 @@ func (t *step) starve(up bool, newID string) {
 		patience = t.cfg.TTL / 4
 	}
 	switch {
-	case t.o.Now-t.s.unfed < patience:
+	case hungry < patience:
 	case t.s.rewound:
 		t.renew(up, Clone{t.r.Primary, newID}, newID)
 	default:
